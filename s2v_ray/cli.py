@@ -1,0 +1,300 @@
+"""The command line: ``s2v COMMAND``. Each command loads a recipe, calls one function of one module, and says what came out.
+
+Everything heavy is imported inside the commands, so that ``--help`` is quick and ``generate`` never imports ray.
+
+Exit status: 0 done; 1 one sentence on stderr says what is wrong; 2 wrong usage; 130 interrupted. ``S2V_DEBUG=1`` shows tracebacks.
+
+``--json PATH`` writes ``{"command", "version", "recipe", "config_digest", "seconds", "artifacts", "result"}``: ``artifacts`` maps the
+name of each thing that was written to its URI, ``result`` holds the command's own keys, which ``s2v COMMAND --help`` lists. Keys are
+added over time, never renamed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from s2v_ray import config, storage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Outcome = tuple[dict[str, str], dict[str, Any]]
+"""Artifacts (name to URI), and the command's result."""
+
+
+class Progress:
+    """Prints lines with the seconds since the command began."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, line: object) -> None:
+        print(f"[{self.seconds:7.1f} s] {line}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    progress = Progress()
+    try:
+        recipe = config.load_recipe(args.recipe, args.set) if "recipe" in args else None
+        if args.json:
+            storage.check_writable(storage.absolute(args.json).rpartition("/")[0])
+        artifacts, result = args.run(args, recipe, progress)
+        if args.json:
+            _write_json(args, recipe, progress.seconds, artifacts, result)
+        return 0
+    except KeyboardInterrupt:
+        print("s2v: interrupted", file=sys.stderr)
+        return 130
+    except Exception as e:
+        if os.environ.get("S2V_DEBUG") == "1" or not _is_users(e):
+            raise
+        print(f"s2v: error: {_sentence(e)}", file=sys.stderr)
+        return 1
+
+
+def puppets(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Make the built-in corpus whose truth is known: espeak-ng voices and drawn faces, as ordinary MP4 files.
+
+    JSON result: clips, speakers, emotions, sentences, frames, seconds (of video), wall_seconds, uri.
+    """
+    from s2v_ray.puppets.corpus import make_puppets
+
+    out = storage.absolute(args.out)
+    return {"puppets": out}, make_puppets(out, recipe.puppets, recipe.seed, progress)
+
+
+def ingest(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Turn video files into a corpus: decode, align the faces, split, write shards. What cannot be used is counted by reason.
+
+    JSON result: the corpus's manifest (clips by split, speakers, emotions, rejects by reason).
+    """
+    from s2v_ray.ingest.pipeline import ingest as run
+
+    corpus = storage.absolute(args.corpus)
+    return {"corpus": corpus}, run(storage.absolute(args.source), corpus, recipe, progress)
+
+
+def teach(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Train the teachers and judges that the recipe does not name, and store what the teachers see in each clip.
+
+    JSON result: networks (place in the corpus to figures on unseen clips), skipped (place to reason), sync and sync_expert (accuracy),
+    annotations (by teacher), seconds.
+    """
+    from s2v_ray.demo import teach_corpus
+
+    corpus = storage.absolute(args.corpus)
+    return {"teachers": storage.join(corpus, "teachers"), "judges": storage.join(corpus, "judges")}, teach_corpus(corpus, recipe, progress)
+
+
+def distill(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Distil the teachers into the student, which only hears. No label of the corpus is used.
+
+    JSON result: run, bundle, steps, metrics (the last training record and the validation's).
+    """
+    from s2v_ray.training.launch import launch
+
+    run = storage.absolute(args.run_uri)
+    result = launch("distill", recipe, storage.absolute(args.corpus), run, progress=progress)
+    return {"run": run, "bundle": storage.join(run, "bundle")}, result
+
+
+def train(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Train the generator against its discriminators; --reference trains the baseline that also sees a still of the speaker.
+
+    JSON result: run, bundle, steps, metrics (the last training record and the validation's).
+    """
+    from s2v_ray.training.launch import launch
+
+    run = storage.absolute(args.run_uri)
+    student = bundle_of(args.student)
+    result = launch("gan", recipe, storage.absolute(args.corpus), run, student=student, reference=args.reference, progress=progress)
+    return {"run": run, "bundle": storage.join(run, "bundle")}, result
+
+
+def evaluate(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Measure a bundle on held-out speech, beside real clips, the still frame and the reference baseline.
+
+    JSON result: rows (row to values, metric to mean and 95% interval), student, bars, contrast, metrics (name to better, unit), and what it was measured on.
+    """
+    from s2v_ray.evaluation.evaluate import evaluate as run
+    from s2v_ray.evaluation.report import format_table, write_report
+
+    out = storage.absolute(args.out)
+    reference = bundle_of(args.reference_bundle) if args.reference_bundle else None
+    results = run(storage.absolute(args.corpus), out, bundle_of(args.bundle), recipe, reference_bundle=reference, progress=progress)
+    artifacts = write_report(out, results)
+    print(format_table(results))
+    for name, uri in artifacts.items():
+        print(f"{name}: {uri}")
+    return artifacts, results
+
+
+def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Speech in (WAV, FLAC, MP3, or the sound of a video), talking face out (MP4), marked as synthetic.
+
+    The recipe is the bundle's own. With --face and --teacher, the face in the picture stands in for the voice (the seen identity); a
+    reference bundle takes --face alone.
+
+    JSON result: output, frames, seconds (of video), elapsed (seconds of work), realtime_factor (above 1: faster than real time).
+    """
+    from s2v_ray.serving.predictor import Predictor, generate_file
+
+    predictor = Predictor(bundle_of(args.bundle), args.device)
+    face = _read_face(args, predictor.size) if args.face else None
+    codes: dict[str, Any] = {}
+    if args.teacher:
+        from s2v_ray.models.teachers import load
+
+        if face is None or predictor.reference:
+            raise ValueError("--teacher goes with --face and a bundle that is not a reference baseline")
+        codes["identity"] = load(storage.absolute(args.teacher))(face[None])[0]
+    elif face is not None and not predictor.reference:
+        raise ValueError("--face needs --teacher CORPUS/teachers/identity, whose code of the face is the seen identity")
+    else:
+        codes["still"] = face
+    result = generate_file(predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed, progress=progress)
+    progress(f"wrote {args.output}: {result['seconds']:.1f} s of video in {result['elapsed']:.1f} s")
+    return {"video": args.output}, result
+
+
+def demo(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """The whole chain on the built-in corpus, ending in a table of metrics, a report, a contact sheet and an MP4. A second call skips what is done.
+
+    JSON result: steps (name to seconds and the step's own result).
+    """
+    from s2v_ray.demo import run_demo
+
+    return run_demo(storage.absolute(args.out), recipe, reference=args.reference, progress=progress)
+
+
+def recipes(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """List the built-in recipes; with a name or URI, print that recipe in full, defaults included.
+
+    JSON result: the full recipe, or the list of names.
+    """
+    import yaml
+
+    if not args.name:
+        print("\n".join(config.built_in_recipes()))
+        return {}, {"recipes": config.built_in_recipes()}
+    shown = config.load_recipe(args.name, args.set)
+    full = shown.model_dump(mode="json")
+    print(f"# digest {shown.digest()}\n{yaml.safe_dump(full, sort_keys=False)}", end="")
+    return {}, {"recipe": full, "digest": shown.digest()}
+
+
+def bundle_of(uri: str) -> str:
+    """The bundle that ``uri`` means: itself, or the one of the run that lies there."""
+    uri = storage.absolute(uri)
+    inner = storage.join(uri, "bundle")
+    return inner if storage.exists(storage.join(inner, storage.MANIFEST)) else uri
+
+
+def _read_face(args: argparse.Namespace, size: int) -> np.ndarray:
+    """The aligned crop, uint8 ``[size, size, 3]``, of the one face in the picture."""
+    import cv2
+    import numpy as np
+
+    from s2v_ray.media.face import align, make_detector
+
+    data = np.frombuffer(storage.read_bytes(storage.absolute(args.face)), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise ValueError(f"{args.face} is not a picture that can be read")
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if args.detector == "none":
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    faces = make_detector(args.detector).detect(image)
+    if len(faces) != 1:
+        raise ValueError(f"{args.face} shows {len(faces) or 'no'} faces where one is needed; an aligned crop is taken as it is with --detector none")
+    return align(image[None], faces[0].landmarks[None], size)[0][0]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="s2v", description="Talking-face video from speech alone.", epilog="Any URI may be a local path or s3://bucket/key.")
+    parser.add_argument("--version", action="version", version=f"s2v_ray {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(run: Callable[..., Outcome], *positional: tuple[str, str], recipe: str | None = "puppets") -> argparse.ArgumentParser:
+        doc = (run.__doc__ or "").strip()
+        summary, _, rest = doc.partition("\n\n")
+        lines = "\n".join(line.strip() for line in rest.splitlines())
+        p = commands.add_parser(run.__name__, help=summary, description=summary, epilog=lines, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for name, text in positional:
+            p.add_argument(name, metavar=name.removesuffix("_uri").upper(), help=text)
+        if recipe:
+            known = ", ".join(config.built_in_recipes())
+            p.add_argument("--recipe", default=recipe, metavar="NAME|URI", help=f"a built-in recipe ({known}) or a YAML file; default {recipe}")
+            _add_set(p)
+        p.add_argument("--json", metavar="PATH", help="write what came out for programs")
+        p.set_defaults(run=run)
+        return p
+
+    corpus, run_uri = ("corpus", "URI of the corpus"), ("run_uri", "URI of the run: checkpoints, metrics, and the bundle at RUN/bundle")
+    add(puppets, ("out", "folder to write to"))
+    add(ingest, ("source", "URI of the folder of videos"), ("corpus", "URI of the corpus to write"))
+    add(teach, corpus)
+    add(distill, corpus, run_uri)
+    p = add(train, corpus, run_uri)
+    p.add_argument("--student", required=True, metavar="URI", help="run of `s2v distill`, or its bundle")
+    p.add_argument("--reference", action="store_true", help="train the reference baseline")
+    p = add(evaluate, corpus, ("out", "URI of the folder for the report"))
+    p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
+    p.add_argument("--reference-bundle", metavar="URI", help="run of `s2v train --reference`, or its bundle")
+    p = add(generate, ("speech", "speech file"), recipe=None)
+    p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
+    p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")
+    p.add_argument("--emotion", help="show this emotion instead of the one heard")
+    p.add_argument("--face", metavar="IMAGE", help="picture of whose face to show instead of the one heard")
+    p.add_argument("--teacher", metavar="URI", help="the identity teacher that the bundle was distilled from: CORPUS/teachers/identity")
+    p.add_argument("--detector", default="haar", metavar="URI", help="finds that face: haar (default), YuNet weights, or none for an aligned crop")
+    p.add_argument("--seed", type=int, default=0, help="seed of the noise (blinks, small movements); default 0")
+    p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    p = add(demo, ("out", "folder to write to"), recipe="demo")
+    p.add_argument("--reference", action="store_true", help="also train the reference baseline; without it the seen identity stands for it")
+    p = add(recipes, recipe=None)
+    p.add_argument("name", nargs="?", metavar="NAME|URI", help="recipe to print in full")
+    _add_set(p)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key of the recipe; may be repeated")
+
+
+def _write_json(args: argparse.Namespace, recipe: config.Recipe | None, seconds: float, artifacts: dict[str, str], result: dict[str, Any]) -> None:
+    known = {"recipe": recipe.name if recipe else None, "config_digest": recipe.digest() if recipe else None}
+    value = {"command": args.command, "version": _version(), **known, "seconds": round(seconds, 2), "artifacts": artifacts, "result": result}
+    storage.write_json(storage.absolute(args.json), value)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("s2v_ray")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the user can mend it: bad values, files and networks, a loss that is not finite. The rest are our own faults, and show where."""
+    return isinstance(error, (ValueError, OSError, FloatingPointError)) or type(error).__module__.startswith("botocore.")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, FileNotFoundError):
+        return f"no such file: {error}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,94 @@
+"""A clip and a batch of clips: shapes, ranges and units, checked where they enter the system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2v_ray.media.timing import SAMPLES_PER_FRAME
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One person speaking, face-aligned.
+
+    Attributes:
+        id: made from the content, so the same clip has the same id everywhere.
+        frames: uint8 ``[T, H, W, 3]``, RGB, 25 fps, square, aligned to ``media.face.TEMPLATE``.
+        speech: float32 ``[T * 640]``, 16 kHz mono in [-1, 1].
+        speaker: label of the speaker. Used to split, to sample and to evaluate; the student never sees it.
+        emotion: label of the emotion, or "" where the source does not say.
+        sentence: what is said, or a key of it, or "".
+        source: where the clip came from, as a person would look it up.
+        landmarks: float32 ``[T, 5, 2]``: left eye, right eye, nose, left and right mouth corner as seen in the picture
+            (left = smaller x), x and y in pixels of the crop.
+        mouth_opening: float32 ``[T]``, true opening in [0, 1] where the source knows it (puppets), else None.
+    """
+
+    id: str
+    frames: np.ndarray
+    speech: np.ndarray
+    speaker: str
+    emotion: str
+    sentence: str
+    source: str
+    landmarks: np.ndarray
+    mouth_opening: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        t = len(self.frames)
+        if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3 or t == 0:
+            raise ValueError(f"clip {self.id}: frames must be uint8 [T, H, W, 3], not {self.frames.dtype} {self.frames.shape}")
+        if self.speech.dtype != np.float32 or self.speech.shape != (t * SAMPLES_PER_FRAME,):
+            raise ValueError(f"clip {self.id}: speech must be float32 [{t * SAMPLES_PER_FRAME}], not {self.speech.dtype} {self.speech.shape}")
+        if self.landmarks.shape != (t, 5, 2):
+            raise ValueError(f"clip {self.id}: landmarks must be [{t}, 5, 2], not {self.landmarks.shape}")
+        if self.mouth_opening is not None and self.mouth_opening.shape != (t,):
+            raise ValueError(f"clip {self.id}: mouth_opening must be [{t}], not {self.mouth_opening.shape}")
+        if not np.isfinite(self.speech).all() or np.abs(self.speech).max(initial=0.0) > 1.0:
+            raise ValueError(f"clip {self.id}: speech must be finite and in [-1, 1]")
+
+
+@dataclass
+class ClipBatch:
+    """Windows of clips as a training step sees them. B clips, T frames shown, L >= T frames heard, H = W = size.
+
+    The speech heard is longer than the frames shown, because a voice is known by more than half a second of it.
+
+    Attributes:
+        frames: uint8 ``[B, T, H, W, 3]``: the window shown.
+        speech: float32 ``[B, L * 640]``: the speech heard around it.
+        start: int64 ``[B]``: first frame of the window within the L heard.
+        heard: bool ``[B, L]``: False where the clip was shorter than L and silence was added.
+        still: uint8 ``[B, H, W, 3]``: a still of the same speaker, for the reference baseline.
+        identity: float32 ``[B, D]``, unit length: the identity teacher's code, or None.
+        emotion: float32 ``[B, L, K]``: the emotion teacher's logits a frame, or None.
+        ids: clip ids.
+    """
+
+    frames: Tensor
+    speech: Tensor
+    start: Tensor
+    heard: Tensor
+    still: Tensor
+    identity: Tensor | None = None
+    emotion: Tensor | None = None
+    ids: list[str] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """The same batch on ``device``; pixels stay uint8 until they are there."""
+        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return ClipBatch(**moved)
+
+
+def to_unit(frames: Tensor) -> Tensor:
+    """uint8 ``[..., H, W, 3]`` in 0..255 -> float32 ``[..., 3, H, W]`` in [-1, 1], what every network sees."""
+    return frames.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """float ``[..., 3, H, W]`` in [-1, 1] -> uint8 ``[..., H, W, 3]``; what lies outside is clamped."""
+    return ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8).movedim(-3, -1)

@@ -1,0 +1,83 @@
+"""Tiles, labels and curves: numpy and OpenCV, no plotting library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+
+import cv2
+import numpy as np
+
+TILE = 96
+"""Least side of a tile, pixels."""
+GAP = 4
+LABEL_WIDTH = 150
+INK, PAPER = (30, 30, 30), 250
+
+
+def contact_sheet(clips: Sequence[Mapping[str, np.ndarray]], frames: int = 4) -> np.ndarray:
+    """A row for each label, one under the other; the clips side by side, each with ``frames`` frames evenly over its time.
+
+    Args:
+        clips: label -> uint8 ``[T, H, W, 3]``, the same labels in each.
+
+    Returns:
+        uint8 ``[h, w, 3]`` RGB.
+    """
+    labels = list(clips[0])
+    tile = _tile_size(next(iter(clips[0].values())))
+    block = frames * (tile + GAP) + 2 * GAP
+    sheet = np.full((len(labels) * (tile + GAP) + GAP, LABEL_WIDTH + len(clips) * block, 3), PAPER, np.uint8)
+    for y, label in enumerate(labels):
+        top = GAP + y * (tile + GAP)
+        _write(sheet, label, (8, top + tile // 2))
+        for x, clip in enumerate(clips):
+            for k, t in enumerate(np.linspace(0.1, 0.9, frames) * (len(clip[label]) - 1)):
+                left = LABEL_WIDTH + x * block + k * (tile + GAP)
+                sheet[top : top + tile, left : left + tile] = _resize(clip[label][round(t)], tile)
+    return sheet
+
+
+def side_by_side(rows: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Frames with the rows next to each other, each under its label; even sides, as H.264 needs."""
+    tile = 2 * _tile_size(next(iter(rows.values())))
+    for t in range(min(len(frames) for frames in rows.values())):
+        frame = np.full((tile + 32, len(rows) * (tile + GAP) - GAP, 3), PAPER, np.uint8)
+        for i, (label, frames) in enumerate(rows.items()):
+            left = i * (tile + GAP)
+            _write(frame, label, (left + 6, 21))
+            frame[32:, left : left + tile] = _resize(frames[t], tile)
+        yield frame
+
+
+def to_png(image: np.ndarray) -> bytes:
+    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise ValueError(f"a picture of {image.shape} could not be encoded")
+    return data.tobytes()
+
+
+def curve_svg(name: str, steps: Sequence[float], values: Sequence[float], width: int = 260, height: int = 120) -> str:
+    """A small line chart as inline SVG, with its range written beside it."""
+    x, y = np.asarray(steps), np.asarray(values)
+    low, high = float(y.min()), float(y.max())
+    px = 4 + (x - x[0]) / max(float(x[-1] - x[0]), 1e-12) * (width - 8)
+    py = height - 4 - (y - low) / max(high - low, 1e-12) * (height - 26)
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))
+    return (
+        f'<svg width="{width}" height="{height}" role="img"><text x="4" y="13">{escape(name)}: {y[0]:.4g} to {y[-1]:.4g} at step {x[-1]:.0f}</text>'
+        f'<polyline points="{points}" fill="none" stroke="#2563a8" stroke-width="1.5"/></svg>'
+    )
+
+
+def _tile_size(frames: np.ndarray) -> int:
+    size = frames.shape[1]
+    return size * -(-TILE // size)
+
+
+def _resize(frame: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _write(image: np.ndarray, text: str, at: tuple[int, int]) -> None:
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)

@@ -1,0 +1,20 @@
+"""Losses between generated and real frames."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def weighted_l1(fake: Tensor, real: Tensor, mouth_mask: Tensor, mouth_weight: float) -> Tensor:
+    """Mean absolute error, with extra weight on the mouth (as in Vougioukas et al. 2019, who weigh the lower half).
+
+    ``mean(|fake - real| * (1 + mouth_weight * mask)) / mean(1 + mouth_weight * mask)``
+
+    Args:
+        fake, real: ``[..., H, W]`` in [-1, 1]. mouth_mask: ``[H, W]`` in [0, 1].
+
+    Returns:
+        scalar in [0, 2].
+    """
+    weight = 1.0 + mouth_weight * mouth_mask
+    return ((fake - real).abs() * weight).mean() / weight.mean()

@@ -1,0 +1,223 @@
+"""Faces: where they are, and the crop every network sees. The same code for ingest, training and serving.
+
+Landmarks are five points (left eye, right eye, nose, left and right mouth corner, as seen in the picture), x and y in pixels,
+a pixel's centre at whole numbers. Crops are aligned by the similarity transform that takes them to ``TEMPLATE``.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import kornia.geometry.transform as kornia
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+from s2v_ray import storage
+from s2v_ray.media.timing import FPS
+
+TEMPLATE = np.array([(0.36, 0.42), (0.64, 0.42), (0.50, 0.58), (0.384, 0.743), (0.616, 0.743)])
+"""The five landmarks in unit coordinates of the crop: the ArcFace template, scaled to an eye distance of 0.28 so that chin and hair are seen."""
+
+MOUTH_ROWS = (0.62, 0.90)
+MOUTH_COLUMNS = (0.32, 0.68)
+_BATCH = 16  # frames warped at once
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face found in a picture.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels.
+        landmarks: float ``[5, 2]``, pixels.
+        score: how sure the detector is, in [0, 1]; 1 where it does not say.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+
+    @property
+    def area(self) -> float:
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+class Detector(Protocol):
+    """Finds faces in one picture."""
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """Faces in a uint8 ``[H, W, 3]`` RGB picture, largest first."""
+        ...
+
+
+def make_detector(name_or_uri: str) -> Detector:
+    """'haar' (built in, no download), or the URI of YuNet weights (ONNX).
+
+    Raises:
+        ValueError: no weights there, or they are not YuNet's.
+    """
+    return HaarDetector() if name_or_uri == "haar" else YuNetDetector(name_or_uri)
+
+
+class HaarDetector:
+    """OpenCV's cascades (Viola and Jones 2001): face, then eyes within it; nose and mouth follow from the eyes by ``TEMPLATE``.
+
+    Where no plausible pair of eyes is found they are put where they lie in the cascade's boxes on average.
+    Less exact than YuNet, but it needs no weights.
+    """
+
+    EYES = np.array([(0.31, 0.385), (0.69, 0.385)])  # in the face box, on average
+    REACH = 0.12  # an eye found further from there, in box sides, is not believed
+
+    def __init__(self) -> None:
+        folder = Path(cv2.__file__).parent / "data"
+        self._face = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+        self._eye = cv2.CascadeClassifier(str(folder / "haarcascade_eye.xml"))
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        shrink = max(1.0, max(frame.shape[:2]) / 480)
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        grey = cv2.resize(grey, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA) if shrink > 1 else grey
+        boxes, _, scores = self._face.detectMultiScale3(grey, 1.1, 6, minSize=(32, 32), outputRejectLevels=True)
+        faces = []
+        for (x, y, side, _), score in zip(boxes, np.ravel(scores), strict=True):
+            eyes = (x, y) + side * self._eyes(cv2.equalizeHist(grey[y : y + side, x : x + side]))
+            points = _apply(similarity(TEMPLATE[None, :2], eyes[None]), TEMPLATE[None])[0]
+            box = (x * shrink, y * shrink, (x + side) * shrink, (y + side) * shrink)
+            faces.append(Face(box, points * shrink, float(1 / (1 + np.exp(-score)))))
+        return sorted(faces, key=lambda f: -f.area)
+
+    def _eyes(self, face: np.ndarray) -> np.ndarray:
+        """``[2, 2]`` in unit coordinates of the face box; the usual place for both unless both are found."""
+        side = len(face)
+        found = self._eye.detectMultiScale(face[: int(0.6 * side)], 1.1, 3, minSize=(max(side // 8, 8),) * 2)
+        centres = np.array([(x + w / 2, y + h / 2) for x, y, w, h in found]).reshape(-1, 2) / side
+        eyes = []
+        for usual in self.EYES:
+            distance = np.linalg.norm(centres - usual, axis=1)
+            if not len(distance) or distance.min() > self.REACH:
+                return self.EYES
+            eyes.append(centres[distance.argmin()])
+        return np.array(eyes)
+
+
+class YuNetDetector:
+    """YuNet (Wu, Peng and Yu 2023) through OpenCV: box, five landmarks and score, from ONNX weights by URI."""
+
+    SIDE = 384  # pixels of the square picture it sees; faces down to a tenth of the frame are found
+
+    def __init__(self, uri: str, threshold: float = 0.7) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self._net = cv2.FaceDetectorYN.create(storage.download(uri, folder), "", (self.SIDE, self.SIDE), threshold)
+            except (OSError, cv2.error) as e:
+                raise ValueError(f"{uri} cannot be used as YuNet weights with a fixed input shape (ingest.detector): {str(e).splitlines()[0]}") from e
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        scale = self.SIDE / max(frame.shape[:2])
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)[: self.SIDE, : self.SIDE]
+        canvas = np.zeros((self.SIDE, self.SIDE, 3), np.uint8)
+        canvas[: small.shape[0], : small.shape[1]] = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        _, rows = self._net.detect(canvas)
+        faces = []
+        for row in () if rows is None else rows:  # box x, y, w, h; five points, the picture's left first; score
+            x, y, w, h = row[:4] / scale
+            faces.append(Face((x, y, x + w, y + h), row[4:14].reshape(5, 2).astype(np.float64) / scale, float(row[14])))
+        return sorted(faces, key=lambda f: -f.area)
+
+
+def smooth_landmarks(landmarks: np.ndarray, seconds: float) -> np.ndarray:
+    """Smooths ``[T, 5, 2]`` over time with a Gaussian of that standard deviation; 0 returns it as it is."""
+    if seconds <= 0:
+        return landmarks
+    return gaussian_filter1d(landmarks.astype(np.float64), seconds * FPS, axis=0, mode="nearest")
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares similarity transforms (Umeyama 1991; in the plane, one complex division).
+
+    Args:
+        source: float ``[T, P, 2]``.
+        target: float ``[T or 1, P, 2]``.
+
+    Returns:
+        float64 ``[T, 2, 3]``: ``target ~ M[:, :2] @ source + M[:, 2]``.
+    """
+    z, w = source[..., 0] + 1j * source[..., 1], target[..., 0] + 1j * target[..., 1]
+    mean_z, mean_w = z.mean(-1, keepdims=True), w.mean(-1, keepdims=True)
+    spread = (np.abs(z - mean_z) ** 2).sum(-1)
+    a = ((z - mean_z).conj() * (w - mean_w)).sum(-1) / np.maximum(spread, 1e-12)
+    b = mean_w[..., 0] - a * mean_z[..., 0]
+    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
+
+
+def align(frames: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The face crop: landmarks taken to ``TEMPLATE`` by a similarity transform, frame by frame.
+
+    Args:
+        frames: uint8 ``[T, H, W, 3]`` RGB.
+        landmarks: float ``[T, 5, 2]``, pixels of ``frames``.
+        size: side of the crop.
+
+    Returns:
+        uint8 ``[T, size, size, 3]``, edges repeated beyond the picture; and float32 ``[T, 5, 2]``, the landmarks in the crop.
+    """
+    matrices = similarity(landmarks, TEMPLATE[None] * size)
+    crops = [_warp(frames[i : i + _BATCH], matrices[i : i + _BATCH], size) for i in range(0, len(frames), _BATCH)]
+    return np.concatenate(crops), _apply(matrices, landmarks).astype(np.float32)
+
+
+def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
+    """Warps at up to 8 times the size and averages down, so that a large face is not aliased; only the part that is needed is touched."""
+    scale = float(np.median(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])))
+    fine = int(np.clip(np.ceil(1 / scale - 0.25), 1, 8))
+    x0, y0, x1, y1 = _region(matrices, size, frames.shape[1], frames.shape[2])
+    shifted = matrices.copy()
+    shifted[:, :, 2] += shifted[:, :, :2] @ np.array([x0, y0])
+    shifted *= fine
+    shifted[:, :, 2] += (fine - 1) / 2  # a pixel's centre lies at whole numbers in both grids
+    source = torch.from_numpy(np.ascontiguousarray(frames[:, y0:y1, x0:x1])).movedim(-1, 1).float()
+    warped = kornia.warp_affine(source, torch.from_numpy(shifted).float(), (size * fine, size * fine), padding_mode="border", align_corners=True)
+    return F.avg_pool2d(warped, fine).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
+
+
+def _region(matrices: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1: the part of the picture that the crops show, at least 2 x 2 pixels."""
+    corners = np.array([(-1, -1), (size, -1), (size, size), (-1, size)], np.float64)
+    inverse = np.linalg.inv(matrices[:, :, :2])
+    points = np.einsum("tij,tpj->tpi", inverse, corners[None] - matrices[:, None, :, 2])
+    (x0, y0), (x1, y1) = np.floor(points.min((0, 1))), np.ceil(points.max((0, 1)))
+    x0, y0 = int(np.clip(x0, 0, width - 2)), int(np.clip(y0, 0, height - 2))
+    return x0, y0, int(np.clip(x1 + 1, x0 + 2, width)), int(np.clip(y1 + 1, y0 + 2, height))
+
+
+def _apply(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Transforms ``[T, P, 2]`` by ``[T, 2, 3]``."""
+    return np.einsum("tij,tpj->tpi", matrices[:, :, :2], points) + matrices[:, None, :, 2]
+
+
+def mouth_box(size: int) -> tuple[int, int, int, int]:
+    """y0, y1, x0, x1 of the mouth region of a crop of that size: ``crop[y0:y1, x0:x1]``."""
+    (y0, y1), (x0, x1) = MOUTH_ROWS, MOUTH_COLUMNS
+    return round(y0 * size), round(y1 * size), round(x0 * size), round(x1 * size)
+
+
+@functools.cache
+def mouth_mask(size: int) -> Tensor:
+    """float32 ``[size, size]`` in [0, 1]: near 1 over the mouth, 0.5 on the border of ``mouth_box``, falling to 0 around it."""
+    y0, y1, x0, x1 = mouth_box(size)
+    soft = 0.015 * size
+    at = torch.arange(size) + 0.5
+
+    def band(low: int, high: int) -> Tensor:
+        return torch.sigmoid((at - low) / soft) * torch.sigmoid((high - at) / soft)
+
+    return band(y0, y1)[:, None] * band(x0, x1)[None]

@@ -1,0 +1,177 @@
+"""The schema of a corpus: clips <-> Parquet rows. Nothing else knows it.
+
+    CORPUS/manifest.json                       kind "corpus": size, splits, counts, speakers, emotions, rejects by reason
+    CORPUS/rejects.parquet                     source, reason, detail
+    CORPUS/{train,val,test}/part-00000.parquet
+    CORPUS/teachers/{identity,emotion}/        a teacher's card and weights (``models.teachers``), and its outputs:
+    CORPUS/teachers/ROLE/{split}/part-00000.parquet   clip by clip, in the shard's order
+    CORPUS/judges/{identity,emotion,mouth,sync}/      networks for evaluation only; no outputs are stored
+
+A teacher's outputs lie beside the shards, not in them, so that another teacher is added without decoding video again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s2v_ray import storage
+from s2v_ray.clip import Clip
+from s2v_ray.media.timing import frames_to_samples
+
+CORPUS_SCHEMA = 1
+SPLITS = ("train", "val", "test")
+
+CLIP_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("emotion", pa.string(), nullable=False),
+        pa.field("sentence", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("size", pa.int32(), nullable=False),
+        pa.field("frames", pa.list_(pa.binary()), nullable=False),  # JPEG, one a frame
+        pa.field("speech", pa.binary(), nullable=False),  # little-endian int16 PCM
+        pa.field("landmarks", pa.list_(pa.float32()), nullable=False),  # T * 5 * 2
+        pa.field("mouth_opening", pa.list_(pa.float32())),  # T, or null
+    ]
+)
+
+OUTPUT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("values", pa.list_(pa.float32()), nullable=False),  # flattened
+        pa.field("shape", pa.list_(pa.int32()), nullable=False),  # identity [D]; emotion [T, K]
+    ]
+)
+
+REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+def encode_clip(clip: Clip, jpeg_quality: int = 92) -> dict[str, Any]:
+    """One clip as a row of ``CLIP_SCHEMA``."""
+    return {
+        "id": clip.id,
+        "speaker": clip.speaker,
+        "emotion": clip.emotion,
+        "sentence": clip.sentence,
+        "source": clip.source,
+        "num_frames": len(clip.frames),
+        "size": clip.frames.shape[1],
+        "frames": [encode_frame(f, jpeg_quality) for f in clip.frames],
+        "speech": (clip.speech * 32767.0).round().astype("<i2").tobytes(),
+        "landmarks": clip.landmarks.astype(np.float32).ravel(),
+        "mouth_opening": None if clip.mouth_opening is None else clip.mouth_opening.astype(np.float32),
+    }
+
+
+def decode_clip(row: dict[str, Any]) -> Clip:
+    """A row of ``CLIP_SCHEMA`` as a clip.
+
+    Raises:
+        ValueError: the row is damaged.
+    """
+    t = int(row["num_frames"])
+    opening = row["mouth_opening"]
+    return Clip(
+        id=row["id"],
+        frames=decode_frames(row["frames"]),
+        speech=decode_speech(row["speech"]),
+        speaker=row["speaker"],
+        emotion=row["emotion"],
+        sentence=row["sentence"],
+        source=row["source"],
+        landmarks=np.asarray(row["landmarks"], np.float32).reshape(t, 5, 2),
+        mouth_opening=None if opening is None else np.asarray(opening, np.float32),
+    )
+
+
+def encode_frame(frame: np.ndarray, quality: int) -> bytes:
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError("a frame could not be encoded")
+    return data.tobytes()
+
+
+def decode_frames(encoded: Sequence[bytes]) -> np.ndarray:
+    """JPEG frames -> uint8 ``[T, H, W, 3]`` RGB."""
+    frames = []
+    for data in encoded:
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if frame is None:
+            raise ValueError("a frame of the shard is damaged")
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return np.stack(frames)
+
+
+def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) -> np.ndarray:
+    """int16 PCM -> float32 in [-1, 1]; optionally only what is heard under some frames."""
+    samples = np.frombuffer(data, "<i2")
+    end = None if frames is None else frames_to_samples(start_frame + frames)
+    return (samples[frames_to_samples(start_frame) : end] / 32767.0).astype(np.float32).clip(-1.0, 1.0)
+
+
+def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA) -> None:
+    """Writes rows as one Parquet file, atomically. Small row groups, so that one clip can be read without its neighbours."""
+    buffer = io.BytesIO()
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    pq.write_table(table, buffer, row_group_size=8, compression="none" if schema is CLIP_SCHEMA else "zstd")
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def read_shard(uri: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of one Parquet file.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    try:
+        return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=columns).to_pylist()
+    except pa.ArrowInvalid as e:
+        raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+
+
+def shard_uris(corpus: str, split: str) -> list[str]:
+    """The shards of a split, in order."""
+    return storage.list_files(storage.join(corpus, split), ".parquet")
+
+
+def outputs_uri(corpus: str, role: str, shard: str) -> str:
+    """Where the outputs of the teacher ``role`` for one shard lie."""
+    split, name = shard.rstrip("/").split("/")[-2:]
+    return storage.join(corpus, "teachers", role, split, name)
+
+
+def encode_output(clip_id: str, values: np.ndarray) -> dict[str, Any]:
+    return {"id": clip_id, "values": values.astype(np.float32).ravel(), "shape": list(values.shape)}
+
+
+def decode_output(row: dict[str, Any]) -> np.ndarray:
+    return np.asarray(row["values"], np.float32).reshape(row["shape"])
+
+
+def read_corpus_manifest(corpus: str) -> dict[str, Any]:
+    """The checked manifest of a corpus.
+
+    Raises:
+        ArtifactError: there is none, or it was made by another schema version.
+    """
+    return storage.read_manifest(corpus, "corpus", CORPUS_SCHEMA)
+
+
+def read_clips(corpus: str, split: str, limit: int | None = None) -> list[Clip]:
+    """Clips of a split, decoded, in order. For evaluation and small corpora; training streams instead."""
+    clips: list[Clip] = []
+    for uri in shard_uris(corpus, split):
+        for row in read_shard(uri):
+            clips.append(decode_clip(row))
+            if limit is not None and len(clips) >= limit:
+                return clips
+    return clips

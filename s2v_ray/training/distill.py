@@ -1,0 +1,121 @@
+"""Cross-modal distillation: two teachers that see teach a student that hears. No label of the corpus is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe
+from s2v_ray.losses.distillation import aggregate_emotion, cosine_distance, dependence, identity_contrast, softened_cross_entropy
+from s2v_ray.models.bundle import save_bundle
+from s2v_ray.models.speech import Heard, Student
+from s2v_ray.models.teachers import load as load_teacher
+from s2v_ray.training.engine import Engine, EngineFactory
+from s2v_ray.training.schedules import warmup_cosine
+
+CODE_MEMORY = 0.99  # of the running mean code of each emotion
+
+
+class DistillTask:
+    """One step of distillation, and what the loop needs around it."""
+
+    def __init__(self, recipe: Recipe, student: Student, make_engine: EngineFactory, rank: int, lineage: dict[str, Any]) -> None:
+        self.recipe, self.rank, self.lineage = recipe, rank, lineage
+        config = recipe.distill
+        student.spec_mask = config.spec_mask
+        trained = [*student.identity.parameters(), *student.emotion.parameters()]
+        for p in [*student.content.parameters(), *student.content_out.parameters()]:
+            p.requires_grad_(False)  # content is learnt with the generator
+        groups = [{"params": trained, "name": "student"}]
+        self.engine = make_engine(student, groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, zero_stage=recipe.parallel.zero_generator)
+        self.engines: dict[str, Engine] = {"student": self.engine}
+
+    def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
+        config = self.recipe.distill
+        self.engine.set_lr("student", warmup_cosine(step, config.steps, config.lr))
+        self.engine.module.train()
+        heard: Heard = self.engine(batch.speech, batch.heard)
+        terms = distillation_terms(heard, batch, self.recipe)
+        loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
+        self.engine.backward(loss)
+        self.engine.step()
+        self._remember_codes(heard, batch)
+        return {"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}}
+
+    @torch.no_grad()
+    def _remember_codes(self, heard: Heard, batch: ClipBatch) -> None:
+        student: Student = self.engine.module
+        seen = _clip_emotion(batch).argmax(-1)
+        for k in seen.unique().tolist():
+            code = heard.emotion[seen == k].mean(0).float()
+            known = bool(student.emotion_codes[k].any())
+            student.emotion_codes[k] = CODE_MEMORY * student.emotion_codes[k] + (1 - CODE_MEMORY) * code if known else code
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
+        """Cosine to the seen identity, and share of clips whose heard emotion is the seen one."""
+        student: Student = self.engine.module
+        student.eval()
+        cosines, agree = [], []
+        for batch in batches:
+            heard = student(batch.speech, batch.heard)
+            cosines.append(F.cosine_similarity(heard.identity, _identity(batch)))
+            agree.append((heard.emotion_logits.argmax(-1) == _clip_emotion(batch).argmax(-1)).float())
+        student.train()
+        return {"identity_cosine": torch.cat(cosines).mean().item(), "emotion_agreement": torch.cat(agree).mean().item()}
+
+    def state(self) -> dict[str, Any]:
+        return {"emotion_codes": self.engine.module.emotion_codes.clone()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.engine.module.emotion_codes.copy_(state["emotion_codes"])
+
+    def export(self, run: str, metrics: dict[str, float]) -> None:
+        with self.engine.gathered():
+            if self.rank == 0:
+                save_bundle(storage.join(run, "bundle"), self.engine.module, self.recipe, "student", self.lineage, metrics)
+
+
+def distillation_terms(heard: Heard, batch: ClipBatch, recipe: Recipe) -> dict[str, tuple[float, Tensor]]:
+    """Weight and value of each term of the student's loss."""
+    config = recipe.distill
+    seen_emotion, seen_identity = _clip_emotion(batch), _identity(batch)
+    seen = F.softmax(seen_emotion, dim=-1)
+    return {
+        "emotion": (config.emotion, softened_cross_entropy(heard.emotion_logits, seen_emotion, config.temperature)),
+        "identity": (config.identity, cosine_distance(heard.identity, seen_identity)),
+        "contrast": (config.contrast, identity_contrast(heard.identity, seen_identity, config.contrast_temperature)),
+        "disentangle": (config.disentangle, dependence(heard.identity, seen) + dependence(heard.emotion, seen_identity)),
+    }
+
+
+def make_task(
+    recipe: Recipe, corpus: str, *, student: str | None, reference: bool, make_engine: EngineFactory, device: torch.device, rank: int, world: int
+) -> DistillTask:
+    """The task of a worker: a fresh student for the corpus's two teachers."""
+    if student is not None or reference:
+        raise ValueError("distillation starts from nothing: it takes neither a student nor reference")
+    identity, emotion = (load_teacher(storage.join(corpus, "teachers", role)) for role in ("identity", "emotion"))
+    model = Student(recipe.student, identity.dim, emotion.labels).to(device)
+    lineage = {
+        "corpus": shards.read_corpus_manifest(corpus).get("digest", ""),
+        "teachers": {"identity": identity.digest, "emotion": emotion.digest},
+        "config_digest": recipe.digest(),
+    }
+    return DistillTask(recipe, model, make_engine, rank, lineage)
+
+
+def _clip_emotion(batch: ClipBatch) -> Tensor:
+    assert batch.emotion is not None, "the stream must join the teachers' outputs"
+    return aggregate_emotion(batch.emotion, batch.heard)
+
+
+def _identity(batch: ClipBatch) -> Tensor:
+    assert batch.identity is not None, "the stream must join the teachers' outputs"
+    return batch.identity

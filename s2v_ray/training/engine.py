@@ -1,0 +1,225 @@
+"""One optimizer over one module on many workers: the only file that knows DeepSpeed.
+
+What holds for every engine, at every ZeRO stage (each line was compared with plain torch; see tests/training):
+
+- A player's losses are summed and ``backward`` is called once, then ``step``. Two ``backward`` before one ``step`` drop the
+  first one's gradients at stages 1 and 2.
+- The generator's loss goes through ``discriminators.module``, with the discriminators ``frozen``, never through the other
+  engine's own forward.
+- Gradient penalties need ``module(...)`` too, and stages 0 to 2.
+- A parameter without a gradient counts as one with gradient 0: Adam's moments move it still. To leave a group where it is
+  for a step, set its learning rate to 0.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_ELEMENTS = 25_000_000
+"""Gradients reduced at once, elements (DeepSpeed's default, 5e8, would be 2 GB for each engine)."""
+
+
+class Engine(Protocol):
+    """What a training step may ask of the optimizer of one player."""
+
+    module: Any  # the nn.Module it was made with
+    device: torch.device
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward through the engine, under its autocast."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of ``loss``, averaged over workers. Once for each ``step``."""
+
+    def step(self) -> None:
+        """Clips, updates, and clears the gradients."""
+
+    def set_lr(self, group: int | str, lr: float) -> None:
+        """Sets the learning rate of a parameter group, by index or by its ``name``."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The engine's autocast, for ``module(...)`` called directly."""
+
+    def gathered(self) -> AbstractContextManager[Any]:
+        """While inside, every worker sees all of ``module``'s weights (stage 3 splits them); read only. All workers enter."""
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Norm of the last step's gradients before clipping, or None at stage 0, which does not tell."""
+
+    def save(self, folder: str, tag: str) -> None:
+        """Writes this worker's part of the state to ``folder/tag`` (local). All workers call it."""
+
+    def load(self, folder: str, tag: str) -> None:
+        """Reads what ``save`` wrote, on the same number of workers. All workers call it."""
+
+
+EngineFactory = Callable[..., Engine]
+"""``make_engine`` or a stand-in with its signature."""
+
+
+class DeepSpeedEngine:
+    """``Engine`` by DeepSpeed ZeRO; fp32 weights, bf16 only inside autocast."""
+
+    def __init__(self, engine: Any, bf16: bool) -> None:
+        self._engine = engine
+        self._bf16 = bf16
+        self.module = engine.module
+        self.device = torch.device(engine.device)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._engine(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        self._engine.step()
+
+    def set_lr(self, group: int | str, lr: float) -> None:
+        groups = self._engine.optimizer.param_groups
+        chosen = [groups[group]] if isinstance(group, int) else [g for g in groups if g.get("name") == group]
+        if not chosen:
+            raise ValueError(f"no parameter group is named {group!r}")
+        for g in chosen:
+            g["lr"] = lr
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def gathered(self) -> AbstractContextManager[Any]:
+        if self._engine.zero_optimization_stage() < 3:
+            return nullcontext()
+        import deepspeed
+
+        gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(self.module.parameters()))
+        return gathered
+
+    @property
+    def grad_norm(self) -> float | None:
+        norm = self._engine.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+    def save(self, folder: str, tag: str) -> None:
+        self._engine.save_checkpoint(folder, tag=tag, save_latest=False)
+
+    def load(self, folder: str, tag: str) -> None:
+        path, _ = self._engine.load_checkpoint(folder, tag=tag)
+        if path is None:
+            raise ValueError(f"there is no engine state at {folder}/{tag}")
+
+
+def make_engine(
+    module: nn.Module,
+    param_groups: Iterable[dict[str, Any]],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    zero_stage: int,
+    bf16: bool,
+    grad_clip: float,
+    micro_batch: int,
+    world_size: int,
+) -> Engine:
+    """An engine over ``module``, moved to this worker's device and made equal on all workers.
+
+    Args:
+        param_groups: as torch optimizers take them: ``params``, and optionally ``lr``, ``name``, ``weight_decay``.
+        lr: learning rate of groups that name none.
+        weight_decay: decoupled (AdamW); 0 gives plain Adam.
+        zero_stage: 0 to 3.
+        bf16: bf16 autocast in ``forward``; see ``has_bf16``.
+        grad_clip: largest norm of all gradients of this engine together; 0 for no clipping.
+        micro_batch: clips of one worker in a step.
+        world_size: workers; torch.distributed must already connect them (one worker alone is set up here).
+
+    Raises:
+        ValueError: the workers connected are not ``world_size``.
+    """
+    deepspeed = _deepspeed(world_size)
+    groups = [dict(g, params=list(g["params"])) for g in param_groups]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
+    config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    engine.checkpoint_engine.load = _load_without_pickle
+    return DeepSpeedEngine(engine, bf16)
+
+
+def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch: int) -> dict[str, Any]:
+    """DeepSpeed's config; everything whose default does not suit small models side by side is set."""
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": grad_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "memory_efficient_linear": False,
+        "zero_optimization": {
+            "stage": zero_stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+        },
+        # The empty list keeps gradients in fp32 while they are averaged; only arithmetic inside forward is bf16.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """``module`` without gradients for its own parameters; gradients still pass through it to its inputs."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield module
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native on ``device`` (on others it is emulated, and slower than fp32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _deepspeed(world_size: int) -> Any:
+    """Imports DeepSpeed and connects it to torch.distributed, quietly and without compiling anything."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    for message in (".*torch.jit.*", ".*_all_gather_base.*", ".*reduce_scatter_base.*", ".*is deprecated.*use.*torch.*instead.*"):
+        warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+    import deepspeed
+
+    if not dist.is_initialized() and world_size == 1:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    if not dist.is_initialized() or dist.get_world_size() != world_size:
+        connected = dist.get_world_size() if dist.is_initialized() else 0
+        raise ValueError(f"{world_size} workers were asked for, {connected} are connected")
+    # Built on CPU at first use, with g++ and ninja, for inference only: training averages gradients through gloo.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed()
+    return deepspeed
+
+
+def _load_without_pickle(path: str, map_location: Any = None) -> Any:
+    """DeepSpeed's own reader unpickles anything; this one accepts tensors, plain values and three classes of DeepSpeed."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+        return torch.load(path, map_location=map_location, weights_only=True)

@@ -1,0 +1,168 @@
+"""The GAN: one generator, several discriminators, two engines.
+
+The order within a step, and why: the generator runs once; the discriminators learn from its detached frames, all their
+losses summed into one backward; then they are frozen and called as plain modules for the generator's loss, again one
+sum and one backward. Other orders lose gradients silently under ZeRO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import ClipBatch, to_unit
+from s2v_ray.config import Recipe
+from s2v_ray.losses.distillation import aggregate_emotion
+from s2v_ray.losses.reconstruction import weighted_l1
+from s2v_ray.media.face import mouth_mask
+from s2v_ray.media.timing import SAMPLES_PER_FRAME
+from s2v_ray.models.bundle import load_bundle, save_bundle
+from s2v_ray.models.generator import NoiseSequence, Speech2Video
+from s2v_ray.training.adversaries import Adversaries, Scene
+from s2v_ray.training.engine import Engine, EngineFactory, frozen
+from s2v_ray.training.schedules import warmup_cosine
+from s2v_ray.training.sync import load_sync
+
+STILLS_A_CLIP = 2  # frames of a window that the discriminators of single frames look at
+
+
+class GanTask:
+    """One step of the GAN, and what the loop needs around it."""
+
+    def __init__(
+        self, recipe: Recipe, model: Speech2Video, adversaries: Adversaries, make_engine: EngineFactory, device: torch.device, rank: int, lineage: dict[str, Any]
+    ) -> None:
+        self.recipe, self.device, self.rank, self.lineage = recipe, device, rank, lineage
+        self.student = model.student
+        config = recipe.gan
+        frozen = {id(p) for p in model.distilled()}
+        for p in model.distilled():
+            p.requires_grad_(False)
+        self.mask = mouth_mask(recipe.media.size).to(device)
+        self.random = torch.Generator().manual_seed(recipe.seed * 1009 + rank)
+        self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in frozen}
+        groups = [{"params": [p for p in model.parameters() if id(p) not in frozen], "name": "generator"}]
+        self.generator = make_engine(model, groups, lr=config.lr, betas=config.betas, weight_decay=0.0, zero_stage=recipe.parallel.zero_generator)
+        self.engines: dict[str, Engine] = {"generator": self.generator}
+        self.discriminators: Engine | None = None
+        if adversaries.items():
+            groups = [{"params": list(member.parameters()), "name": name} for name, member in adversaries.items()]
+            self.discriminators = make_engine(adversaries, groups, lr=0.0, betas=config.betas, weight_decay=0.0, zero_stage=recipe.parallel.zero_discriminators)
+            self.engines["discriminators"] = self.discriminators
+
+    def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
+        config = self.recipe.gan
+        self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
+        real = to_unit(batch.frames)
+        noise = NoiseSequence(len(real), config.generator.noise_dim, self.random).draw(real.shape[1]).to(self.device)
+        self.generator.module.train()
+        self.student.eval()  # distilled already: no dropout
+        fake, heard = self.generator(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+        scene = self._scene(batch, real, heard.identity)
+
+        logs = self._discriminators_step(scene, fake.detach(), step)
+        terms = {"reconstruction": (config.reconstruction, weighted_l1(fake, real, self.mask, config.mouth))}
+        if self.discriminators is not None:
+            with frozen(self.discriminators.module), self.discriminators.autocast():
+                terms |= self.discriminators.module.generator_losses(scene, fake, step)
+        loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.device))
+        self.generator.backward(loss)
+        self.generator.step()
+        self._average(step)
+        return logs | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}}
+
+    def _discriminators_step(self, scene: Scene, fake: Tensor, step: int) -> dict[str, Tensor | float]:
+        if self.discriminators is None or not (learners := self.discriminators.module.learners(step)):
+            return {}
+        for name, member in self.discriminators.module.items():
+            self.discriminators.set_lr(name, member.schedule.lr if name in learners else 0.0)
+        losses: dict[str, Tensor] = self.discriminators(scene, fake, step)
+        self.discriminators.backward(torch.stack(list(losses.values())).sum())
+        self.discriminators.step()
+        return {f"d_{name}": loss.detach() for name, loss in losses.items()}
+
+    def _scene(self, batch: ClipBatch, real: Tensor, identity: Tensor) -> Scene:
+        t = real.shape[1]
+        samples = batch.start[:, None] * SAMPLES_PER_FRAME + torch.arange(t * SAMPLES_PER_FRAME, device=real.device)
+        assert batch.emotion is not None, "the stream must join the teachers' outputs"
+        return Scene(
+            frames=real,
+            speech=batch.speech.gather(1, samples),
+            identity=identity,
+            emotion=aggregate_emotion(batch.emotion, batch.heard).softmax(-1),
+            pick=torch.stack([torch.randperm(t, generator=self.random)[:STILLS_A_CLIP] for _ in range(len(real))]).to(real.device),
+        )
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        # the decay grows from 0, so that the average is not haunted by the random start
+        decay = min(self.recipe.gan.ema, (step + 1) / (step + 10))
+        with self.generator.gathered():
+            parameters = dict(self.generator.module.named_parameters())
+            torch._foreach_lerp_(list(self.ema.values()), [parameters[name].detach().float() for name in self.ema], 1 - decay)
+
+    def averaged(self) -> Speech2Video:
+        """A copy of the model that holds the moving average of its parameters."""
+        with self.generator.gathered():
+            weights = {name: value.detach().clone() for name, value in self.generator.module.state_dict().items()}
+        model = Speech2Video(self.recipe, self.student.identity_dim, self.student.emotions).to(self.device)
+        model.load_state_dict(weights | self.ema)
+        return model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
+        """L1 over the frame and over the mouth, in [0, 2], of the averaged generator."""
+        model = self.averaged()
+        frame, mouth = [], []
+        random = torch.Generator().manual_seed(0)
+        for batch in batches:
+            real = to_unit(batch.frames)
+            noise = NoiseSequence(len(real), self.recipe.gan.generator.noise_dim, random).draw(real.shape[1]).to(self.device)
+            fake, _ = model(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+            error = (fake - real).abs()
+            frame.append(error.mean())
+            mouth.append((error * self.mask).mean() / self.mask.mean())
+        return {"l1": torch.stack(frame).mean().item(), "mouth_l1": torch.stack(mouth).mean().item()}
+
+    def state(self) -> dict[str, Any]:
+        return {"ema": self.ema, "random": self.random.get_state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, value in state["ema"].items():
+            self.ema[name].copy_(value)
+        self.random.set_state(state["random"])
+
+    def export(self, run: str, metrics: dict[str, float]) -> None:
+        model = self.averaged()
+        if self.rank == 0:
+            save_bundle(storage.join(run, "bundle"), model, self.recipe, "speech2video", self.lineage, metrics)
+
+
+def make_task(
+    recipe: Recipe, corpus: str, *, student: str | None, reference: bool, make_engine: EngineFactory, device: torch.device, rank: int, world: int
+) -> GanTask:
+    """The task of a worker: a generator for a distilled student, and the discriminators of the recipe.
+
+    Raises:
+        ArtifactError: no student, or a sync network that is missing, at chance or of another size.
+    """
+    if student is None:
+        raise storage.ArtifactError("the GAN needs a distilled student: run `s2v distill` and name its run with --student")
+    recipe = recipe.with_reference(reference)
+    hearing, card = load_bundle(student, "student")
+    model = Speech2Video(recipe, hearing.identity_dim, hearing.emotions)
+    model.student.load_state_dict(hearing.state_dict())
+    adversaries = Adversaries(recipe, hearing.identity_dim, len(hearing.emotions))
+    if "sync" in adversaries.members:
+        expert = load_sync(corpus, "expert")
+        adversaries.members["sync"].network.load_state_dict(expert.state_dict())
+    lineage = {
+        "corpus": shards.read_corpus_manifest(corpus).get("digest", ""),
+        "student": card["sha256"],
+        "config_digest": recipe.digest(),
+    }
+    return GanTask(recipe, model.to(device), adversaries.to(device), make_engine, device, rank, lineage)

@@ -1,0 +1,257 @@
+"""Runs a task on Ray Train: connects, checks the run folder, starts the workers, shows their progress, tells their errors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe, digest
+from s2v_ray.models.bundle import BUNDLE_SCHEMA
+from s2v_ray.training import loop
+from s2v_ray.training.engine import has_bf16, make_engine
+from s2v_ray.training.stream import stream
+
+Kind = Literal["distill", "gan"]
+RUN_SCHEMA = 1
+OBJECT_STORE_BYTES = 800_000_000
+VALIDATION_CLIPS = 128
+POLL_SECONDS = 0.3
+
+
+def launch(
+    kind: Kind,
+    recipe: Recipe,
+    corpus: str,
+    run: str,
+    *,
+    student: str | None = None,
+    reference: bool = False,
+    progress: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Trains to the end of the recipe, or continues a run that was cut off.
+
+    Args:
+        kind: "distill" makes a student, "gan" a Speech2Video.
+        corpus, run: URIs. The run folder gets manifest, checkpoints, metrics and bundle.
+        student: URI of a student's bundle, for the GAN.
+        reference: builds the reference baseline.
+        progress: hears each line.
+
+    Returns:
+        ``run``, ``bundle`` (URIs), ``steps``, and ``metrics``: the last training record and the validation's.
+
+    Raises:
+        ArtifactError: corpus, student or run folder cannot be used, or the cluster has too little.
+        TrainingDiverged: a loss is not finite.
+        TrainingFailedError: anything else that a worker died of, with its traceback.
+    """
+    corpus, run = storage.absolute(corpus), storage.absolute(run)
+    student = None if student is None else storage.absolute(student)
+    claim_run(run, kind, recipe, corpus, student, reference)
+    connect()
+    scaling, data_cpus = scale(recipe, ray.cluster_resources())
+    messages = _Messages.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={**settings, "messages": messages, "data_cpus": data_cpus},
+        scaling_config=scaling,
+        run_config=_run_config(run, digest(settings)),
+    )
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    stop = threading.Event()
+    relay = threading.Thread(target=_relay, args=(messages, progress, stop), daemon=True)
+    relay.start()
+    try:
+        trainer.fit()
+        metrics = ray.get(messages.result.remote())
+    except ray.train.v2.api.exceptions.TrainingFailedError as e:
+        raise _user_error(e) or e from None
+    finally:
+        stop.set()
+        relay.join()
+        ray.kill(messages)
+    return {"run": run, "bundle": storage.join(run, "bundle"), "steps": metrics["step"], "metrics": metrics}
+
+
+def connect() -> None:
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine; nothing where there is one already."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.WARNING)
+
+
+def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingConfig, float]:
+    """Resources of the workers, and the CPUs of one task that decodes clips for them.
+
+    Workers without a GPU compute on all CPUs anyway (threads); what they reserve must leave room for decoding, or
+    training would wait for data for ever.
+
+    Raises:
+        ArtifactError: the cluster has too little; Ray alone would wait for more without an end.
+    """
+    parallel, cpus = recipe.parallel, cluster.get("CPU", 0.0)
+    if parallel.gpu and cluster.get("GPU", 0.0) < parallel.workers:
+        raise storage.ArtifactError(f"parallel.workers={parallel.workers} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g}")
+    data_cpus = min(1.0, cpus / 2)
+    each = min(parallel.cpus_per_worker, (cpus - data_cpus) / parallel.workers)
+    each = round(each, 2) if each < 1 else float(int(each))
+    if each <= 0:
+        raise storage.ArtifactError(f"the cluster has {cpus:g} CPUs, too few for {parallel.workers} workers and the decoding of their clips")
+    resources = {"CPU": each, "GPU": 1.0} if parallel.gpu else {"CPU": each}
+    return ray.train.ScalingConfig(num_workers=parallel.workers, use_gpu=parallel.gpu, resources_per_worker=resources), data_cpus
+
+
+def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool) -> dict[str, Any]:
+    """Writes the manifest of a fresh run folder, or checks that the one there is of the very same run.
+
+    Raises:
+        ArtifactError: no corpus, an unwritable folder, or a folder of another run; the message says what differs.
+    """
+    parents = {"corpus": digest(shards.read_corpus_manifest(corpus))}
+    if student is not None:
+        parents["student"] = digest(storage.read_manifest(student, "bundle", BUNDLE_SCHEMA))
+    mine = {"task": kind, "reference": reference, "parents": parents, "config_digest": recipe.digest(), "recipe": recipe.model_dump(mode="json")}
+    if not storage.exists(storage.join(run, storage.MANIFEST)):
+        storage.check_writable(run)
+        return storage.write_manifest(run, "run", RUN_SCHEMA, **mine)
+    there = storage.read_manifest(run, "run", RUN_SCHEMA)
+    differences = [f"{key} {old!r} there, {new!r} here" for key, old, new in _differences(there, mine) if key != "config_digest"]
+    if there.get("config_digest") != mine["config_digest"] or differences:
+        raise storage.ArtifactError(f"{run} holds another run ({'; '.join(differences[:3]) or 'made by another version'}): name another folder, or remove it")
+    return there
+
+
+def _differences(there: Any, mine: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key, value in mine.items():
+        other = there.get(key) if isinstance(there, dict) else None
+        if isinstance(value, dict):
+            yield from _differences(other, value, f"{prefix}{key}.")
+        elif other != value:
+            yield f"{prefix}{key}", other, value
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """A worker's whole life."""
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    recipe = Recipe.model_validate(settings["recipe"])
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        # Ray sets OMP_NUM_THREADS=1 for a worker that reserves one CPU
+        torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(recipe.seed * 1009 + rank)
+    section, frames, make_task = _task_of(settings["kind"], recipe)
+    bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
+    engine = functools.partial(make_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip, micro_batch=section.batch // world, world_size=world)
+    task = make_task(
+        recipe, settings["corpus"], student=settings["student"], reference=settings["reference"], make_engine=engine, device=device, rank=rank, world=world
+    )
+    windows = functools.partial(stream, settings["corpus"], frames=frames, heard_frames=section.heard_frames)
+    messages = settings["messages"]
+    result = loop.run(
+        task,
+        lambda start: windows(
+            "train", batch=section.batch // world, seed=recipe.seed, steps=section.steps, start_step=start, rank=rank, world=world, cpus=settings["data_cpus"]
+        ),
+        run=settings["run"],
+        kind=settings["kind"],
+        steps=section.steps,
+        clips=section.batch,
+        log=recipe.log,
+        device=device,
+        validation=_validation(windows, settings["corpus"], section.batch // world),
+        progress=lambda line: ray.get(messages.say.remote(line)),
+        report=lambda record: ray.train.report(record),
+    )
+    if rank == 0:
+        ray.get(messages.finish.remote(result))
+
+
+def _task_of(kind: Kind, recipe: Recipe) -> tuple[Any, int, Callable[..., loop.Task]]:
+    """Section of the recipe, frames shown, and maker of the task."""
+    if kind == "distill":
+        from s2v_ray.training.distill import make_task as make_distill
+
+        return recipe.distill, 1, make_distill
+    from s2v_ray.training.gan import make_task as make_gan
+
+    return recipe.gan, recipe.gan.frames, make_gan
+
+
+def _validation(windows: Callable[..., Iterator[ClipBatch]], corpus: str, batch: int) -> Callable[[], Iterable[ClipBatch]] | None:
+    """The same windows of the validation split each time, for every worker alike; None where the corpus has none."""
+    clips = sum(len(shards.read_shard(uri, ["id"])) for uri in shards.shard_uris(corpus, "val"))
+    if clips == 0:
+        return None
+    return lambda: windows("val", batch=batch, seed=0, steps=max(1, min(clips, VALIDATION_CLIPS) // batch), executor="local")
+
+
+def _run_config(run: str, name: str) -> ray.train.RunConfig:
+    """Ray Train's own few files go beside ours; its name is explicit, since Ray resumes by name."""
+    if "://" not in run:
+        return ray.train.RunConfig(storage_path=storage.join(run, "ray"), name=name)
+    import pyarrow.fs
+
+    fs, path = storage.filesystem(run)
+    return ray.train.RunConfig(storage_path=storage.join(path, "ray"), storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), name=name)
+
+
+@ray.remote
+class _Messages:
+    """What the workers say, on its way to the driver."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.metrics: dict[str, float] = {}
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> list[str]:
+        taken, self.lines = self.lines, []
+        return taken
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        self.metrics = metrics
+
+    def result(self) -> dict[str, float]:
+        return self.metrics
+
+
+def _relay(messages: Any, progress: Callable[[str], None], stop: threading.Event) -> None:
+    while True:
+        last = stop.wait(POLL_SECONDS)
+        for line in ray.get(messages.take.remote()):
+            progress(line)
+        if last:
+            return
+
+
+def _user_error(error: BaseException) -> ValueError | None:
+    """The ValueError that a worker died of, from under Ray's wrappings; None where it was something else."""
+    pending: list[Any] = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
+    while pending:
+        e = pending.pop(0)
+        if isinstance(e, ValueError) and not isinstance(e, ray.exceptions.RayError):
+            return e
+        if isinstance(e, BaseException):
+            pending += [getattr(e, "_base_exc", None), getattr(e, "cause", None), e.__cause__]
+    return None

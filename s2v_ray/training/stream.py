@@ -1,0 +1,334 @@
+"""Batches of windows for training: a plan (pure) and a Ray Data pipeline that follows it.
+
+The unit of reading is a row group of a shard (8 clips), so that memory stays small, each clip is read once an epoch by one
+worker, and neighbours in a batch come from many places of the corpus. The plan is a function of seed, epoch and worker; the
+position in it is a function of the step. Hence a resumed run sees the very clips and windows it would have seen.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import queue
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import ClipBatch
+from s2v_ray.media.timing import frames_to_samples
+
+SHUFFLE_CLIPS = 160
+"""Clips among which the next one is drawn."""
+SEGMENT_CLIPS = 32_768
+"""Clips of one Ray Data pipeline; then the next begins."""
+BLOCK_CLIPS = 32
+"""Clips decoded by one Ray Data task, about."""
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Decoded windows that one worker's pipeline may hold in the object store."""
+
+Sample = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """A shard, and the rows of each of its row groups that are long enough."""
+
+    uri: str
+    groups: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a clip lies: row ``row`` of row group ``group``."""
+
+    uri: str
+    group: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is cut out of a clip. Frames and shapes as in ``ClipBatch``."""
+
+    frames: int
+    heard_frames: int
+    seed: int
+    corpus: str
+    teachers: bool
+
+
+def read_index(corpus: str, split: str, frames: int) -> list[ShardIndex]:
+    """The shards of a split and their clips of at least ``frames`` frames; only footers and one column are read.
+
+    Raises:
+        ArtifactError: no shard, a damaged one, or no clip that is long enough.
+    """
+
+    def index(uri: str) -> ShardIndex:
+        with _open(uri) as f:
+            groups = [f.read_row_group(g, ["num_frames"])["num_frames"].to_numpy() for g in range(f.num_row_groups)]
+        return ShardIndex(uri, tuple(tuple(np.flatnonzero(n >= frames).tolist()) for n in groups))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(index, shards.shard_uris(corpus, split)))
+    if not any(rows for shard in found for rows in shard.groups):
+        raise storage.ArtifactError(f"the {split} split of {corpus} has no clip of {frames} frames or more: run `s2v ingest`, or take a larger share for it")
+    return found
+
+
+def clips_for(index: Sequence[ShardIndex], rank: int, world: int) -> int:
+    """Clips that worker ``rank`` sees in an epoch."""
+    total = sum(len(rows) for shard in index for rows in shard.groups)
+    return total * (rank + 1) // world - total * rank // world
+
+
+def plan(index: Sequence[ShardIndex], *, seed: int, epoch: int, rank: int, world: int) -> list[Row]:
+    """The clips that a worker sees in an epoch, in order.
+
+    Row groups are shuffled, laid out in a line that is cut into equal parts for the workers, and the clips of a part are
+    drawn from a window of ``SHUFFLE_CLIPS``. All workers together see every clip exactly once, however many they are.
+    """
+    groups = [(shard.uri, g) for shard in index for g in range(len(shard.groups))]
+    usable = {(shard.uri, g): rows for shard in index for g, rows in enumerate(shard.groups)}
+    np.random.default_rng([seed, epoch]).shuffle(groups)
+    line = [Row(uri, g, row) for uri, g in groups for row in usable[uri, g]]
+    part = line[len(line) * rank // world : len(line) * (rank + 1) // world]
+    rng = np.random.default_rng([seed, epoch, rank])
+    window, order = part[:SHUFFLE_CLIPS], []
+    for row in part[SHUFFLE_CLIPS:]:
+        i = int(rng.integers(len(window)))
+        order.append(window[i])
+        window[i] = row
+    return order + [window[i] for i in rng.permutation(len(window))]
+
+
+def stream(
+    corpus: str,
+    split: str,
+    *,
+    batch: int,
+    frames: int,
+    heard_frames: int,
+    seed: int,
+    steps: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    teachers: bool = True,
+    executor: Literal["ray", "local"] = "ray",
+    cpus: float = 1.0,
+) -> Iterator[ClipBatch]:
+    """This worker's batches of the steps from ``start_step`` to ``steps``; epochs follow one another without a seam.
+
+    Args:
+        batch: clips of this worker in a step.
+        frames: T, frames shown; clips that are shorter are left out.
+        heard_frames: L >= T, frames heard.
+        teachers: join the outputs of the teachers.
+        executor: "ray": a Ray Data pipeline on the cluster; "local": the same clips in the same order from a thread.
+        cpus: CPUs reserved for one Ray Data task.
+
+    Raises:
+        ArtifactError: no clip to give, or a damaged shard.
+    """
+    index = read_index(corpus, split, frames)
+    mine = clips_for(index, rank, world)
+    if mine == 0:
+        raise storage.ArtifactError(f"the {split} split of {corpus} has fewer clips than the {world} workers: take fewer workers")
+    window = Window(frames, heard_frames, seed, corpus, teachers)
+    rows = _rows_from(index, seed, rank, world, start_step * batch, (steps - start_step) * batch)
+    pending: list[Sample] = []
+    for segment in _chunks(rows, SEGMENT_CLIPS):
+        decode = _decode_with_ray(segment, window, cpus) if executor == "ray" else _decode_in_thread(segment, window)
+        for sample in _in_order(segment, decode):
+            pending.append(sample)
+            if len(pending) == batch:
+                yield collate(pending)
+                pending = []
+
+
+def collate(samples: Sequence[Sample]) -> ClipBatch:
+    """Decoded windows -> a batch; pixels stay uint8."""
+    stacked = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0] if name != "id"}
+    stacked["speech"] = stacked["speech"].float().div_(32767.0).clamp_(-1.0, 1.0)
+    return ClipBatch(**stacked, ids=[str(s["id"]) for s in samples])
+
+
+Job = tuple[int, str, int, tuple[int, ...]]  # epoch, shard, row group, rows
+
+
+def decode_job(job: Job, window: Window) -> list[Sample]:
+    """Reads a row group once and cuts a window out of each of the named rows."""
+    epoch, uri, group, rows = job
+    try:
+        columns = ["id", "num_frames", "frames", "speech"]
+        with _open(uri) as f:
+            table = f.read_row_group(group, columns).take(list(rows))
+        outputs = {role: _read_outputs(window.corpus, role, uri, group, rows, table["id"]) for role in ("identity", "emotion")} if window.teachers else {}
+        samples = []
+        for i in range(len(rows)):
+            clip = {name: table[name][i] for name in columns}
+            samples.append(cut_window(clip, {role: values[i] for role, values in outputs.items()}, window, epoch))
+        return samples
+    except (pa.ArrowInvalid, OSError) as e:
+        raise storage.ArtifactError(f"shard {uri} cannot be read: {e}") from e
+
+
+def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Window, epoch: int) -> Sample:
+    """A random window of a clip; only its frames, and one still, are decoded. The draw depends on seed, epoch and clip alone."""
+    clip_id, n, t, heard = clip["id"].as_py(), clip["num_frames"].as_py(), window.frames, window.heard_frames
+    rng = np.random.default_rng([window.seed, epoch, zlib.crc32(clip_id.encode())])
+    first = int(rng.integers(n - t + 1))
+    earliest, latest = max(0, first + t - heard), min(first, max(0, n - heard))
+    offset = int(rng.integers(earliest, latest + 1))  # first frame heard
+    length = min(heard, n - offset)
+    outside = n - t
+    still = int(rng.integers(outside)) if outside else int(rng.integers(n))
+    still += t if outside and still >= first else 0
+    encoded = clip["frames"].values
+    pixels = shards.decode_frames([encoded[k].as_py() for k in [*range(first, first + t), still]])
+    speech = np.zeros(frames_to_samples(heard), np.int16)
+    samples = np.frombuffer(clip["speech"].as_buffer(), "<i2")[frames_to_samples(offset) : frames_to_samples(offset + length)]
+    speech[: len(samples)] = samples
+    found: Sample = {
+        "id": np.asarray(clip_id),
+        "frames": pixels[:t],
+        "still": pixels[t],
+        "speech": speech,
+        "start": np.asarray(first - offset, np.int64),
+        "heard": np.arange(heard) < length,
+    }
+    if "identity" in outputs:
+        found["identity"] = outputs["identity"]
+    if "emotion" in outputs:
+        found["emotion"] = np.zeros((heard, outputs["emotion"].shape[1]), np.float32)
+        found["emotion"][:length] = outputs["emotion"][offset : offset + length]
+    return found
+
+
+def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence[int], ids: pa.ChunkedArray) -> list[np.ndarray]:
+    uri = shards.outputs_uri(corpus, role, shard)
+    try:
+        with _open(uri) as f:
+            table = f.read_row_group(group).take(list(rows)) if group < f.num_row_groups else None
+    except FileNotFoundError:
+        raise storage.ArtifactError(f"the {role} teacher has no outputs for {shard}: run `s2v teach`") from None
+    if table is None or table["id"].to_pylist() != ids.to_pylist():
+        raise storage.ArtifactError(f"the {role} teacher's outputs {uri} belong to other clips than {shard} holds: run `s2v teach` again")
+    flat = [v.values.to_numpy(zero_copy_only=False) for v in table["values"]]
+    return [values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)]
+
+
+def _open(uri: str) -> pq.ParquetFile:
+    fs, path = storage.filesystem(uri)
+    try:
+        return pq.ParquetFile(path, memory_map=True) if storage._is_local(fs) else pq.ParquetFile(io.BytesIO(fs.cat_file(path)))
+    except pa.ArrowInvalid as e:
+        raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+
+
+def _rows_from(index: Sequence[ShardIndex], seed: int, rank: int, world: int, start: int, count: int) -> Iterator[tuple[int, Row]]:
+    epoch, skip = divmod(start, clips_for(index, rank, world))
+    endless = ((e, row) for e in itertools.count(epoch) for row in plan(index, seed=seed, epoch=e, rank=rank, world=world))
+    return itertools.islice(endless, skip, skip + count)
+
+
+def _chunks(rows: Iterator[tuple[int, Row]], size: int) -> Iterator[list[tuple[int, Row]]]:
+    while chunk := list(itertools.islice(rows, size)):
+        yield chunk
+
+
+def _jobs(rows: Sequence[tuple[int, Row]]) -> list[Job]:
+    """Row groups in the order in which they are first needed."""
+    jobs: dict[tuple[int, str, int], list[int]] = {}
+    for epoch, row in rows:
+        jobs.setdefault((epoch, row.uri, row.group), []).append(row.row)
+    return [(*key, tuple(found)) for key, found in jobs.items()]
+
+
+def _in_order(rows: Sequence[tuple[int, Row]], decoded: Iterator[list[Sample]]) -> Iterator[Sample]:
+    """Decoded row groups -> samples in the plan's order; at most about ``SHUFFLE_CLIPS`` wait."""
+    waiting: dict[tuple[int, Row], Sample] = {}
+    jobs = iter(_jobs(rows))
+    for key in rows:
+        while key not in waiting:
+            epoch, uri, group, members = next(jobs)
+            waiting.update({(epoch, Row(uri, group, m)): s for m, s in zip(members, next(decoded), strict=True)})
+        yield waiting.pop(key)
+
+
+def _decode_in_thread(rows: Sequence[tuple[int, Row]], window: Window) -> Iterator[list[Sample]]:
+    ahead: queue.Queue[list[Sample] | BaseException | None] = queue.Queue(maxsize=8)
+    closed = threading.Event()
+
+    def put(item: list[Sample] | BaseException | None) -> None:
+        while not closed.is_set():
+            try:
+                return ahead.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for job in _jobs(rows):
+                if closed.is_set():
+                    return
+                put(decode_job(job, window))
+            put(None)
+        except BaseException as e:  # handed to the reader
+            put(e)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (item := ahead.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+
+
+def _decode_with_ray(rows: Sequence[tuple[int, Row]], window: Window, cpus: float) -> Iterator[list[Sample]]:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=OBJECT_STORE_BYTES)
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    jobs = _jobs(rows)
+    items = [{"epoch": e, "uri": u, "group": g, "rows": list(r)} for e, u, g, r in jobs]
+    per_task = max(1, round(BLOCK_CLIPS * len(jobs) / len(rows)))
+    blocks = -(-len(jobs) // per_task)
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        _decode_block, fn_args=(window,), batch_size=None, batch_format="numpy", num_cpus=cpus
+    )
+    counts = iter([len(r) for *_, r in jobs])
+    try:
+        for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=4):
+            at = 0
+            while at < len(block["id"]):
+                n = next(counts)
+                yield [{name: values[i] for name, values in block.items()} for i in range(at, at + n)]
+                at += n
+    except ray.exceptions.RayTaskError as e:
+        cause: BaseException | None = e
+        while cause is not None and (isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, ValueError)):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise cause or e from None
+
+
+def _decode_block(block: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
+    jobs = zip(block["epoch"], block["uri"], block["group"], block["rows"], strict=True)
+    samples = [s for e, u, g, rows in jobs for s in decode_job((int(e), str(u), int(g), tuple(int(r) for r in rows)), window)]
+    return {name: np.stack([s[name] for s in samples]) for name in samples[0]}

@@ -1,0 +1,57 @@
+"""Each loss against values worked out by hand or by a reference implementation."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from s2v_ray.losses.distillation import aggregate_emotion, cosine_distance, dependence, identity_contrast, softened_cross_entropy
+
+
+def test_aggregate_emotion_is_the_mean_over_what_is_heard():
+    logits = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [100.0, 100.0]]])
+    heard = torch.tensor([[True, True, False]])
+    assert aggregate_emotion(logits, heard).tolist() == [[2.0, 1.0]]
+
+
+def test_softened_cross_entropy_by_hand():
+    # softmax([ln 9 / 2 ...]) at T = 2: teacher logits (2 ln 3, 0) soften to odds 3 : 1; the student is undecided
+    teacher, student = torch.tensor([[2 * math.log(3.0), 0.0]]), torch.zeros(1, 2)
+    kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert softened_cross_entropy(student, teacher, 2.0).item() == pytest.approx(4 * kl, rel=1e-5)
+
+
+def test_softened_cross_entropy_is_zero_for_perfect_imitation():
+    logits = torch.randn(5, 7)
+    assert softened_cross_entropy(logits + 3.0, logits, 2.0).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_cosine_distance_by_hand():
+    a = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    b = torch.tensor([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]])
+    assert cosine_distance(a, b).item() == pytest.approx((0 + 1 + 2) / 3)
+
+
+def test_identity_contrast_is_least_for_the_teacher_itself_and_does_not_part_one_persons_clips():
+    teacher = F.normalize(torch.randn(6, 8), dim=-1)
+    teacher[1] = teacher[0]  # two clips of one person
+    assert identity_contrast(teacher, teacher, 0.1).item() == pytest.approx(0.0, abs=1e-5)
+    assert identity_contrast(teacher.roll(3, 0), teacher, 0.1).item() > 1.0
+
+
+def test_dependence_of_independent_and_of_rotated_codes():
+    a = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    b = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
+    assert dependence(a, b).item() == pytest.approx(0.0, abs=1e-6)
+    x = torch.randn(20, 5, dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
+    assert dependence(x, 3.0 * x @ rotation + 2.0).item() == pytest.approx(1.0, rel=1e-9)
+
+
+def test_gradients():
+    a, b = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
+    unit = F.normalize(b, dim=-1)
+    assert torch.autograd.gradcheck(lambda x: softened_cross_entropy(x, b, 2.0), a)
+    assert torch.autograd.gradcheck(lambda x: identity_contrast(F.normalize(x, dim=-1), unit, 0.5), a)
+    assert torch.autograd.gradcheck(lambda x: dependence(x, b), a)

@@ -1,0 +1,91 @@
+"""Which steps of the demo run again, without running any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2v_ray import storage
+from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.demo import Steps
+
+
+class Chain:
+    """Three steps that only write manifests, and a record of which of them ran."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def run(self, recipe: Recipe, fail: str = "") -> list[str]:
+        ran: list[str] = []
+
+        def work(name: str) -> Callable[[], dict[str, Any]]:
+            def do() -> dict[str, Any]:
+                ran.append(name)
+                if name == fail:
+                    (self.out / name / "unfinished").mkdir(parents=True)
+                    raise ValueError("stopped")
+                storage.write_manifest(str(self.out / name), name, 1, seed=recipe.seed)
+                return {"clips": 3, "name": name}
+
+            return do
+
+        steps = Steps(str(self.out), recipe, lambda line: None)
+        for name, section in (("puppets", "puppets"), ("distill", "distill"), ("train", "gan")):
+            assert steps.run(name, (section,), str(self.out / name), work(name)) == {"clips": 3, "name": name}
+        assert set(steps.summary()) == {"puppets", "distill", "train"}
+        return ran
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path / "demo")
+
+
+def test_a_second_call_runs_nothing(chain: Chain) -> None:
+    recipe = load_recipe("debug")
+    assert chain.run(recipe) == ["puppets", "distill", "train"]
+    assert chain.run(recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("seed=5", ["puppets", "distill", "train"]), ("distill.lr=0.5", ["distill", "train"]), ("gan.lr=0.5", ["train"]), ("evaluate.bootstrap=7", [])],
+)
+def test_a_change_runs_its_step_and_the_later_ones(chain: Chain, override: str, expected: list[str]) -> None:
+    chain.run(load_recipe("debug"))
+    (chain.out / "train" / "old").write_text("")
+    assert chain.run(load_recipe("debug", [override])) == expected
+    assert (chain.out / "train" / "old").exists() == ("train" not in expected), "what was made from something else is removed"
+
+
+@pytest.mark.parametrize("damage", ["removed", "replaced"])
+def test_an_artifact_that_was_touched_is_made_again(chain: Chain, damage: str) -> None:
+    recipe = load_recipe("debug")
+    chain.run(recipe)
+    if damage == "removed":
+        storage.remove(str(chain.out / "distill"))
+    else:
+        storage.write_manifest(str(chain.out / "distill"), "distill", 1, seed="another")
+    assert chain.run(recipe)[0] == "distill"
+
+
+def test_an_unfinished_step_is_taken_up_where_it_stopped(chain: Chain) -> None:
+    recipe = load_recipe("debug")
+    with pytest.raises(ValueError, match="stopped"):
+        chain.run(recipe, fail="distill")
+    assert chain.run(recipe) == ["distill", "train"]
+    assert (chain.out / "distill" / "unfinished").exists()
+
+
+def test_foreign_things_are_left_alone(chain: Chain) -> None:
+    (chain.out / "distill").mkdir(parents=True)
+    (chain.out / "distill" / "thesis.txt").write_text("mine")
+    with pytest.raises(storage.ArtifactError, match="was not made by `s2v demo`"):
+        chain.run(load_recipe("debug"))
+    assert (chain.out / "distill" / "thesis.txt").read_text() == "mine"
+    assert json.loads((chain.out / "demo.json").read_text())["steps"].keys() == {"puppets"}

@@ -1,0 +1,106 @@
+"""The rules of the architecture that a machine can check: imports point one way, ray and deepspeed stand at the edge."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import s2v_ray
+
+PACKAGE = Path(s2v_ray.__file__).parent
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
+
+LEVELS = (
+    {"cli", "__main__", "demo"},
+    {"tuning"},
+    {"evaluation", "training", "serving", "ingest", "puppets"},
+    {"shards", "models"},
+    {"losses", "metrics", "media", "storage", "config", "clip", "recipes", ""},  # "" is s2v_ray/__init__.py
+)
+LEVEL = {part: depth for depth, parts in enumerate(LEVELS) for part in parts}
+
+RAY_FILES = {"ingest/pipeline.py", "training/stream.py", "training/launch.py", "tuning/sweep.py", "serving/app.py"}
+DEEPSPEED_FILES = {"training/engine.py"}
+
+
+def imports(file: Path) -> list[tuple[str, bool]]:
+    """Full names of all modules that ``file`` imports, inside functions too, and whether it does so at import time."""
+    tree = ast.parse(file.read_text())
+    inner = {id(node) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in ast.walk(f)}
+    guards = [i for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test).endswith("TYPE_CHECKING")]
+    typing_only = {id(node) for guard in guards for part in guard.body for node in ast.walk(part)}
+    package = ("s2v_ray", *file.relative_to(PACKAGE).parent.parts)
+    found: list[tuple[str, bool]] = []
+    for node in ast.walk(tree):
+        at_import = id(node) not in inner and id(node) not in typing_only
+        if isinstance(node, ast.Import):
+            found += [(alias.name, at_import) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
+            module = (base + (node.module or "")).rstrip(".")
+            found.append((module, at_import))
+            found += [(f"{module}.{alias.name}", at_import) for alias in node.names if is_module(f"{module}.{alias.name}")]
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def part_of(module: str) -> str:
+    """``s2v_ray.media.audio`` -> ``media``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def part_of_file(file: Path) -> str:
+    first = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def owned(file: Path) -> list[str]:
+    return [m for m, _ in imports(file) if m.split(".")[0] == "s2v_ray"]
+
+
+def test_every_part_has_a_level() -> None:
+    assert {part_of_file(f) for f in FILES} <= set(LEVEL), "a new package or module: give it a level in this file"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_imports_point_one_way(file: Path) -> None:
+    here = part_of_file(file)
+    upward = [m for m in owned(file) if LEVEL[part_of(m)] < LEVEL[here] and part_of(m) != here]
+    assert not upward, f"{file.name} ({here}) imports what stands above it: {upward}"
+
+
+def test_no_two_packages_import_each_other() -> None:
+    edges = {(part_of_file(f), part_of(m)) for f in FILES for m in owned(f)}
+    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    mutual = {(a, b) for a, b in edges if a < b and (b, a) in edges and a in packages and b in packages}
+    assert not mutual
+
+
+@pytest.mark.parametrize(("library", "allowed"), [("ray", RAY_FILES), ("deepspeed", DEEPSPEED_FILES)])
+def test_frameworks_stand_at_the_edge(library: str, allowed: set[str]) -> None:
+    users = {f.relative_to(PACKAGE).as_posix() for f in FILES if any(m.split(".")[0] == library for m, _ in imports(f))}
+    assert users, f"nobody imports {library}: does this test still read the files?"
+    assert users <= allowed
+
+
+def test_deepspeed_is_never_imported_with_its_module() -> None:
+    """A driver or controller on a node without a compiler must be able to import everything."""
+    early = [f.name for f in FILES if any(m.split(".")[0] == "deepspeed" and at_import for m, at_import in imports(f))]
+    assert not early
+
+
+def test_the_reader_sees_imports_inside_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s2v_ray" / "media").mkdir(parents=True)
+    file = tmp_path / "s2v_ray" / "media" / "bad.py"
+    file.write_text("import ray.data\n\ndef f():\n    from s2v_ray.training import gan\n    import deepspeed\n")
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path / "s2v_ray")
+    found = dict(imports(file))
+    assert found["ray.data"] is True
+    assert found["s2v_ray.training"] is False
+    assert found["deepspeed"] is False

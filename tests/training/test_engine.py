@@ -1,0 +1,117 @@
+"""Engines against plain torch, on two workers, at every ZeRO stage the recipes offer."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, os.path.dirname(__file__))
+from plain_engine import make_plain_engine  # noqa: E402
+from workers import on_workers  # noqa: E402
+
+from s2v_ray.training.engine import Engine, EngineFactory, frozen, make_engine  # noqa: E402
+
+STEPS = 3
+OPTIONS = {"betas": (0.5, 0.99), "grad_clip": 0.5, "micro_batch": 4, "bf16": False}
+
+
+class Discriminators(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict({name: nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1)) for name in ("frame", "sequence")})
+
+    def forward(self, real: Tensor, fake: Tensor, names: list[str]) -> Tensor:
+        return torch.stack([(1 - self.members[n](real)).relu().mean() + (1 + self.members[n](fake)).relu().mean() for n in names]).sum()
+
+
+def gan_step(generator: Engine, discriminators: Engine, real: Tensor, noise: Tensor, step: int) -> None:
+    fake = generator(noise)
+    names = ["frame", "sequence"] if step % 2 == 0 else ["frame"]  # one sits out a step
+    for name in ("frame", "sequence"):
+        discriminators.set_lr(name, 1e-2 if name in names else 0.0)
+    discriminators.backward(discriminators(real, fake.detach(), names))
+    discriminators.step()
+    with frozen(discriminators.module) as judges:
+        judged = torch.stack([-member(fake).mean() for member in judges.members.values()]).sum()
+    generator.backward(judged + 10.0 * (fake - real).abs().mean())
+    generator.step()
+
+
+def train_gan(rank: int, world: int, factory: EngineFactory, stage: int, steps: int = STEPS, folder: str = "", start: int = 0) -> dict[str, Any]:
+    torch.manual_seed(rank)  # the factory must make all workers equal to worker 0
+    g = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 6))
+    d = Discriminators()
+    make = functools.partial(factory, world_size=world, zero_stage=stage, **OPTIONS)
+    generator = make(g, [{"params": g.parameters(), "name": "generator"}], lr=3e-3, weight_decay=0.0)
+    groups = [{"params": m.parameters(), "name": name} for name, m in d.members.items()]
+    discriminators = make(d, groups, lr=1e-2, weight_decay=0.1)
+    if start:
+        generator.load(folder, "generator")
+        discriminators.load(folder, "discriminators")
+    norms = []
+    for step in range(start, steps):
+        random = torch.Generator().manual_seed(100 * step + rank)
+        gan_step(generator, discriminators, torch.randn(4, 6, generator=random), torch.randn(4, 5, generator=random), step)
+        norms.append(generator.grad_norm)
+    if folder and not start:
+        generator.save(folder, "generator")
+        discriminators.save(folder, "discriminators")
+    state = {}
+    for player, engine in (("g", generator), ("d", discriminators)):
+        with engine.gathered():
+            state |= {f"{player}.{name}": value.clone() for name, value in engine.module.state_dict().items()}
+    return {"state": state, "norms": norms}
+
+
+def all_stages(rank: int, world: int) -> dict[Any, dict[str, Any]]:
+    return {"plain": train_gan(rank, world, make_plain_engine, 0)} | {stage: train_gan(rank, world, make_engine, stage) for stage in (0, 1, 2)}
+
+
+def interrupted(rank: int, world: int, folder: str) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    pairs = []
+    for stage in (0, 1, 2):
+        place = f"{folder}/{stage}"
+        whole = train_gan(rank, world, make_engine, stage, steps=4)
+        train_gan(rank, world, make_engine, stage, steps=2, folder=place)
+        pairs.append((whole["state"], train_gan(rank, world, make_engine, stage, steps=4, folder=place, start=2)["state"]))
+    return pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_gan_steps_equal_plain_torch_at_every_stage(world: int) -> None:
+    results = on_workers(world, all_stages)
+    plain = results[0]["plain"]
+    assert min(plain["norms"]) > OPTIONS["grad_clip"]  # clipping took part
+    for result in results:
+        for stage in (0, 1, 2):
+            torch.testing.assert_close(result[stage]["state"], plain["state"], rtol=1e-5, atol=1e-7, msg=lambda m, s=stage: f"stage {s}: {m}")
+            if stage:  # stage 0 tells no norm
+                torch.testing.assert_close(result[stage]["norms"], plain["norms"], rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.slow
+def test_load_continues_exactly(tmp_path: Any) -> None:
+    for pairs in on_workers(2, interrupted, str(tmp_path)):
+        for whole, resumed in pairs:
+            torch.testing.assert_close(resumed, whole, rtol=0.0, atol=0.0)
+
+
+def test_saved_state_with_foreign_code_is_refused(tmp_path: Any) -> None:
+    from s2v_ray.training.engine import _load_without_pickle
+
+    torch.save({"x": nn.Linear(2, 2)}, tmp_path / "x.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        _load_without_pickle(str(tmp_path / "x.pt"))
+
+
+def test_wrong_number_of_workers_is_refused() -> None:
+    module = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="3 workers were asked for, 0 are connected"):
+        make_engine(module, [{"params": module.parameters()}], lr=1e-3, weight_decay=0.0, zero_stage=0, world_size=3, **OPTIONS)

@@ -1,0 +1,29 @@
+"""Runs a function on several connected gloo workers, for tests; DeepSpeed needs real processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def on_workers(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """``function(rank, world, *args)`` on each worker; what each returned, by rank. ``function`` must be importable."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_worker, (world, folder, function, args), nprocs=world, join=True)
+        return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _worker(rank: int, world: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    result = function(rank, world, *args)
+    torch.save(result, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
