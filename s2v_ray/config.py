@@ -108,6 +108,7 @@ class DistillConfig(Section):
     contrast: Weight = Field(0.5, description="Weight of the contrast of identities across the batch.")
     contrast_temperature: float = Field(0.1, gt=0)
     disentangle: Weight = Field(0.5, description="Weight of the disentangling term.")
+    perturb: bool = Field(True, description="Whether the identity encoder hears each clip louder or softer, brighter or darker, faster or slower.")
     spec_mask: Share = Field(0.15, description="Largest share of mel bands, and of time, that SpecAugment masks.")
 
 

@@ -99,9 +99,7 @@ class Rows:
             self.curves.setdefault(row, {}).setdefault(name, []).append(curve)
 
 
-def evaluate(
-    corpus: str, out_uri: str, bundle_uri: str, recipe: Recipe, reference_bundle: str | None = None, progress: Progress = print
-) -> dict[str, Any]:
+def evaluate(corpus: str, out_uri: str, bundle_uri: str, recipe: Recipe, reference_bundle: str | None = None, progress: Progress = print) -> dict[str, Any]:
     """Evaluates a speech2video bundle on at most ``recipe.evaluate.max_clips`` clips of ``recipe.evaluate.split``.
 
     Args:

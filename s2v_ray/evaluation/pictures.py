@@ -11,7 +11,7 @@ import numpy as np
 TILE = 96
 """Least side of a tile, pixels."""
 GAP = 4
-LABEL_WIDTH = 150
+LABEL_WIDTH = 200
 INK, PAPER = (30, 30, 30), 250
 
 

@@ -23,6 +23,8 @@ Results = dict[str, Any]
 SHOWN_ROWS = ("real clips", "reference baseline", "speech only")
 TERMINAL_METRICS = ("psnr", "ssim", "error_mouth", "ssim_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "lse_c", "lse_d")
 """The metrics whose columns fit a terminal; the report has all."""
+NO_CURVES = {"step", "clips_per_second", "data_wait", "seconds_left"}
+"""What a run records of its progress, not of its learning."""
 
 
 def write_report(out_uri: str, results: Results) -> dict[str, str]:
@@ -41,7 +43,7 @@ def write_report(out_uri: str, results: Results) -> dict[str, str]:
         found[name] = storage.join(out_uri, file)
         storage.write_bytes(found[name], data)
 
-    rows = {row: _source(results, row) for row in SHOWN_ROWS}
+    rows = dict(_shown(results, row) for row in SHOWN_ROWS)
     images = {"contact": pictures.contact_sheet([{label: arrays[clip["rows"][row]] for label, row in rows.items()} for clip in index["clips"]])}
     if index["emotions"]:
         images["emotions"] = pictures.contact_sheet([{e: arrays[key] for e, key in clip["rows"].items()} for clip in index["emotions"][:2]], frames=5)
@@ -113,9 +115,9 @@ def _sample(rows: dict[str, np.ndarray], speech: np.ndarray) -> bytes:
         return path.read_bytes()
 
 
-def _source(results: Results, row: str) -> str:
-    """The row whose frames are shown: the seen identity where it stands for the reference baseline."""
-    return "seen identity" if results["rows"][row]["note"] else row
+def _shown(results: Results, row: str) -> tuple[str, str]:
+    """Label of a row, and the row whose frames it shows: the seen identity's where that stands for the reference baseline."""
+    return ("reference: seen identity", "seen identity") if results["rows"][row]["note"] else (row, row)
 
 
 def _read_examples(out_uri: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -138,7 +140,7 @@ def _loss_curves(bundle_uri: str) -> dict[str, tuple[list[float], list[float]]]:
     for line in filter(None, lines):
         record = json.loads(line)
         for name, value in record.items():
-            if "step" in record and name != "step" and isinstance(value, int | float) and np.isfinite(value):
+            if "step" in record and name not in NO_CURVES and isinstance(value, int | float) and np.isfinite(value):
                 steps, values = curves.setdefault(name, ([], []))
                 steps.append(float(record["step"]))
                 values.append(float(value))

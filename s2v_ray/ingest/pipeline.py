@@ -34,14 +34,28 @@ ROLES = ("identity", "emotion")
 IDENTITY_STRIDE, EMOTION_STRIDE = 5, 2  # frames between those that a teacher looks at
 OUTPUTS = "outputs.json"
 _REPORT_SECONDS = 5.0
+OBJECT_STORE_BYTES = 800_000_000  # only names of clips pass through it
 
 
 def start_ray() -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine; nothing where one is joined already."""
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS") or "local", log_to_driver=False, logging_level=logging.WARNING)
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine; nothing where one is joined already.
+
+    A raylet gives its agent 15 s to come up and then dies, which happens on a busy machine: starting is tried three times.
+    """
+    for left in (2, 1, 0):
+        if ray.is_initialized():
+            break
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(log_to_driver=False, logging_level=logging.WARNING)
+            else:
+                ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.WARNING)
+        except Exception as e:  # Ray raises a bare Exception here
+            ray.shutdown()
+            if not left or "timed out during startup" not in str(e):
+                raise
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress = print) -> dict[str, Any]:

@@ -178,9 +178,7 @@ _CREMAD_SENTENCES = {
 
 def _read_cremad(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
     """Labels from the files' names; other videos are no part of the set."""
-    return [
-        SourceClip(u, n, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2])) for n, u in _videos(files) if (m := _CREMAD_NAME.match(_stem(n)))
-    ]
+    return [SourceClip(u, n, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2])) for n, u in _videos(files) if (m := _CREMAD_NAME.match(_stem(n)))]
 
 
 # ---- RAVDESS (Livingstone and Russo 2018): 01-01-06-01-02-01-12.mp4 = modality, channel, emotion, intensity, statement, repetition, actor

@@ -129,9 +129,9 @@ class Scan:
             raise Reject(Reason.NO_PICTURE, "there is no picture track, or nothing in it")
         if not sound.complete:
             raise Reject(Reason.TRUNCATED, f"sound breaks off after {sound.end - sound.start:.2f} s")
-        promised = video.declared_seconds(path)
-        if promised is not None and promised - (times[-1] - times[0]) > max(0.5, 0.1 * promised):
-            raise Reject(Reason.TRUNCATED, f"{times[-1] - times[0]:.2f} s of the {promised:.2f} s that the header promises")
+        promised, there = video.declared_seconds(path), max(times[-1], sound.end) - min(times[0], sound.start)
+        if promised is not None and promised - there > max(0.5, 0.1 * promised):
+            raise Reject(Reason.TRUNCATED, f"{there:.2f} s of the {promised:.2f} s that the header promises")
         at = np.asarray(times)
         opening = None
         if source.truth:
@@ -170,7 +170,7 @@ def _follow(seen: list[tuple[float, list[face.Face]]], min_face: int) -> tuple[n
     gap = np.diff(np.concatenate([[seen[0][0]], times, [seen[-1][0]]])).max()
     if gap > MAX_FACE_GAP + DETECT_SECONDS:
         raise Reject(Reason.NO_FACE, f"no face for {gap:.1f} s")
-    several = sum(any(other.area >= SECOND_FACE_AREA * faces[0].area for other in faces[1:]) for _, faces in seen if faces)
+    several = sum(any(_is_another(other, faces[0]) for other in faces[1:]) for _, faces in seen if faces)
     if several > SECOND_FACE_SHARE * len(seen):
         raise Reject(Reason.SEVERAL_FACES, f"several faces in {several} of {len(seen)} pictures looked at")
     landmarks = median_filter(np.stack([f.landmarks for _, f in found]).astype(np.float64), size=(3, 1, 1), mode="nearest")
@@ -178,6 +178,13 @@ def _follow(seen: list[tuple[float, list[face.Face]]], min_face: int) -> tuple[n
     if side < min_face:
         raise Reject(Reason.SMALL_FACE, f"the face's crop is {side:.0f} pixels wide in the picture, ingest.min_face is {min_face}")
     return times, landmarks
+
+
+def _is_another(other: face.Face, largest: face.Face) -> bool:
+    """A second person, not a part of the first one's face or a speck."""
+    x, y = (other.box[0] + other.box[2]) / 2, (other.box[1] + other.box[3]) / 2
+    inside = largest.box[0] < x < largest.box[2] and largest.box[1] < y < largest.box[3]
+    return not inside and other.area >= SECOND_FACE_AREA * largest.area
 
 
 def _read_truth(uri: str, frames: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -70,12 +70,12 @@ def make_detector(name_or_uri: str) -> Detector:
 class HaarDetector:
     """OpenCV's cascades (Viola and Jones 2001): face, then eyes within it; nose and mouth follow from the eyes by ``TEMPLATE``.
 
-    Where no plausible pair of eyes is found they are put where they lie in the cascade's boxes on average.
-    Less exact than YuNet, but it needs no weights.
+    The boxes are steadier than the eyes: a pair of eyes gives place and tilt, the box gives their distance. Where no plausible
+    pair is found, the eyes are put where they lie in such boxes on average. Less exact than YuNet, but it needs no weights.
     """
 
-    EYES = np.array([(0.31, 0.385), (0.69, 0.385)])  # in the face box, on average
-    REACH = 0.12  # an eye found further from there, in box sides, is not believed
+    EYES = np.array([(0.335, 0.378), (0.665, 0.378)])  # in the face box, on average (measured on four GRID speakers)
+    REACH = 0.08  # an eye found further from there, in box sides, is not believed
 
     def __init__(self) -> None:
         folder = Path(cv2.__file__).parent / "data"
@@ -106,7 +106,9 @@ class HaarDetector:
             if not len(distance) or distance.min() > self.REACH:
                 return self.EYES
             eyes.append(centres[distance.argmin()])
-        return np.array(eyes)
+        left, right = np.array(eyes)
+        half = (right - left) / np.linalg.norm(right - left) * (self.EYES[1, 0] - self.EYES[0, 0]) / 2
+        return np.array([(left + right) / 2 - half, (left + right) / 2 + half])
 
 
 class YuNetDetector:

@@ -91,11 +91,8 @@ def iter_frames(path: str | Path) -> Iterator[tuple[float, VideoFrame]]:
 
 
 def declared_seconds(path: str | Path) -> float | None:
-    """Length of the picture that the file's header promises, or None where it says nothing."""
+    """Length of the whole, from the first picture or sound to the end of the last, that the file promises; None where it does not."""
     with open_media(path) as container:
-        stream = container.streams.video[0] if container.streams.video else None
-        if stream is not None and stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
         return container.duration / av.time_base if container.duration else None
 
 

@@ -55,7 +55,7 @@ def ssim(frames: np.ndarray, real: np.ndarray, box: Box | None = None) -> tuple[
     """Structural similarity (Wang et al. 2004; Gaussian window of 11 pixels, sigma 1.5), mean over frames, in [-1, 1].
 
     As torchmetrics and kornia have it, whose convolutions take several times as long on small pictures, and lose digits
-    where a picture is flat. The window's rim is left out of the whole frame's mean, as theirs is.
+    where a picture is flat.
 
     Returns:
         of the whole frame, and of the box alone: the mean of the same similarity map over it (the whole frame's where
@@ -66,8 +66,7 @@ def ssim(frames: np.ndarray, real: np.ndarray, box: Box | None = None) -> tuple[
     """
     _check(frames, real)
     similarity = np.stack([_similarity(a, b) for a, b in zip(frames.astype(np.float64), real.astype(np.float64), strict=True)])
-    rim = SSIM_WINDOW // 2
-    whole = float(similarity[:, rim:-rim, rim:-rim].mean())
+    whole = float(similarity.mean())
     return whole, whole if box is None else float(crop(similarity, box).mean())
 
 

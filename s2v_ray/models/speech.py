@@ -112,6 +112,7 @@ class Student(nn.Module):
         self.emotions = emotions
         self.identity_dim = identity_dim
         self.spec_mask = 0.0  # largest share of bands, and of time, hidden in training; set by distillation
+        self.perturb = False  # whether the identity encoder hears other prosodies in training; set by distillation
         self.identity = IdentityEncoder(config.width, config.layers, config.dropout, identity_dim)
         self.emotion = EmotionEncoder(config.width, config.layers, config.dropout, config.emotion_dim, len(emotions))
         self.content = FrameEncoder(config.width, config.layers, max_dilation=4)
@@ -132,16 +133,14 @@ class Student(nn.Module):
             heard: bool ``[B, L]``, False where the speech is padding; None: all of it is speech.
         """
         mel = log_mel(speech)
-        if self.training and self.spec_mask > 0:
-            mel = spec_augment(mel, self.spec_mask)
         if heard is None:
             heard = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
-        identity, (emotion, logits, frame_logits) = self.codes(mel, heard)
-        return Heard(identity, emotion, logits, frame_logits, self.content_of(mel))
-
-    def codes(self, mel: Tensor, heard: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """What is distilled: identity ``[B, D]``; emotion code, clip logits and frame logits."""
-        return self.identity(mel, heard), self.emotion(mel, heard)
+        content = self.content_of(mel)
+        if self.training and self.spec_mask > 0:
+            mel = spec_augment(mel, self.spec_mask)
+        voice = perturb_prosody(mel) if self.training and self.perturb else mel
+        emotion, logits, frame_logits = self.emotion(mel, heard)
+        return Heard(self.identity(voice, heard), emotion, logits, frame_logits, content)
 
     def content_of(self, mel: Tensor) -> Tensor:
         """Content ``[B, L, C]`` of log-mel speech ``[B, 80, 4L]``."""
@@ -155,6 +154,23 @@ def pool_statistics(x: Tensor, heard: Tensor) -> Tensor:
     mean = (x * weight).sum(-1) / count
     var = ((x - mean[..., None]).square() * weight).sum(-1) / count
     return torch.cat([mean, (var + 1e-5).sqrt()], dim=-1)
+
+
+def perturb_prosody(mel: Tensor, level: float = 0.4, tilt: float = 0.4, rate: float = 1.25) -> Tensor:
+    """The same voice, louder or softer, brighter or darker, faster or slower: what moods change and identities do not.
+
+    Information perturbation (as in NANSY, Choi et al. 2021, arXiv 2110.14513): what is random in training cannot be leant on.
+
+    Args:
+        mel: ``[B, 80, N]``. level, tilt: standard deviations in units of log-mel, of the mean and of the slope from the lowest
+            band to the highest. rate: largest factor on the speed; the length is kept, by repeating or leaving out the end.
+    """
+    b, bands, n = mel.shape
+    gain = level * torch.randn(b, 1, 1, device=mel.device)
+    slope = tilt * torch.randn(b, 1, 1, device=mel.device) * torch.linspace(-1, 1, bands, device=mel.device)[:, None]
+    speed = rate ** (2 * torch.rand(b, 1, device=mel.device) - 1)
+    at = (torch.arange(n, device=mel.device) * speed).round().long().clamp(max=n - 1)
+    return mel.gather(2, at[:, None].expand(-1, bands, -1)) + gain + slope
 
 
 def spec_augment(mel: Tensor, share: float) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -90,7 +90,8 @@ class ConvFace(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(*_block(3, 2 * channels, 6, 4, 1), *_block(2 * channels, 4 * channels, 3, 2, 1), *_block(4 * channels, 4 * channels, 3, 2, 1))
+        low, high = 2 * channels, 4 * channels
+        self.features = nn.Sequential(*_block(3, low, 6, 4, 1), *_block(low, high, 3, 2, 1), *_block(high, high, 3, 2, 1))
         self.head = nn.Linear(8 * channels, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,6 +232,23 @@ def read_card(name_or_uri: str) -> Card:
         raise storage.ArtifactError(f"card {name_or_uri} cannot be used: {what}") from e
 
 
+def resolve_card(card: str, weights_uri: str) -> FaceNetwork:
+    """The network of a card (built-in name, or URI), wherever its weights lie: a URI in the card, else a file in ``weights_uri``, else beside the card.
+
+    Raises:
+        ArtifactError: as in ``read_card`` and ``load``.
+    """
+    read = read_card(card)
+    weights = read.weights
+    if not _is_absolute(weights):
+        folder = weights_uri or ("" if card in built_in_cards() else card.rpartition("/")[0] or ".")
+        if not folder:
+            raise storage.ArtifactError(f"card {card} needs weights: set teachers.weights to the folder that holds {weights}")
+        weights = storage.absolute(storage.join(folder, weights))
+    resolved = read.model_copy(update={"weights": weights})
+    return build(resolved, _weights(resolved, ""))
+
+
 def install_card(card: str, weights_uri: str, folder_uri: str) -> FaceNetwork:
     """Puts a card (built-in name, or URI) into ``folder_uri``, with the resolved URI of its weights; returns the network.
 
@@ -238,19 +256,10 @@ def install_card(card: str, weights_uri: str, folder_uri: str) -> FaceNetwork:
     nothing is written for a network that does not work.
 
     Raises:
-        ArtifactError: as in ``read_card`` and ``load``.
+        ArtifactError: as in ``resolve_card``.
     """
-    read = read_card(card)
-    if "://" in read.weights or read.weights.startswith("/"):
-        weights = read.weights
-    else:
-        folder = weights_uri or (card.rpartition("/")[0] or "." if card not in built_in_cards() else "")
-        if not folder:
-            raise storage.ArtifactError(f"card {card} needs weights: set teachers.weights to the folder that holds {read.weights}")
-        weights = storage.absolute(storage.join(folder, read.weights))
-    installed = read.model_copy(update={"weights": weights})
-    network = build(installed, _weights(installed, folder_uri))
-    _write_card(installed, folder_uri)
+    network = resolve_card(card, weights_uri)
+    _write_card(network.card, folder_uri)
     return network
 
 
@@ -273,11 +282,15 @@ def _write_card(card: Card, folder_uri: str) -> None:
 
 
 def _weights(card: Card, folder_uri: str) -> bytes:
-    uri = card.weights if "://" in card.weights or card.weights.startswith("/") else storage.join(folder_uri, card.weights)
+    uri = card.weights if _is_absolute(card.weights) else storage.join(folder_uri, card.weights)
     try:
         return storage.read_bytes(uri)
     except FileNotFoundError:
         raise storage.ArtifactError(f"the weights of {card.title or card.role} are not at {uri}") from None
+
+
+def _is_absolute(uri: str) -> bool:
+    return "://" in uri or uri.startswith("/")
 
 
 def _check(card: Card, weights: bytes) -> None:
@@ -299,7 +312,8 @@ def _onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
         raise storage.ArtifactError(f"{card.weights} cannot be read as an ONNX network: {e}") from e
     inputs, outputs = {i.name: i.shape for i in session.get_inputs()}, {o.name: o.shape for o in session.get_outputs()}
     if card.input not in inputs or card.output not in outputs or outputs[card.output][-1] != card.dim:
-        raise storage.ArtifactError(f"card and network differ: {card.weights} has inputs {inputs} and outputs {outputs}, the card says {card.input}, {card.output}[{card.dim}]")
+        said = f"input {card.input!r}, output {card.output!r} of {card.dim}"
+        raise storage.ArtifactError(f"card and network differ: {card.weights} has inputs {inputs} and outputs {outputs}, the card says {said}")
 
     def run(faces: Tensor) -> Tensor:
         return torch.from_numpy(session.run([card.output], {card.input: faces.cpu().numpy()})[0])

@@ -50,7 +50,7 @@ def save(run: str, step: int, engines: Mapping[str, Engine], state: Mapping[str,
     with tempfile.TemporaryDirectory() as temporary:
         remote = "://" in uri
         folder = temporary if remote else uri
-        for name in engines:
+        for name in ["", *engines]:
             os.makedirs(os.path.join(folder, name), exist_ok=True)
         for name, engine in engines.items():
             engine.save(folder, name)

@@ -28,7 +28,7 @@ class DistillTask:
     def __init__(self, recipe: Recipe, student: Student, make_engine: EngineFactory, rank: int, lineage: dict[str, Any]) -> None:
         self.recipe, self.rank, self.lineage = recipe, rank, lineage
         config = recipe.distill
-        student.spec_mask = config.spec_mask
+        student.spec_mask, student.perturb = config.spec_mask, config.perturb
         trained = [*student.identity.parameters(), *student.emotion.parameters()]
         for p in [*student.content.parameters(), *student.content_out.parameters()]:
             p.requires_grad_(False)  # content is learnt with the generator

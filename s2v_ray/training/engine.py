@@ -143,8 +143,10 @@ def make_engine(
         world_size: workers; torch.distributed must already connect them (one worker alone is set up here).
 
     Raises:
-        ValueError: the workers connected are not ``world_size``.
+        ValueError: the workers connected are not ``world_size``, or a parameter has no dimension (DeepSpeed cannot send it).
     """
+    if scalars := [name for name, p in module.named_parameters() if p.dim() == 0]:
+        raise ValueError(f"parameters {', '.join(scalars)} have no dimension; DeepSpeed needs shape [1]")
     deepspeed = _deepspeed(world_size)
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
@@ -191,7 +193,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 arithmetic is native on ``device`` (on others it is emulated, and slower than fp32)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13; older ones do not tell
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

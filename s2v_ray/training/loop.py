@@ -88,7 +88,7 @@ class MetricsFile:
     def __init__(self, run: str, start_step: int) -> None:
         self.uri = storage.join(run, METRICS)
         lines = storage.read_bytes(self.uri).decode().splitlines() if storage.exists(self.uri) else []
-        self.records: list[dict[str, float]] = [r for r in map(json.loads, lines) if r["step"] <= start_step and "validation" not in r]
+        self.records: list[dict[str, float]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
 
     def append(self, record: dict[str, Any]) -> None:
         self.records.append(record)

@@ -7,7 +7,6 @@ position in it is a function of the step. Hence a resumed run sees the very clip
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import queue
@@ -15,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -229,12 +229,19 @@ def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence
     return [values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)]
 
 
-def _open(uri: str) -> pq.ParquetFile:
-    fs, path = storage.filesystem(uri)
-    try:
-        return pq.ParquetFile(path, memory_map=True) if storage._is_local(fs) else pq.ParquetFile(io.BytesIO(fs.cat_file(path)))
-    except pa.ArrowInvalid as e:
-        raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+@contextmanager
+def _open(uri: str) -> Iterator[pq.ParquetFile]:
+    """A shard of which only what is asked for is read: mapped where it is local, by ranges where it is remote."""
+    with ExitStack() as stack:
+        try:
+            source = uri
+            if "://" in uri:
+                fs, path = storage.filesystem(uri)
+                source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
+            shard = stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True))
+        except pa.ArrowInvalid as e:
+            raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+        yield shard
 
 
 def _rows_from(index: Sequence[ShardIndex], seed: int, rank: int, world: int, start: int, count: int) -> Iterator[tuple[int, Row]]:

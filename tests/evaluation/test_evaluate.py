@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.config import parse_recipe
 from s2v_ray.evaluation.bars import bars
 from s2v_ray.evaluation.evaluate import ROWS, Judges, evaluate_clips
-from s2v_ray.evaluation.report import format_table, write_report
+from s2v_ray.evaluation.report import _shown, format_table, write_report
 from s2v_ray.evaluation.sample import choose, read_sample, read_spoken
 from s2v_ray.evaluation.student import student_figures
 from s2v_ray.media.face import mouth_box
@@ -85,11 +86,11 @@ class Talker:
     def hear(self, speech: np.ndarray) -> Codes:
         who, mood = round(float(speech[1]) * 10), round(float(speech[2]) * 10)
         unit = torch.eye(3)
-        return Codes(unit[who], unit[mood] + 0.01 * torch.randn(3, generator=torch.Generator().manual_seed(int(1e6 * speech[0]))), unit[mood])
+        return Codes(torch.eye(6)[who], unit[mood] + 0.01 * torch.randn(3, generator=torch.Generator().manual_seed(int(1e6 * speech[0]))), unit[mood])
 
 
 def identity(frames: np.ndarray) -> Tensor:
-    return torch.eye(3)[torch.from_numpy((frames[:, 0, 0, 0] > 100).astype(int))]
+    return torch.eye(6)[torch.from_numpy((frames[:, 0, 0, 0] > 100).astype(int))]
 
 
 class EmotionJudge:
@@ -242,7 +243,7 @@ def test_student_figures_find_a_leak_and_a_deaf_student(corpus: str) -> None:
     class Leaking(Talker):
         def hear(self, speech: np.ndarray) -> Codes:
             codes = super().hear(speech)
-            return Codes(codes.identity + codes.emotion, codes.emotion, torch.eye(3)[0])
+            return Codes(codes.identity + pad(codes.emotion, (3, 0)), codes.emotion, torch.eye(3)[0])
 
     found = student_figures(corpus, Leaking(), RECIPE)
     assert found["leak_emotion"]["accuracy"] > 0.9
@@ -271,3 +272,9 @@ def test_report(corpus: str, tmp_path: Any) -> None:
     assert all(row in table for row in ROWS)
     verdicts = {bar["key"]: bar["met"] for bar in results["bars"]}
     assert verdicts["student_emotion"] and verdicts["emotion_contrast"] and not verdicts["mouth_lag"] and not verdicts["mouth_correlation"]
+
+
+def test_pictures_say_who_stands_for_the_reference() -> None:
+    rows = run(Talker())["rows"]
+    assert _shown({"rows": rows}, "reference baseline") == ("reference: seen identity", "seen identity")
+    assert _shown({"rows": rows}, "speech only") == ("speech only", "speech only")

@@ -32,7 +32,7 @@ def test_psnr_and_ssim_equal_torchmetrics(frames: np.ndarray) -> None:
     a, b = (torch.from_numpy(f).movedim(-1, 1).float() / 255 for f in (other, frames))
     assert image.psnr(other, frames) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1.0).item(), abs=1e-4)
     whole, _ = image.ssim(other, frames, BOX)
-    assert whole == pytest.approx(structural_similarity_index_measure(a, b, data_range=1.0).item(), abs=1e-6)
+    assert whole == pytest.approx(structural_similarity_index_measure(a, b, data_range=1.0).item(), abs=1e-5)  # theirs is float32
 
 
 def test_ssim_sees_only_its_box(frames: np.ndarray) -> None:
@@ -89,10 +89,10 @@ def test_cpbd_of_edges_of_known_width(ramp: int, high: int, sharp: float) -> Non
 
 def test_cpbd_falls_with_blur() -> None:
     rng = np.random.default_rng(1)
-    picture = cv2.resize(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_NEAREST)
+    picture = cv2.resize(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
     values = [image.cpbd(picture)[0]] + [image.cpbd(cv2.GaussianBlur(picture, (0, 0), sigma))[0] for sigma in (0.6, 1.0, 1.5, 2.5)]
     assert all(a >= b for a, b in zip(values, values[1:], strict=False))
-    assert 0 <= values[-1] < 0.2 < 0.7 < values[0] <= 1
+    assert 0 <= values[-1] < 0.05 < 0.4 < values[0] <= 1
 
 
 def test_cpbd_of_a_box_and_of_nothing() -> None:

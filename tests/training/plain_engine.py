@@ -18,6 +18,7 @@ class PlainEngine:
         self.module, self.optimizer, self.grad_clip, self.bf16 = module, optimizer, grad_clip, bf16
         self.device = next(module.parameters()).device
         self.grad_norm: float | None = None
+        self.unsure = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in module.named_parameters()}
         if dist.is_initialized():
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, 0)
@@ -38,6 +39,9 @@ class PlainEngine:
                 p.grad /= dist.get_world_size()
         norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
         self.grad_norm = float(norm)
+        for name, p in self.module.named_parameters():  # terms that cancel leave rounding errors, of which Adam makes whole steps
+            if p.grad is not None and p.grad.any():
+                self.unsure[name] |= p.grad.abs() < 1e-5 * norm
         if self.grad_clip:
             scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
             for p in parameters:

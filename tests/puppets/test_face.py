@@ -1,0 +1,70 @@
+"""Puppet faces: what is drawn is what the truth says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from s2v_ray.media.face import TEMPLATE, align
+from s2v_ray.puppets.corpus import make_puppet
+from s2v_ray.puppets.face import EXPRESSIONS, LANDMARKS, Moment, draw, rest_landmarks
+from s2v_ray.puppets.pen import Pose
+
+POSE = Pose(80.0, 70.0, 37.6)
+
+
+def test_five_points_are_those_of_the_template() -> None:
+    scaled = (LANDMARKS * 0.28) + TEMPLATE[:2].mean(0)
+    assert np.abs(scaled - TEMPLATE).max() < 0.002
+
+
+def test_landmarks_follow_the_head_alone() -> None:
+    placed = rest_landmarks(Pose(60.0, 50.0, 40.0, np.radians(90.0)))
+    assert placed[:2] == pytest.approx(np.array([[60.0, 30.0], [60.0, 70.0]]))  # turned clockwise in the picture
+    assert placed[2] == pytest.approx([60.0 - 0.571 * 40.0, 50.0])
+
+
+def _inner_height(frame: np.ndarray) -> float:
+    """Rows of the column through the middle of the mouth that are neither skin nor lips: the dark, tongue or teeth."""
+    rest = draw(FACE, EXPRESSIONS["neutral"], Moment(0.0), POSE, 160)
+    changed = np.abs(frame[85:150, 80].astype(int) - rest[85:150, 80]).sum(1) > 60
+    return float(changed.sum())
+
+
+FACE = make_puppet(0, 14, 24).face
+
+
+def test_the_mouth_opens_as_far_as_is_said() -> None:
+    heights = [_inner_height(draw(FACE, EXPRESSIONS["neutral"], Moment(o), POSE, 160)) for o in (0.25, 0.5, 0.75, 1.0)]
+    # 0.5 of the eyes' distance at 1, and the lips that moved away with it
+    assert np.all(np.diff(heights) >= 3)
+    assert heights[-1] == pytest.approx(0.5 * 37.6, abs=6)
+
+
+def test_the_eyes_are_where_the_landmarks_are() -> None:
+    frame = draw(FACE, EXPRESSIONS["surprised"], Moment(0.0), Pose(76.0, 66.0, 38.0, np.radians(4.0)), 160)
+    for x, y in rest_landmarks(Pose(76.0, 66.0, 38.0, np.radians(4.0)))[:2]:
+        patch = frame[round(y) - 1 : round(y) + 4, round(x) - 2 : round(x) + 3].astype(int)
+        assert patch.min() < 60  # the pupil
+
+
+@pytest.mark.parametrize("speaker", range(0, 24, 5))
+def test_emotions_can_be_told_apart_at_64_pixels(speaker: int) -> None:
+    face = make_puppet(0, speaker, 24).face
+    crops = {}
+    for emotion, expression in EXPRESSIONS.items():
+        frame = draw(face, expression, Moment(0.3), POSE, 160)
+        crops[emotion] = align(frame[None], rest_landmarks(POSE)[None].astype(np.float32), 64)[0][0].astype(float)
+    names = list(crops)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            eyes = np.abs(crops[a][12:36] - crops[b][12:36]).max(2) > 40
+            mouth = np.abs(crops[a][38:58] - crops[b][38:58]).max(2) > 40
+            assert eyes.sum() + mouth.sum() > 25, (a, b)
+            assert eyes.sum() > 8, (a, b)
+
+
+def test_a_blink_shuts_the_eye() -> None:
+    open_, shut = (draw(FACE, EXPRESSIONS["neutral"], Moment(0.0, blink=b), POSE, 160) for b in (0.0, 1.0))
+    white = [int((f[60:80, 50:110].min(2) > 235).sum()) for f in (open_, shut)]
+    assert white[0] > 20 and white[1] == 0

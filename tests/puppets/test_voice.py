@@ -1,0 +1,66 @@
+"""Puppet voices: what an identity and an emotion must do to the sound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from s2v_ray.puppets.corpus import make_puppet
+from s2v_ray.puppets.voice import PROSODY, RATE, speak
+
+TEXT = "My brother found a purple fish"
+
+
+def _pitch(samples: np.ndarray) -> float:
+    """Median pitch, Hz: the highest peak of the autocorrelation in the loud half of the frames."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::512]
+    power = (frames**2).mean(1)
+    spectra = np.abs(np.fft.rfft(frames[power > np.median(power)] * np.hanning(1024), 2048)) ** 2
+    correlation = np.fft.irfft(spectra)[:, RATE // 600 : RATE // 60]
+    return float(np.median(RATE / (correlation.argmax(1) + RATE // 600)))
+
+
+def test_same_bytes_whatever_was_said_before() -> None:
+    voice = make_puppet(0, 1, 24).voice
+    first = speak(voice, "fearful", TEXT)
+    speak(make_puppet(0, 2, 24).voice, "happy", "Quite another sentence")
+    again = speak(voice, "fearful", TEXT)
+    assert np.array_equal(first.samples, again.samples)
+    assert first.phonemes == again.phonemes
+
+
+def test_phonemes_tile_the_speech_between_two_silences() -> None:
+    speech = speak(make_puppet(0, 0, 24).voice, "neutral", TEXT, silence=0.15)
+    seconds = len(speech.samples) / RATE
+    assert speech.phonemes[0].start == pytest.approx(0.15, abs=0.01)
+    assert speech.phonemes[-1].end == pytest.approx(seconds - 0.15, abs=0.01)
+    for before, after in zip(speech.phonemes[:-1], speech.phonemes[1:], strict=True):
+        assert before.end == pytest.approx(after.start, abs=1e-4)
+    # "my brother": m, aI, b, r, ...
+    names = [p.phoneme.strip("',") for p in speech.phonemes]
+    assert names[0] == "m" and names[2] == "b" and names[3] == "r"
+    lead = speech.samples[: round(0.14 * RATE)]
+    assert np.abs(lead).max() < 0.01 < np.abs(speech.samples).max() <= 1.0
+
+
+@pytest.mark.parametrize("speaker", [0, 7])
+def test_emotions_move_level_rate_and_pitch_as_meant(speaker: int) -> None:
+    voice = make_puppet(0, speaker, 24).voice
+    said = {emotion: speak(voice, emotion, TEXT) for emotion in PROSODY}
+    level = {e: float(np.sqrt(np.mean(s.samples**2))) for e, s in said.items()}
+    assert level["angry"] > level["happy"] > level["neutral"] > level["fearful"] > level["sad"]
+    assert len(said["sad"].samples) > 1.1 * len(said["neutral"].samples) > 1.1 * len(said["angry"].samples)
+    pitch = {e: _pitch(s.samples) for e, s in said.items()}
+    assert pitch["surprised"] > pitch["happy"] > pitch["neutral"] > pitch["sad"]
+
+
+def test_a_bigger_build_speaks_lower() -> None:
+    voices = sorted((make_puppet(3, i, 24).voice for i in range(24)), key=lambda v: v.formants[5])
+    big, small = voices[0], voices[-1]
+    assert big.pitch < 0.7 * small.pitch
+    assert _pitch(speak(big, "neutral", TEXT).samples) < 0.8 * _pitch(speak(small, "neutral", TEXT).samples)
+
+
+def test_unknown_emotion_is_refused() -> None:
+    with pytest.raises(ValueError, match="not 'bored'"):
+        speak(make_puppet(0, 0, 2).voice, "bored", TEXT)

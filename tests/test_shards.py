@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import Clip
+
+
+def make_clip(seed: int, frames: int = 5, opening: bool = True) -> Clip:
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 200, 32).astype(np.uint8)
+    pictures = np.stack([np.stack([np.tile(np.roll(ramp, t), (32, 1))] * 3, -1) for t in range(frames)])
+    return Clip(
+        id=f"clip{seed}",
+        frames=pictures,
+        speech=rng.uniform(-1, 1, frames * 640).astype(np.float32),
+        speaker="anna",
+        emotion="happy",
+        sentence="good morning",
+        source="a.mp4",
+        landmarks=rng.uniform(0, 32, (frames, 5, 2)).astype(np.float32),
+        mouth_opening=rng.uniform(0, 1, frames).astype(np.float32) if opening else None,
+    )
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_a_clip_comes_back(tmp_path: Path, opening: bool) -> None:
+    clip = make_clip(0, opening=opening)
+    uri = str(tmp_path / "train/part-00000.parquet")
+    shards.write_shard(uri, [shards.encode_clip(clip, 95)])
+    (back,) = shards.read_clips(str(tmp_path), "train")
+    assert (back.id, back.speaker, back.emotion, back.sentence, back.source) == ("clip0", "anna", "happy", "good morning", "a.mp4")
+    assert np.abs(back.frames.astype(int) - clip.frames).mean() < 3  # JPEG
+    assert np.abs(back.speech - clip.speech).max() <= 0.5 / 32767 + 1e-6
+    assert np.array_equal(back.landmarks, clip.landmarks)
+    assert back.mouth_opening is None if clip.mouth_opening is None else np.array_equal(back.mouth_opening, clip.mouth_opening)
+
+
+def test_full_scale_speech_stays_in_range() -> None:
+    clip = make_clip(0)
+    row = shards.encode_clip(Clip(**{**vars(clip), "speech": np.sign(clip.speech)}))
+    assert set(np.unique(shards.decode_speech(row["speech"]))) == {-1.0, 1.0}
+
+
+def test_a_part_of_the_speech() -> None:
+    row = shards.encode_clip(make_clip(0))
+    whole = shards.decode_speech(row["speech"])
+    assert np.array_equal(shards.decode_speech(row["speech"], 2, 2), whole[1280:2560])
+    assert np.array_equal(shards.decode_speech(row["speech"], 4), whole[2560:])
+
+
+def test_red_stays_red() -> None:
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 250
+    (back,) = shards.decode_frames([shards.encode_frame(red, 95)])
+    assert back[..., 0].min() > 240 and back[..., 2].max() < 10
+
+
+def test_shards_are_listed_in_order_and_read_up_to_a_limit(tmp_path: Path) -> None:
+    for i in (1, 0):
+        shards.write_shard(str(tmp_path / f"val/part-0000{i}.parquet"), [shards.encode_clip(make_clip(2 * i + j)) for j in range(2)])
+    assert [u.rsplit("/", 1)[1] for u in shards.shard_uris(str(tmp_path), "val")] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [c.id for c in shards.read_clips(str(tmp_path), "val", 3)] == ["clip0", "clip1", "clip2"]
+    assert shards.read_clips(str(tmp_path), "test") == []
+
+
+def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
+    uri = str(tmp_path / "part-00000.parquet")
+    shards.write_shard(uri, [shards.encode_clip(make_clip(0))])
+    storage.write_bytes(uri, storage.read_bytes(uri)[:-9])
+    with pytest.raises(storage.ArtifactError, match="part-00000.parquet is damaged"):
+        shards.read_shard(uri)
+    with pytest.raises(ValueError, match="damaged"):
+        shards.decode_frames([b"no jpeg"])
+
+
+def test_teachers_outputs_lie_beside_their_shard(tmp_path: Path) -> None:
+    shard = str(tmp_path / "train/part-00003.parquet")
+    uri = shards.outputs_uri(str(tmp_path), "emotion", shard)
+    assert uri == str(tmp_path / "teachers/emotion/train/part-00003.parquet")
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    shards.write_shard(uri, [shards.encode_output("x", values)], shards.OUTPUT_SCHEMA)
+    (row,) = shards.read_shard(uri)
+    assert row["id"] == "x" and np.array_equal(shards.decode_output(row), values)
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA + 1)
+    with pytest.raises(storage.ArtifactError, match="make it again with this version"):
+        shards.read_corpus_manifest(str(tmp_path))

@@ -1,0 +1,104 @@
+"""Launching: what a run folder accepts, what a cluster can give, and a whole small distillation on Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+from tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
+
+from s2v_ray import storage  # noqa: E402
+from s2v_ray.config import Recipe, load_recipe  # noqa: E402
+from s2v_ray.models.bundle import load_bundle  # noqa: E402
+from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
+from s2v_ray.training.launch import claim_run, launch, scale  # noqa: E402
+
+SETTINGS = ("distill.steps=6", "distill.batch=4", "log.log_every=2", "log.checkpoint_every=3", "parallel.threads=1")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = make_corpus(str(tmp_path_factory.mktemp("corpus")), clips=16)
+    common = {"height": 32, "width": 32, "alignment": "box", "channels": 4}
+    save_conv(storage.join(uri, "teachers", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
+    save_conv(storage.join(uri, "teachers", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=EMOTIONS, **common)
+    return uri
+
+
+def recipe(*changes: str) -> Recipe:
+    return load_recipe("debug", [*SETTINGS, *changes])
+
+
+def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
+    run = str(tmp_path / "run")
+    made = claim_run(run, "distill", recipe(), corpus, None, False)
+    assert claim_run(run, "distill", recipe(), corpus, None, False) == json.loads((tmp_path / "run" / "manifest.json").read_text()) == made
+    with pytest.raises(storage.ArtifactError, match=r"holds another run \(recipe.distill.lr 0.001 there, 0.01 here\)"):
+        claim_run(run, "distill", recipe("distill.lr=0.01"), corpus, None, False)
+    with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
+        claim_run(run, "gan", recipe(), corpus, None, False)
+    other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
+    with pytest.raises(storage.ArtifactError, match="parents.corpus"):
+        claim_run(run, "distill", recipe(), other, None, False)
+
+
+def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) -> None:
+    with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
+        launch("distill", recipe(), str(tmp_path / "nothing"), str(tmp_path / "run"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(storage.ArtifactError, match="cannot write to"):
+        launch("distill", recipe(), corpus, str(tmp_path / "file" / "run"))
+    with pytest.raises(storage.ArtifactError, match="is a corpus, not a bundle"):
+        launch("gan", recipe(), corpus, str(tmp_path / "run"), student=corpus)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "asked", "each", "data"),
+    [(2, 1, 1, 1.0, 1.0), (2, 2, 1, 0.5, 1.0), (1, 1, 1, 0.5, 0.5), (64, 4, 8, 8.0, 1.0), (8, 2, 4, 3.0, 1.0)],
+)
+def test_decoding_always_finds_room(cpus: float, workers: int, asked: float, each: float, data: float) -> None:
+    config, data_cpus = scale(recipe(f"parallel.workers={workers}", f"parallel.cpus_per_worker={asked}"), {"CPU": cpus})
+    assert config.resources_per_worker == {"CPU": each} and data_cpus == data
+    assert workers * each + data_cpus <= cpus
+
+
+def test_too_small_a_cluster_is_told_at_once() -> None:
+    with pytest.raises(storage.ArtifactError, match="needs as many GPUs, the cluster has 1"):
+        scale(recipe("parallel.workers=2", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(tmp_path: Path, corpus: str, local_ray: None) -> None:
+    lines: list[str] = []
+    run = str(tmp_path / "run")
+    result = launch("distill", recipe(), corpus, run, progress=lines.append)
+    assert result["steps"] == 6 and 0.0 <= result["metrics"]["emotion_agreement"] <= 1.0
+    assert any(line.startswith("distill 6/6  loss ") for line in lines)
+    student, card = load_bundle(result["bundle"], "student")
+    assert card["identity_dim"] == 6 and tuple(card["emotions"]) == EMOTIONS and not student.training
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000003", "step-00000006"]
+
+    weights = Path(run, "checkpoints", "step-00000006", "student", "student")
+    victim = max((p for p in Path(run, "checkpoints", "step-00000006").rglob("*.pt")), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    again: list[str] = []
+    assert launch("distill", recipe(), corpus, run, progress=again.append)["steps"] == 6
+    assert again[0].startswith("checkpoint of step 6 passed over: ") and weights.name in again[0]
+    assert again[1] == "distill continues from the checkpoint of step 3"
+    repeated, _ = load_bundle(result["bundle"], "student")
+    for name, value in student.state_dict().items():
+        assert value.equal(repeated.state_dict()[name]), name  # resumed and uninterrupted agree to the bit
+
+    for outputs in Path(corpus, "teachers", "emotion", "train").iterdir():
+        outputs.unlink()
+    with pytest.raises(storage.ArtifactError, match="^the emotion teacher has no outputs"):
+        launch("distill", recipe(), corpus, str(tmp_path / "other"), progress=again.append)

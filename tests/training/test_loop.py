@@ -1,0 +1,129 @@
+"""The loop with a toy task: progress, metrics, resume, NaN."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, os.path.dirname(__file__))
+from plain_engine import make_plain_engine  # noqa: E402
+
+from s2v_ray.clip import ClipBatch  # noqa: E402
+from s2v_ray.config import LogConfig  # noqa: E402
+from s2v_ray.training import checkpoint, loop  # noqa: E402
+
+
+class ToyTask:
+    """Fits a line; ``seen`` counts steps, ``nan_at`` poisons one."""
+
+    def __init__(self, nan_at: int = -1) -> None:
+        torch.manual_seed(0)
+        module = nn.Linear(4, 1)
+        options: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.0, "zero_stage": 0, "bf16": False, "grad_clip": 0.0}
+        self.engine = make_plain_engine(module, [{"params": module.parameters()}], lr=0.05, micro_batch=2, world_size=1, **options)
+        self.engines = {"toy": self.engine}
+        self.seen, self.nan_at = 0, nan_at
+        self.exported: dict[str, float] | None = None
+
+    def step(self, batch: ClipBatch, step: int) -> dict[str, Any]:
+        x = batch.speech[:, :4] + 0.01 * torch.randn(2, 4)
+        loss = (self.engine(x) - x.sum(1, keepdim=True)).square().mean()
+        if step == self.nan_at:
+            loss = loss * float("nan")
+        self.engine.backward(loss)
+        self.engine.step()
+        self.seen += 1
+        return {"loss": loss.detach(), "odd": 1.0} if step % 2 else {"loss": loss.detach()}
+
+    def state(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
+        return {"clips": float(sum(len(b.speech) for b in batches))}
+
+    def export(self, run: str, metrics: dict[str, float]) -> None:
+        self.exported = metrics
+
+
+def toy_batches(start: int) -> Iterator[ClipBatch]:
+    step = start
+    while True:
+        speech = torch.randn(2, 640, generator=torch.Generator().manual_seed(step))
+        empty = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
+        yield ClipBatch(empty, speech, torch.zeros(2, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool), empty[:, 0])
+        step += 1
+
+
+def run(task: ToyTask, folder: Path, steps: int, lines: list[str], **changes: Any) -> dict[str, float]:
+    log = LogConfig(log_every=2, checkpoint_every=4, keep_checkpoints=2)
+    settings: dict[str, Any] = {"run": str(folder), "kind": "toy", "steps": steps, "clips": 2, "log": log, "device": torch.device("cpu"), "progress": lines.append}
+    return loop.run(task, toy_batches, **(settings | changes))
+
+
+def test_lines_metrics_validation_and_export(tmp_path: Path) -> None:
+    lines: list[str] = []
+    reported: list[dict[str, float]] = []
+    task = ToyTask()
+    torch.manual_seed(1)
+    result = run(task, tmp_path, 7, lines, validation=lambda: [next(toy_batches(0))] * 3, report=reported.append)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4, 6, 7] == [r["step"] for r in reported]
+    assert records[0]["odd"] == 1.0 and "odd" not in records[3]  # averaged over the steps that have it
+    assert lines[0].startswith("toy 2/7  loss ") and "clips/s" in lines[0] and "s left" in lines[0]
+    assert task.exported == {"clips": 6.0}
+    assert result["clips"] == 6.0 and result["step"] == 7
+    found = checkpoint.latest(str(tmp_path))
+    assert found is not None and found.step == 7
+
+
+def test_a_run_that_was_cut_off_continues_exactly(tmp_path: Path) -> None:
+    whole, first, second = ToyTask(), ToyTask(), ToyTask()
+    torch.manual_seed(5)
+    run(whole, tmp_path / "whole", 12, [])
+    torch.manual_seed(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(first, tmp_path / "cut", 12, [], report=_interrupt_at(10))
+    torch.manual_seed(99)  # the checkpoint's generator counts, not this
+    lines: list[str] = []
+    run(second, tmp_path / "cut", 12, lines)
+    assert lines[0] == "toy continues from the checkpoint of step 8"
+    assert second.seen == 12
+    torch.testing.assert_close(second.engine.module.state_dict(), whole.engine.module.state_dict(), rtol=0, atol=0)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def _interrupt_at(step: int) -> Any:
+    def report(record: dict[str, float]) -> None:
+        if record["step"] == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_a_finished_run_only_validates_and_exports(tmp_path: Path) -> None:
+    run(ToyTask(), tmp_path, 4, [])
+    task = ToyTask()
+    assert run(task, tmp_path, 4, [])["step"] == 4
+    assert task.exported == {} and task.seen == 4
+
+
+def test_nan_names_the_step_and_the_last_good_checkpoint_and_leaves_all_as_it_was(tmp_path: Path) -> None:
+    lines: list[str] = []
+    task = ToyTask(nan_at=6)
+    with pytest.raises(loop.TrainingDiverged, match=r"^toy: the loss is not finite at step 6 \(loss\); the last good checkpoint is .*/step-00000004; "):
+        run(task, tmp_path, 20, lines)
+    assert task.exported is None
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6

@@ -1,0 +1,123 @@
+"""The real tasks under DeepSpeed against the same tasks under plain torch: two workers, ZeRO 0, 1 and 2."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+sys.path.insert(0, os.path.dirname(__file__))
+from plain_engine import make_plain_engine  # noqa: E402
+from workers import on_workers  # noqa: E402
+
+from s2v_ray.clip import ClipBatch  # noqa: E402
+from s2v_ray.config import Recipe, parse_recipe  # noqa: E402
+from s2v_ray.models.generator import Speech2Video  # noqa: E402
+from s2v_ray.models.speech import Student  # noqa: E402
+from s2v_ray.training.adversaries import Adversaries  # noqa: E402
+from s2v_ray.training.distill import DistillTask  # noqa: E402
+from s2v_ray.training.engine import EngineFactory, make_engine  # noqa: E402
+from s2v_ray.training.gan import GanTask  # noqa: E402
+
+EMOTIONS = ("neutral", "happy", "sad")
+IDENTITY, SIZE, FRAMES, HEARD, BATCH, STEPS = 12, 32, 8, 10, 2, 3
+ALL_AT_ONCE = {"start": 0, "ramp": 0, "weight": 0.1, "lr": 1e-3}
+
+
+def recipe(stage: int) -> Recipe:
+    each = {"frame": ALL_AT_ONCE, "sequence": ALL_AT_ONCE | {"interval": 2}, "sync": ALL_AT_ONCE, "emotion": ALL_AT_ONCE | {"start": 1}}
+    return parse_recipe(
+        {
+            "media": {"size": SIZE},
+            "student": {"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8},
+            "distill": {"steps": 10, "batch": 2 * BATCH, "heard_frames": HEARD},
+            "gan": {
+                "steps": 10,
+                "batch": 2 * BATCH,
+                "frames": FRAMES,
+                "heard_frames": HEARD,
+                "generator": {"channels": [16, 12, 8, 8], "noise_dim": 3},
+                "discriminators": {"width": 4, **each},
+            },
+            "parallel": {"workers": 2, "zero_generator": stage, "zero_discriminators": stage},
+        }
+    )
+
+
+def batch(rank: int, step: int) -> ClipBatch:
+    rng = torch.Generator().manual_seed(10 * step + rank)
+    return ClipBatch(
+        frames=torch.randint(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
+        speech=0.1 * torch.randn(BATCH, HEARD * 640, generator=rng),
+        start=torch.tensor([0, 2]),
+        heard=torch.arange(HEARD).expand(BATCH, -1) < torch.tensor([[HEARD], [HEARD - 1]]),
+        still=torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
+        identity=F.normalize(torch.randn(BATCH, IDENTITY, generator=rng), dim=-1),
+        emotion=torch.randn(BATCH, HEARD, len(EMOTIONS), generator=rng),
+    )
+
+
+def distil(stage: int, factory: EngineFactory, rank: int) -> DistillTask:
+    settings = recipe(stage)
+    return DistillTask(settings, Student(settings.student, IDENTITY, EMOTIONS), factory, rank, {})
+
+
+def gan(stage: int, factory: EngineFactory, rank: int) -> GanTask:
+    settings = recipe(stage)
+    model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
+    return GanTask(settings, model, adversaries, factory, torch.device("cpu"), rank, {})
+
+
+def trained(make_task: Any, factory: EngineFactory, stage: int, rank: int, world: int) -> dict[str, Any]:
+    """Every parameter after a few steps, the logged scalars, and whether each player moved."""
+    torch.manual_seed(0)
+    options = {"bf16": False, "grad_clip": 1.0, "micro_batch": BATCH, "world_size": world}
+    task = make_task(stage, functools.partial(factory, **options), rank)
+    before = weights(task)
+    torch.manual_seed(1 + rank)  # dropout, spectrogram masks
+    scalars = [{k: float(v) for k, v in task.step(batch(rank, step), step).items()} for step in range(STEPS)]
+    after = weights(task)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    unsure = {f"{player}.{name}": mask for player, engine in task.engines.items() for name, mask in getattr(engine, "unsure", {}).items()}
+    return {"weights": after, "scalars": scalars, "moved": moved, "ema": task.state().get("ema", {}), "unsure": unsure}
+
+
+def weights(task: DistillTask | GanTask) -> dict[str, Tensor]:
+    return {f"{player}.{name}": p.detach().clone() for player, engine in task.engines.items() for name, p in engine.module.named_parameters()}
+
+
+def all_stages(rank: int, world: int, make_task: Any) -> dict[Any, dict[str, Any]]:
+    plain = {"plain": trained(make_task, make_plain_engine, 0, rank, world)}
+    return plain | {stage: trained(make_task, make_engine, stage, rank, world) for stage in (0, 1, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make_task", [distil, gan])
+def test_steps_equal_plain_torch(make_task: Any) -> None:
+    results = on_workers(2, all_stages, make_task)
+    torch.testing.assert_close(results[0]["plain"]["weights"], results[1]["plain"]["weights"], rtol=0.0, atol=0.0)
+    moved = results[0]["plain"]["moved"]
+    players = {"student"} if make_task is distil else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "sequence", "sync", "emotion"))}
+    assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
+    unsure = results[0]["plain"]["unsure"]
+    assert sum(int(m.sum()) for m in unsure.values()) < 0.05 * sum(m.numel() for m in unsure.values())
+    for result in results:
+        expected = sure(result["plain"], unsure)
+        for stage in (0, 1, 2):
+            torch.testing.assert_close(sure(result[stage], unsure), expected, rtol=1e-5, atol=1e-6, msg=lambda m, s=stage: f"stage {s}: {m}")
+
+
+def sure(result: dict[str, Any], unsure: dict[str, Tensor]) -> dict[str, Any]:
+    """Weights, moving averages and logged scalars, without the weights that follow rounding errors."""
+    masks = {name.removeprefix("generator."): mask for name, mask in unsure.items()}
+    return {
+        "weights": {name: w[~unsure[name]] for name, w in result["weights"].items()},
+        "ema": {name: w[~masks[name]] for name, w in result["ema"].items()},
+        "scalars": result["scalars"],
+    }

@@ -1,0 +1,143 @@
+"""The plan is checked as a pure function; windows are checked against clips whose pixels and speech tell the frame."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, os.path.dirname(__file__))
+from tiny_corpus import make_corpus  # noqa: E402
+
+from s2v_ray.clip import ClipBatch  # noqa: E402
+from s2v_ray.storage import ArtifactError  # noqa: E402
+from s2v_ray.training.stream import SHUFFLE_CLIPS, ShardIndex, clips_for, plan, read_index, stream  # noqa: E402
+
+INDEX = [ShardIndex(f"shard{s}", tuple(tuple(range(8)) for _ in range(4))) for s in range(20)] + [ShardIndex("last", ((0, 2, 5),))]
+CLIPS = 20 * 32 + 3
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_corpus(str(tmp_path_factory.mktemp("corpus")))
+
+
+def batches(corpus: str, **changes: object) -> list[ClipBatch]:
+    settings = {"batch": 8, "frames": 6, "heard_frames": 25, "seed": 1, "steps": 9, "executor": "local"} | changes
+    return list(stream(corpus, "train", **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_all_workers_together_see_every_clip_once(world: int) -> None:
+    parts = [plan(INDEX, seed=3, epoch=2, rank=r, world=world) for r in range(world)]
+    assert [len(p) for p in parts] == [clips_for(INDEX, r, world) for r in range(world)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    seen = Counter(row for part in parts for row in part)
+    assert set(seen.values()) == {1}
+    assert seen == Counter(plan(INDEX, seed=3, epoch=2, rank=0, world=1))
+    assert len(seen) == CLIPS
+
+
+def test_plan_is_a_function_of_seed_and_epoch() -> None:
+    assert plan(INDEX, seed=0, epoch=0, rank=0, world=2) == plan(INDEX, seed=0, epoch=0, rank=0, world=2)
+    assert plan(INDEX, seed=0, epoch=0, rank=0, world=1) != plan(INDEX, seed=0, epoch=1, rank=0, world=1)
+    assert plan(INDEX, seed=0, epoch=0, rank=0, world=1) != plan(INDEX, seed=1, epoch=0, rank=0, world=1)
+
+
+def test_few_row_groups_are_open_at_once_and_neighbours_come_from_many() -> None:
+    order = plan(INDEX, seed=0, epoch=0, rank=0, world=1)
+    span: dict[tuple[str, int], list[int]] = {}
+    for i, row in enumerate(order):
+        span.setdefault((row.uri, row.group), []).append(i)
+    open_at_once = max(sum(min(s) <= i <= max(s) for s in span.values()) for i in range(len(order)))
+    assert open_at_once <= 4 * SHUFFLE_CLIPS // 8
+    assert len({(r.uri, r.group) for r in order[:32]}) >= 10
+
+
+def test_windows_agree_with_speech_still_and_teachers(corpus: str) -> None:
+    for batch in batches(corpus):
+        for i, clip in enumerate(batch.ids):
+            number, length = int(clip[4:]), (20, 30, 45)[int(clip[4:]) % 3]
+            seen = batch.frames[i, :, 0, 0, 0].float() / 3  # JPEG is off by a level or two
+            first = int(seen[0].round())
+            assert torch.allclose(seen, torch.arange(first, first + 6.0), atol=0.7)
+            start = int(batch.start[i])
+            said = batch.speech[i].reshape(25, 640)[:, 0] * 1000
+            assert torch.allclose(said[start : start + 6], torch.arange(first, first + 6.0), atol=0.05)
+            heard = int(batch.heard[i].sum())
+            assert heard == min(25, length) and bool(batch.heard[i, :heard].all())
+            assert batch.speech[i].reshape(25, 640)[heard:].abs().sum() == 0
+            still = round(float(batch.still[i, 0, 0, 0]) / 3)
+            assert still < length and not first + 1 < still < first + 4
+            assert batch.identity is not None and int(batch.identity[i].argmax()) == number % 6
+            assert batch.emotion is not None
+            assert batch.emotion[i, :heard, 0].tolist() == [first - start + k for k in range(heard)]
+            assert batch.emotion[i, :heard, 1].tolist() == [number] * heard
+            assert batch.emotion[i, heard:].abs().sum() == 0
+        assert batch.frames.dtype == torch.uint8 and batch.frames.shape == (8, 6, 32, 32, 3)
+
+
+def test_epochs_follow_without_a_seam_and_a_resumed_stream_is_the_same(corpus: str) -> None:
+    whole = batches(corpus, steps=10)  # 80 clips: two epochs of 40
+    ids = [i for b in whole for i in b.ids]
+    assert Counter(ids[:40]) == Counter(ids[40:]) == Counter(f"clip{i:04d}" for i in range(40))
+    assert ids[:40] != ids[40:]
+    resumed = batches(corpus, steps=10, start_step=3)
+    assert len(resumed) == 7
+    for a, b in zip(whole[3:], resumed, strict=True):
+        assert a.ids == b.ids
+        assert torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) and torch.equal(a.still, b.still)
+    firsts: dict[str, set[int]] = {}
+    for b in whole:
+        for clip, frames in zip(b.ids, b.frames, strict=True):
+            firsts.setdefault(clip, set()).add(int(frames[0, 0, 0, 0]))
+    assert np.mean([len(f) for f in firsts.values()]) > 1.5  # another window in the next epoch
+
+
+def test_short_clips_are_left_out_and_none_is_an_error(corpus: str) -> None:
+    assert clips_for(read_index(corpus, "train", 25), 0, 1) == sum(i % 3 != 0 for i in range(40))
+    with pytest.raises(ArtifactError, match="no clip of 60 frames or more"):
+        batches(corpus, frames=60, heard_frames=60)
+    with pytest.raises(ArtifactError, match="fewer clips than the 99 workers"):
+        batches(corpus, world=99)
+
+
+def test_damage_and_missing_outputs_are_told(tmp_path: Path) -> None:
+    corpus = make_corpus(str(tmp_path), clips=8)
+    outputs = tmp_path / "teachers" / "emotion" / "train" / "part-00000.parquet"
+    (tmp_path / "other").mkdir()
+    other = make_corpus(str(tmp_path / "other"), clips=16, per_shard=8)
+    outputs.write_bytes(Path(other, "teachers", "emotion", "train", "part-00001.parquet").read_bytes())
+    with pytest.raises(ArtifactError, match="belong to other clips"):
+        batches(corpus, steps=1)
+    outputs.unlink()
+    with pytest.raises(ArtifactError, match="emotion teacher has no outputs"):
+        batches(corpus, steps=1)
+    assert len(batches(corpus, steps=1, teachers=False)) == 1
+    shard = tmp_path / "train" / "part-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="is damaged"):
+        batches(corpus, steps=1)
+
+
+@pytest.mark.cluster
+def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None) -> None:
+    expected = batches(corpus)
+    found = batches(corpus, executor="ray", cpus=0.5)
+    assert [b.ids for b in found] == [b.ids for b in expected]
+    for a, b in zip(found, expected, strict=True):
+        for name in ("frames", "speech", "start", "heard", "still", "identity", "emotion"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@pytest.mark.cluster
+def test_an_error_in_a_ray_task_keeps_its_sentence(tmp_path: Path, local_ray: None) -> None:
+    corpus = make_corpus(str(tmp_path), clips=8)
+    (tmp_path / "teachers" / "emotion" / "train" / "part-00000.parquet").unlink()
+    with pytest.raises(ArtifactError, match="^the emotion teacher has no outputs"):
+        batches(corpus, steps=1, executor="ray", cpus=0.5)
