@@ -148,11 +148,11 @@ class Scan:
         seen: list[tuple[float, list[face.Face]]] = []
         size = (0, 0)
         try:
-            for time, frame in video.iter_frames(path):
-                if frame.is_corrupt:
+            for time, shown in video.iter_frames(path):
+                if shown.damaged:
                     raise Reject(Reason.TRUNCATED, f"the picture at {time:.2f} s is damaged")
                 if not times or (detector is not None and time >= seen[-1][0] + DETECT_SECONDS - 1e-3):
-                    picture = video.to_rgb(frame)
+                    picture = shown.rgb()
                     size = (picture.shape[0], picture.shape[1])
                     seen.append((time, detector.detect(picture) if detector is not None else []))
                 times.append(time)
@@ -255,9 +255,9 @@ class Crop:
         wanted = Counter(placed.indices.tolist())
         crops, points, held = [], [], []
         done = 0
-        for i, (_, frame) in enumerate(video.iter_frames(placed.take.path)):
+        for i, (_, shown) in enumerate(video.iter_frames(placed.take.path)):
             if i in wanted:
-                held += [video.to_rgb(frame)] * wanted[i]
+                held += [shown.rgb()] * wanted[i]
             if held and (len(held) >= _BATCH or done + len(held) == len(placed.indices)):
                 crop, landmarks = face.align(np.stack(held), placed.landmarks[done : done + len(held)], self.size)
                 crops.append(crop)

@@ -60,21 +60,37 @@ def identity_contrast(student: Tensor, teacher: Tensor, temperature: float) -> T
     return F.kl_div(found, target, reduction="batchmean", log_target=True)
 
 
-def dependence(code: Tensor, other: Tensor) -> Tensor:
-    """Linear dependence of two codes over a batch: HSIC with linear kernels (Gretton et al. 2005), normalised as in CKA
-    (Kornblith et al. 2019, arXiv 1905.00414, eq. 3 and 4).
+class Dependence:
+    """How well a linear probe reads one code off another: the mean squared canonical correlation (Hotelling 1936).
 
-    The disentangling term: between the student's identity code and the emotion its teacher sees, and between the
-    student's emotion code and the identity its teacher sees. At 0 no linear probe reads one off the other.
+    ``tr(Caa^-1 Cab Cbb^-1 Cba) / rank``, from covariances that run over the batches, since one batch is too small to tell a
+    leak from chance; the gradient is that of the present batch's share.
+
+    The disentangling term: between the student's identity code and the emotion its teacher sees, and between the student's
+    emotion code and the identity its teacher sees. At 0 no linear probe reads one off the other.
 
     Args:
-        code: ``[B, D]``. other: ``[B, E]``.
-
-    Returns:
-        scalar in [0, 1]; 0 where they are uncorrelated, 1 where one is a rotated and scaled copy of the other.
+        memory: share of the running covariances that is kept each time.
+        ridge: added to the variances, as a share of their mean; what is smaller counts as noise.
     """
-    a = code - code.mean(0)
-    b = other - other.mean(0)
-    cross = (a.T @ b).square().sum()
-    scale = (a.T @ a).square().sum().sqrt() * (b.T @ b).square().sum().sqrt()
-    return cross / scale.clamp(min=torch.finfo(scale.dtype).eps)
+
+    def __init__(self, memory: float = 0.95, ridge: float = 0.02) -> None:
+        self.memory, self.ridge = memory, ridge
+        self.covariance: Tensor | None = None
+
+    def __call__(self, code: Tensor, other: Tensor) -> Tensor:
+        """``[B, D]`` and ``[B, E]`` -> scalar in [0, 1]; 0 where they are uncorrelated."""
+        a = code.shape[1]
+        with torch.autocast(code.device.type, enabled=False):
+            both = torch.cat([code, other.detach()], dim=1).float()
+            both = both - both.mean(0)
+            batch = both.T @ both / max(1, len(both) - 1)
+            kept = batch.detach() if self.covariance is None else self.memory * self.covariance + (1 - self.memory) * batch.detach()
+            self.covariance = kept
+            c = kept + batch - batch.detach()
+            rank = min(a, other.shape[1])
+            return torch.trace(self._whitened(c[:a, :a], c[:a, a:]) @ self._whitened(c[a:, a:], c[a:, :a])) / rank
+
+    def _whitened(self, variance: Tensor, cross: Tensor) -> Tensor:
+        ridge = self.ridge * variance.diagonal().mean() + torch.finfo(variance.dtype).tiny
+        return torch.linalg.solve(variance + ridge * torch.eye(len(variance), device=variance.device, dtype=variance.dtype), cross)

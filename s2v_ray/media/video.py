@@ -58,17 +58,36 @@ def read_video(path: str | Path) -> Video:
         ValueError: the file is missing, is no media file, or has no picture.
     """
     times, frames = [], []
-    for time, frame in iter_frames(path):
+    for time, picture in iter_frames(path):
         times.append(time)
-        frames.append(to_rgb(frame))
+        frames.append(picture.rgb())
     if not frames:
         raise ValueError(f"{path} has no picture")
     fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float(FPS)
     return Video(np.stack(frames), np.asarray(times), fps, read_sound(path))
 
 
-def iter_frames(path: str | Path) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames of the first picture track with their times in seconds, rising; a frame without a time follows the one before it.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame, not yet converted. ``aspect``: width of one of its pixels over the height."""
+
+    frame: VideoFrame
+    aspect: float
+
+    @property
+    def damaged(self) -> bool:
+        return bool(self.frame.is_corrupt)
+
+    def rgb(self) -> np.ndarray:
+        """uint8 ``[H, W, 3]``: square pixels, and turned as the file's rotation flag says."""
+        width = max(round(self.frame.width * self.aspect), 2)
+        picture = self.frame.reformat(width=width, height=self.frame.height, format="rgb24").to_ndarray()
+        turns = round(self.frame.rotation / 90) % 4  # the flag counts degrees counter-clockwise, as rot90 does
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def iter_frames(path: str | Path) -> Iterator[tuple[float, Picture]]:
+    """Pictures of the first picture track with their times in seconds, rising; one without a time follows the one before it.
 
     Raises:
         ValueError: the file is missing or is no media file.
@@ -79,6 +98,7 @@ def iter_frames(path: str | Path) -> Iterator[tuple[float, VideoFrame]]:
             return
         stream = container.streams.video[0]
         step = 1.0 / float(stream.average_rate or FPS)
+        aspect = float(stream.sample_aspect_ratio or 1)
         last = None
         for frame in container.decode(stream):
             time = frame.time
@@ -87,22 +107,13 @@ def iter_frames(path: str | Path) -> Iterator[tuple[float, VideoFrame]]:
                     continue  # a second picture for the same moment
                 time = 0.0 if last is None else last + step
             last = time
-            yield time, frame
+            yield time, Picture(frame, aspect)
 
 
 def declared_seconds(path: str | Path) -> float | None:
     """Length of the whole, from the first picture or sound to the end of the last, that the file promises; None where it does not."""
     with open_media(path) as container:
         return container.duration / av.time_base if container.duration else None
-
-
-def to_rgb(frame: VideoFrame) -> np.ndarray:
-    """uint8 ``[H, W, 3]``: square pixels, and turned as the file's rotation flag says."""
-    aspect = frame.sample_aspect_ratio if hasattr(frame, "sample_aspect_ratio") else None
-    width = frame.width if not aspect or aspect == 1 else round(frame.width * float(aspect))
-    picture = frame.reformat(width=width, height=frame.height, format="rgb24").to_ndarray()
-    turns = round(frame.rotation / 90) % 4  # the flag counts degrees counter-clockwise, as rot90 does
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
 def pick_frames(times: np.ndarray, start: float, count: int) -> np.ndarray:

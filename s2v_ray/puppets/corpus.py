@@ -10,6 +10,7 @@ changes a byte.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import tempfile
@@ -30,18 +31,22 @@ from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.puppets.face import EXPRESSIONS, Expression, Face, Moment, draw, rest_landmarks
 from s2v_ray.puppets.mouth import mouth_track
 from s2v_ray.puppets.pen import Pose
-from s2v_ray.puppets.voice import RATE, Speech, Voice, speak
+from s2v_ray.puppets.voice import ACCENTS, RATE, Speech, Voice, speak
 
 KIND, SCHEMA = "puppets", 1
 VARIANTS = 4
 """The pool of sentences is so many times what one speaker says: speakers share sentences, none says them all."""
 SAMPLES_PER_FRAME = RATE // FPS
 
+_TOLD_BY = {"build": 2.0, "throat": 1.0, "nose_tone": 1.0, "vowel": 0.7, "front": 0.7, "twang": 0.7, "bright": 0.7}
+"""The traits by which voices are told apart, the accent aside, and how much each weighs."""
 TRAITS = (
-    "build", "accent", "pitch", "vowel", "front", "twang", "bright", "breath", "rough", "tempo", "throat", "nose_tone",
+    *_TOLD_BY, "accent", "pitch", "breath", "rough", "tempo",
     "skin", "eyes", "background", "shirt", "hair", "style", "hat", "beard", "width", "chin", "jaw", "eye_size", "slant",
     "brow", "nose", "nose_size", "lips", "ears", "freckles", "glasses",
 )  # fmt: skip
+_CANDIDATES = 200
+"""Draws of 24 speakers' traits to choose from; fewer where there are more speakers, as the comparison takes the square of their number."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +74,30 @@ class Job:
         return f"{self.emotion}-{self.number:02d}"
 
 
-def draw_traits(seed: int, index: int, count: int) -> dict[str, float]:
-    """The traits of speaker ``index`` of ``count``, each in [0, 1): a Latin hypercube, so that every trait is spread
-    evenly over the speakers and no two are alike in all."""
-    traits = {}
-    for i, name in enumerate(TRAITS):
-        rng = np.random.default_rng([seed, 1, i])
-        ranks, jitter = rng.permutation(count), rng.random(count)
-        traits[name] = float((ranks[index] + 0.2 + 0.6 * jitter[index]) / count)
-    return traits
+@functools.lru_cache(maxsize=4)
+def draw_traits(seed: int, count: int) -> tuple[dict[str, float], ...]:
+    """The traits of ``count`` speakers, each in [0, 1), spread evenly over the speakers (a Latin hypercube).
+
+    Of ``_CANDIDATES`` drawn, the one whose two most similar voices are farthest apart is taken (maximin; Johnson, Moore
+    and Ylvisaker 1990), so that nobody has to be told from a near double.
+    """
+    rng = np.random.default_rng([seed, 1])
+    best: np.ndarray = np.empty(0)
+    best_distance = -1.0
+    for _ in range(max(_CANDIDATES * 24 // max(count, 24), 4)):
+        ranks = rng.permuted(np.tile(np.arange(count)[:, None], len(TRAITS)), axis=0)
+        drawn = (ranks + rng.uniform(0.2, 0.8, ranks.shape)) / count
+        told = drawn[:, : len(_TOLD_BY)] * list(_TOLD_BY.values())
+        told = np.concatenate([told, 0.5 * np.eye(len(ACCENTS))[(drawn[:, len(_TOLD_BY)] * len(ACCENTS)).astype(int)]], 1)
+        distance = ((told[:, None] - told[None]) ** 2).sum(2)[~np.eye(count, dtype=bool)].min()
+        if distance > best_distance:
+            best, best_distance = drawn, distance
+    return tuple({name: float(value) for name, value in zip(TRAITS, row, strict=True)} for row in best)
 
 
 def make_puppet(seed: int, index: int, count: int) -> Puppet:
     """Speaker ``index`` of ``count``."""
-    traits = draw_traits(seed, index, count)
+    traits = draw_traits(seed, count)[index]
     return Puppet(f"puppet{index:03d}", Voice.from_traits(traits), Face.from_traits(traits))
 
 
@@ -94,8 +109,9 @@ _VERBS = (
     "found", "painted", "bought", "carried", "followed", "borrowed", "polished", "hid", "ate", "made", "washed", "loves", "wants", "forgot", "saw", "fixed",
 )  # fmt: skip
 _OBJECTS = (
-    "a purple fish", "five warm apples", "the broken violin", "some fresh bread", "a very big map", "the wooden boat", "two yellow umbrellas", "a bowl of soup",
-    "the missing key", "my favourite hat", "an enormous pumpkin", "the fastest bike", "seven smooth pebbles", "a photo of you", "the mouse in the box", "a pair of shoes",
+    "a purple fish", "five warm apples", "the broken violin", "some fresh bread", "a very big map", "the wooden boat", "two yellow umbrellas",
+    "a bowl of soup", "the missing key", "my favourite hat", "an enormous pumpkin", "the fastest bike", "seven smooth pebbles", "a photo of you",
+    "the mouse in the box", "a pair of shoes",
 )  # fmt: skip
 _PLACES = (
     "in the garden", "before lunch", "at the market", "on Monday", "near the bridge", "for the party", "by the river", "after the show",
@@ -175,7 +191,8 @@ def make_puppets(out_uri: str, config: PuppetsConfig, seed: int, progress: Calla
         "seconds": round(frames / FPS, 2),
     }
     facts: dict[str, Any] = {"config": config.model_dump(mode="json"), "seed": seed}
-    storage.write_manifest(out_uri, KIND, SCHEMA, config_digest=digest(facts), parents={}, synthetic=True, counts=counts, files=dict(sorted(clips.items())), **facts)
+    files = dict(sorted(clips.items()))
+    storage.write_manifest(out_uri, KIND, SCHEMA, config_digest=digest(facts), parents={}, synthetic=True, counts=counts, files=files, **facts)
     wall = round(time.monotonic() - begin, 2)
     progress(f"puppets: {len(todo)} clips, {counts['seconds']:.0f} s of video, in {wall:.0f} s -> {out_uri}")
     return {**counts, "wall_seconds": wall, "uri": out_uri}
@@ -185,8 +202,10 @@ def _run(todo: list[Job], out_uri: str, workers: int) -> Iterator[tuple[str, dic
     if workers == 1:
         yield from (make_clip(job, out_uri) for job in todo)
         return
-    # spawn, not fork: the caller may have threads (torch, Ray), and a fork copies their locks
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # no fork of the caller, who may have threads (torch, Ray) whose locks would be copied; the server imports once for all
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         futures = [pool.submit(make_clip, job, out_uri) for job in todo]
         try:
             for future in as_completed(futures):
@@ -252,10 +271,8 @@ def _speak_within(voice: Voice, job: Job) -> Speech:
 def _moments(speech: Speech, expression: Expression, count: int, rng: np.random.Generator) -> list[Moment]:
     track = mouth_track(speech.phonemes, count)
     opening = (track.opening * expression.gain + expression.part * (1.0 - track.closed) * (1.0 - 0.6 * track.opening)).clip(0.0, 1.0)
-    blink, yaw, gaze = _blinks(count, rng), _drift(count, 1.0, rng), _drift(count, 0.9, rng)
-    return [
-        Moment(float(opening[t]), float(track.width[t]), float(track.rounding[t]), float(track.tuck[t]), float(blink[t]), float(gaze[t]), float(yaw[t])) for t in range(count)
-    ]
+    columns = (opening, track.width, track.rounding, track.tuck, _blinks(count, rng), _drift(count, 0.9, rng), _drift(count, 1.0, rng))
+    return [Moment(*row) for row in np.stack(columns, 1).tolist()]
 
 
 def _blinks(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -283,4 +300,4 @@ def _poses(count: int, size: int, rng: np.random.Generator) -> list[Pose]:
     y = size * (0.44 + dy + _drift(count, 0.02, rng))
     scale = size * 0.235 * (1.0 + rng.uniform(-0.02, 0.02) + _drift(count, 0.03, rng))
     roll = np.radians(rng.uniform(-1.5, 1.5) + _drift(count, 5.0, rng))
-    return [Pose(*(float(v[t]) for v in (x, y, scale, roll))) for t in range(count)]
+    return [Pose(*row) for row in np.stack((x, y, scale, roll), 1).tolist()]

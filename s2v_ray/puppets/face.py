@@ -134,7 +134,9 @@ EXPRESSIONS: dict[str, Expression] = {
     "neutral": Expression(),
     "happy": Expression(smile=1.15, stretch=0.22, part=0.10, teeth=1.0, brow_raise=0.08, lids=0.86, squint=0.62, blush=1.0),
     "sad": Expression(smile=-0.95, stretch=-0.12, gain=0.85, brow_raise=0.04, brow_tilt=0.85, lids=0.62, lid_slant=0.7, gaze=0.35, blush=0.15),
-    "angry": Expression(smile=-0.55, stretch=0.10, gain=1.05, teeth=0.8, brow_raise=-0.15, brow_tilt=-1.0, lids=0.80, squint=0.35, lid_slant=-0.9, blush=0.7, frown=1.0),
+    "angry": Expression(
+        smile=-0.55, stretch=0.10, gain=1.05, teeth=0.8, brow_raise=-0.15, brow_tilt=-1.0, lids=0.80, squint=0.35, lid_slant=-0.9, blush=0.7, frown=1.0
+    ),
     "surprised": Expression(smile=0.05, stretch=-0.34, pout=0.8, part=0.36, gain=1.15, brow_raise=0.25, lids=1.42, iris=0.80, blush=0.45),
     "fearful": Expression(smile=-0.45, stretch=0.25, part=0.08, teeth=0.6, brow_raise=0.16, brow_tilt=0.65, lids=1.25, iris=0.66, blush=0.0, frown=0.5),
 }

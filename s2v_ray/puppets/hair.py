@@ -11,7 +11,9 @@ import numpy as np
 from s2v_ray.puppets.pen import Colour, Pen, arc, between, curve, mix
 
 STYLES = ("crop", "bob", "side", "long", "spiky", "bun", "afro", "bald", "tails", "beanie", "waves", "quiff")
-_COLOURS: tuple[Colour, ...] = ((46, 34, 32), (92, 56, 32), (152, 92, 44), (222, 178, 96), (176, 74, 34), (148, 148, 152), (30, 28, 38), (196, 120, 150), (70, 96, 140))
+_COLOURS: tuple[Colour, ...] = (
+    (46, 34, 32), (92, 56, 32), (152, 92, 44), (222, 178, 96), (176, 74, 34), (148, 148, 152), (30, 28, 38), (196, 120, 150), (70, 96, 140),
+)  # fmt: skip
 _BLACK: Colour = (20, 14, 16)
 _HATS: tuple[Colour, ...] = ((190, 70, 64), (58, 104, 150), (70, 130, 92), (222, 156, 60))
 _TOP = -1.30  # top of the head

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from s2v_ray.media.timing import FPS
 from s2v_ray.puppets.voice import Phoneme
@@ -63,26 +62,21 @@ _CLOSED = frozenset("mbp")
 @dataclass(frozen=True)
 class MouthTrack:
     """Mouth shapes at the frames, each float64 ``[T]``: opening 0..1, width -1..1, rounding 0..1, tuck 0..1 (lower lip
-    under the teeth), speaking 0..1 (0 in pauses), closed 0..1 (1 where a bilabial presses the lips together)."""
+    under the teeth), closed 0..1 (1 where a bilabial presses the lips together)."""
 
     opening: np.ndarray
     width: np.ndarray
     rounding: np.ndarray
     tuck: np.ndarray
-    speaking: np.ndarray
     closed: np.ndarray
 
 
 def shapes(phoneme: str) -> list[tuple[float, float, float, float]]:
     """The shapes one phoneme passes through: a diphthong (espeak writes "aI") has two, a pause rests."""
-    if phoneme.startswith("_"):
+    if phoneme.startswith("_") or _CLOSED & set(phoneme):
         return [_REST]
-    stressed = "'" in phoneme
-    found = [_SHAPES[c] for c in phoneme if c in _SHAPES]
-    if "p" in phoneme or "b" in phoneme or "m" in phoneme:
-        return [_REST]
-    gain = 1.0 if stressed else 0.85
-    return [(s[0] * gain, *s[1:]) for s in found] or [_UNKNOWN]
+    gain = 1.0 if "'" in phoneme else 0.85  # unstressed vowels are smaller
+    return [(_SHAPES[c][0] * gain, *_SHAPES[c][1:]) for c in phoneme if c in _SHAPES] or [_UNKNOWN]
 
 
 def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> MouthTrack:
@@ -90,22 +84,26 @@ def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> MouthTrack:
     n = round(frames / FPS / _STEP) + 1
     grid = np.arange(n) * _STEP
     held = np.zeros((n, 4))
-    speaking, closed = np.zeros(n), np.zeros(n)
+    closed = np.zeros(n)
     for p in phonemes:
         parts = shapes(p.phoneme)
         edges = np.linspace(p.start, p.end, len(parts) + 1)
         for shape, start, end in zip(parts, edges[:-1], edges[1:], strict=True):
             held[(grid >= start) & (grid < end)] = shape
-        inside = (grid >= p.start) & (grid < p.end)
-        speaking[inside] = not p.phoneme.startswith("_")
         if _CLOSED & set(p.phoneme):
             # at least one frame wide, so that no lip closure falls between two frames
             middle, half = (p.start + p.end) / 2, max((p.end - p.start) * 0.35, 0.5 / FPS)
             closed[np.abs(grid - middle) <= half] = 1.0
-    blended = gaussian_filter1d(held, _BLEND / _STEP, axis=0, mode="nearest")
-    speaking = gaussian_filter1d(speaking, 0.03 / _STEP, mode="nearest")
-    soft = np.maximum(closed, gaussian_filter1d(closed, 0.012 / _STEP, mode="nearest"))
+    blended = np.stack([_blur(column, _BLEND) for column in held.T])
+    soft = np.maximum(closed, _blur(closed, 0.012))
     at = (np.arange(frames) + 0.5) / FPS
-    take = [np.interp(at, grid, column) for column in blended.T]
+    take = [np.interp(at, grid, column) for column in blended]
     closed_at = np.interp(at, grid, soft)
-    return MouthTrack(take[0] * (1.0 - closed_at), take[1], take[2], take[3], np.interp(at, grid, speaking), closed_at)
+    return MouthTrack(take[0] * (1.0 - closed_at), take[1], take[2], take[3], closed_at)
+
+
+def _blur(values: np.ndarray, deviation: float) -> np.ndarray:
+    """``values`` ``[N]`` over the grid, weighted by a Gaussian of ``deviation`` seconds; the ends are held."""
+    reach = round(4.0 * deviation / _STEP)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _STEP / deviation) ** 2)
+    return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), mode="valid")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import espeakng_loader
 import numpy as np
-from scipy.signal import sosfilt
 
 RATE = 22_050
 """Samples a second that espeak-ng makes, and that the puppets' files carry."""
@@ -52,12 +52,12 @@ class Voice:
         build = traits["build"]
         throat = 124.0 - 42.0 * build
         spread = np.array([traits["vowel"] - 0.5, traits["front"] - 0.5, traits["twang"] - 0.5])
-        shape = np.array([12.0 * spread[0], 16.0 * spread[1], 12.0 * spread[2], 6.0 * spread[2], 0.0, 0.0])
+        shape = np.array([14.0 * spread[0], 18.0 * spread[1], 14.0 * spread[2], 7.0 * spread[2], 0.0, 0.0])
         return cls(
             accent=ACCENTS[int(traits["accent"] * len(ACCENTS))],
             pitch=228.0 * 2.0 ** (-1.35 * build) * 2.0 ** ((traits["pitch"] - 0.5) * 0.25),
             formants=tuple((throat + shape).round(1)),
-            brightness=60.0 + 75.0 * traits["bright"],
+            brightness=50.0 + 95.0 * traits["bright"],
             breath=int(traits["breath"] * 5),
             roughness=int(traits["rough"] * 5),
             tempo=0.92 + 0.16 * traits["tempo"],
@@ -106,8 +106,8 @@ class Prosody:
 PROSODY: dict[str, Prosody] = {
     "neutral": Prosody(),
     "happy": Prosody(rate=1.12, pitch=4.0, span=13.0, level=3.0, tilt=4.0, mark="!"),
-    "sad": Prosody(rate=0.80, pitch=-1.5, span=1.5, level=-7.0, tilt=-11.0, tremor=0.15, breath=2, flutter=5),
-    "angry": Prosody(rate=1.16, pitch=0.5, span=8.0, level=7.0, tilt=7.0, drive=3.0, mark="!"),
+    "sad": Prosody(rate=0.80, pitch=-1.5, span=1.5, level=-6.0, tilt=-8.0, tremor=0.15, breath=2, flutter=5),
+    "angry": Prosody(rate=1.16, pitch=0.5, span=8.0, level=7.0, tilt=7.0, drive=2.0, mark="!"),
     "surprised": Prosody(rate=1.0, pitch=8.0, span=19.0, level=2.0, breath=2, mark="?"),
     "fearful": Prosody(rate=1.26, pitch=6.0, span=3.0, level=-3.0, tilt=-3.0, tremor=0.7, breath=5, flutter=12),
 }
@@ -155,10 +155,7 @@ def speak(voice: Voice, emotion: str, text: str, silence: float = 0.15) -> Speec
 
 def _shape(samples: np.ndarray, voice: Voice, prosody: Prosody) -> np.ndarray:
     """Resonances, tilt, drive and tremor; then the level of the emotion, limited softly to stay within [-1, 1]."""
-    sections = [_peak(f, 7.0, 3.0) for f in voice.resonances]
-    if prosody.tilt:
-        sections.append(_shelf(1500.0, prosody.tilt))
-    x = sosfilt(np.array(sections), samples)
+    x = _filter(samples, [*(_peak(f, 9.0, 3.0) for f in voice.resonances), _shelf(1500.0, prosody.tilt)])
     x = x / (_rms(x) + 1e-9)
     if prosody.drive:
         x = np.tanh(x * prosody.drive) / prosody.drive
@@ -166,6 +163,15 @@ def _shape(samples: np.ndarray, voice: Voice, prosody: Prosody) -> np.ndarray:
         x = x * (1.0 - prosody.tremor * (0.5 + 0.5 * np.sin(2.0 * np.pi * 6.5 * np.arange(len(x)) / RATE)))
     x = x / (_rms(x) + 1e-9) * 0.08 * 10.0 ** (prosody.level / 20.0)
     return np.tanh(x).astype(np.float32)
+
+
+def _filter(samples: np.ndarray, sections: list[np.ndarray]) -> np.ndarray:
+    """Second-order sections ``(b0, b1, b2, a0, a1, a2)`` in a row, by their frequency response."""
+    n = 1 << (len(samples) + 4096).bit_length()  # room for the ringing, so that it does not wrap around
+    z = np.exp(-2j * np.pi * np.arange(n // 2 + 1) / n)
+    powers = np.stack([np.ones_like(z), z, z * z])
+    response = np.prod([(s[:3] @ powers) / (s[3:] @ powers) for s in sections], axis=0)
+    return np.fft.irfft(np.fft.rfft(samples, n) * response, n)[: len(samples)]
 
 
 def _rms(x: np.ndarray) -> float:
@@ -261,7 +267,7 @@ class _Engine:
         self._library.espeak_Synchronize()
         return np.concatenate(self._samples or [np.zeros(0)]) / 32768.0, self._events
 
-    def _receive(self, wave: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
+    def _receive(self, wave: Any, count: int, events: Any) -> int:
         if wave and count:
             self._samples.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float64))
         for event in events:

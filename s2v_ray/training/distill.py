@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe
-from s2v_ray.losses.distillation import aggregate_emotion, cosine_distance, dependence, identity_contrast, softened_cross_entropy
+from s2v_ray.losses.distillation import Dependence, aggregate_emotion, cosine_distance, identity_contrast, softened_cross_entropy
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.speech import Heard, Student
 from s2v_ray.models.teachers import load as load_teacher
@@ -20,6 +20,7 @@ from s2v_ray.training.engine import Engine, EngineFactory
 from s2v_ray.training.schedules import warmup_cosine
 
 CODE_MEMORY = 0.99  # of the running mean code of each emotion
+RAMP = 0.3  # share of the steps over which the disentangling term grows: codes that say nothing yet are independent, too
 
 
 class DistillTask:
@@ -27,6 +28,7 @@ class DistillTask:
 
     def __init__(self, recipe: Recipe, student: Student, make_engine: EngineFactory, rank: int, lineage: dict[str, Any]) -> None:
         self.recipe, self.rank, self.lineage = recipe, rank, lineage
+        self.emotion_in_identity, self.identity_in_emotion = Dependence(), Dependence()
         config = recipe.distill
         student.spec_mask, student.perturb = config.spec_mask, config.perturb
         trained = [*student.identity.parameters(), *student.emotion.parameters()]
@@ -42,11 +44,20 @@ class DistillTask:
         self.engine.module.train()
         heard: Heard = self.engine(batch.speech, batch.heard)
         terms = distillation_terms(heard, batch, self.recipe)
+        ramp = min(1.0, step / (RAMP * config.steps))
+        terms |= {name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, batch).items()}
         loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
         self.engine.backward(loss)
         self.engine.step()
         self._remember_codes(heard, batch)
         return {"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}}
+
+    def _disentangling_terms(self, heard: Heard, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
+        config = self.recipe.distill
+        return {
+            "emotion_in_identity": (config.emotion_in_identity, self.emotion_in_identity(heard.identity, _clip_emotion(batch).softmax(-1))),
+            "identity_in_emotion": (config.identity_in_emotion, self.identity_in_emotion(heard.emotion, _identity(batch))),
+        }
 
     @torch.no_grad()
     def _remember_codes(self, heard: Heard, batch: ClipBatch) -> None:
@@ -71,10 +82,16 @@ class DistillTask:
         return {"identity_cosine": torch.cat(cosines).mean().item(), "emotion_agreement": torch.cat(agree).mean().item()}
 
     def state(self) -> dict[str, Any]:
-        return {"emotion_codes": self.engine.module.emotion_codes.clone()}
+        return {
+            "emotion_codes": self.engine.module.emotion_codes.clone(),
+            "emotion_in_identity": self.emotion_in_identity.covariance,
+            "identity_in_emotion": self.identity_in_emotion.covariance,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.engine.module.emotion_codes.copy_(state["emotion_codes"])
+        self.emotion_in_identity.covariance = state["emotion_in_identity"]
+        self.identity_in_emotion.covariance = state["identity_in_emotion"]
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         with self.engine.gathered():
@@ -86,12 +103,10 @@ def distillation_terms(heard: Heard, batch: ClipBatch, recipe: Recipe) -> dict[s
     """Weight and value of each term of the student's loss."""
     config = recipe.distill
     seen_emotion, seen_identity = _clip_emotion(batch), _identity(batch)
-    seen = F.softmax(seen_emotion, dim=-1)
     return {
         "emotion": (config.emotion, softened_cross_entropy(heard.emotion_logits, seen_emotion, config.temperature)),
         "identity": (config.identity, cosine_distance(heard.identity, seen_identity)),
         "contrast": (config.contrast, identity_contrast(heard.identity, seen_identity, config.contrast_temperature)),
-        "disentangle": (config.disentangle, dependence(heard.identity, seen) + dependence(heard.emotion, seen_identity)),
     }
 
 

@@ -94,7 +94,6 @@ def connect() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes longer than the default of 30
         ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.WARNING)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -83,6 +84,17 @@ def test_rotation_flag_is_obeyed(tmp_path: Path, degrees: int) -> None:
     expected = np.rot90(picture, -degrees // 90)
     assert shown.shape == expected.shape
     assert np.abs(shown.astype(int) - expected).mean() < 12
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert video.read_video(tmp_path / "a.mp4").frames.shape == (3, 64, 128, 3)
 
 
 def test_times_are_those_of_the_file(tmp_path: Path) -> None:

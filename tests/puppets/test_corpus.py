@@ -97,7 +97,7 @@ def test_sentences_differ() -> None:
 
 
 def test_traits_cover_their_range_and_no_two_puppets_are_alike() -> None:
-    builds = sorted(draw_traits(0, i, 24)["build"] for i in range(24))
+    builds = sorted(traits["build"] for traits in draw_traits(0, 24))
     assert np.all(np.diff(builds) > 0.01) and builds[0] < 0.05 and builds[-1] > 0.95
     puppets = [make_puppet(0, i, 24) for i in range(24)]
     assert len({p.voice.accent for p in puppets}) == 8

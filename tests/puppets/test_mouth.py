@@ -36,7 +36,8 @@ def test_shapes() -> None:
 
 
 def test_ranges() -> None:
-    track = mouth_track([Phoneme(p, i * 0.05, (i + 1) * 0.05) for i, p in enumerate("m aI b r 'V D 3 f 'aU n d a# p u: S tS @L _:".split())], 24)
+    names = ["m", "aI", "b", "r", "'V", "D", "3", "f", "'aU", "n", "d", "a#", "p", "u:", "S", "tS", "@L", "_:"]
+    track = mouth_track([Phoneme(p, i * 0.05, (i + 1) * 0.05) for i, p in enumerate(names)], 24)
     for values in vars(track).values():
         assert values.shape == (24,) and np.abs(values).max() <= 1.0
     assert min(track.opening.min(), track.rounding.min(), track.tuck.min()) >= 0.0

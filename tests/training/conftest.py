@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,6 @@ def local_ray() -> Iterator[None]:
     """Two CPUs' worth of Ray on this machine, ended with the tests."""
     import ray
 
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
     ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, log_to_driver=False)
     yield
     ray.shutdown()

@@ -67,7 +67,15 @@ def toy_batches(start: int) -> Iterator[ClipBatch]:
 
 def run(task: ToyTask, folder: Path, steps: int, lines: list[str], **changes: Any) -> dict[str, float]:
     log = LogConfig(log_every=2, checkpoint_every=4, keep_checkpoints=2)
-    settings: dict[str, Any] = {"run": str(folder), "kind": "toy", "steps": steps, "clips": 2, "log": log, "device": torch.device("cpu"), "progress": lines.append}
+    settings: dict[str, Any] = {
+        "run": str(folder),
+        "kind": "toy",
+        "steps": steps,
+        "clips": 2,
+        "log": log,
+        "device": torch.device("cpu"),
+        "progress": lines.append,
+    }
     return loop.run(task, toy_batches, **(settings | changes))
 
 

@@ -106,7 +106,7 @@ def test_steps_equal_plain_torch(make_task: Any) -> None:
     players = {"student"} if make_task is distil else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "sequence", "sync", "emotion"))}
     assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
     unsure = results[0]["plain"]["unsure"]
-    assert sum(int(m.sum()) for m in unsure.values()) < 0.05 * sum(m.numel() for m in unsure.values())
+    assert sum(int(m.sum()) for m in unsure.values()) < 0.1 * sum(m.numel() for m in unsure.values())
     for result in results:
         expected = sure(result["plain"], unsure)
         for stage in (0, 1, 2):

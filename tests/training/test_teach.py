@@ -167,17 +167,6 @@ def test_empty_or_missing_corpus(tmp_path: Path) -> None:
         teach.teach_faces(str(tmp_path), recipe(), quiet)
 
 
-def test_linear_leak_by_hand() -> None:
-    """Codes that are the nuisance leak wholly; codes that ignore it, not at all; the group's own mean is no leak."""
-    group, nuisance = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    told = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
-    # within groups z = +-1, one-hot = +-(1/2, -1/2): |z'o|^2 = (2)^2 + (2)^2 = 8; |z|^2 |o|^2 = 4 * 2 = 8
-    assert teach.linear_leak(told, group, nuisance).item() == pytest.approx(1.0)
-    assert teach.linear_leak(told + 10 * group.unsqueeze(1), group, nuisance).item() == pytest.approx(1.0)
-    assert teach.linear_leak(group.float().unsqueeze(1), group, nuisance).item() == 0.0
-    assert teach.linear_leak(told, group, torch.full((4,), -1)).item() == 0.0
-
-
 def test_sharpen_takes_out_what_varies_within_a_speaker() -> None:
     torch.manual_seed(0)
     network = ConvFace(4, 8).eval()

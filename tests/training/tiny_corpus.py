@@ -19,7 +19,9 @@ def make_clip(i: int, frames: int, size: int) -> Clip:
     return Clip(f"clip{i:04d}", pixels, speech, f"speaker{i % 4}", EMOTIONS[i % 3], f"s{i}", f"file{i}", np.zeros((frames, 5, 2), np.float32))
 
 
-def make_corpus(uri: str, clips: int = 40, *, per_shard: int = 16, size: int = 32, identity_dim: int = 6, val: int = 4, lengths: tuple[int, ...] = (20, 30, 45)) -> str:
+def make_corpus(
+    uri: str, clips: int = 40, *, per_shard: int = 16, size: int = 32, identity_dim: int = 6, val: int = 4, lengths: tuple[int, ...] = (20, 30, 45)
+) -> str:
     """Writes it and returns ``uri``. The identity code of clip i is e_(i mod D); the emotion logits of frame k are (k, i, 0)."""
     for split, first, last in (("train", 0, clips), ("val", clips, clips + val)):
         for n, start in enumerate(range(first, last, per_shard)):
