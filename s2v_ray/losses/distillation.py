@@ -74,7 +74,7 @@ class Dependence:
         ridge: added to the variances, as a share of their mean; what is smaller counts as noise.
     """
 
-    def __init__(self, memory: float = 0.95, ridge: float = 0.02) -> None:
+    def __init__(self, memory: float = 0.8, ridge: float = 0.02) -> None:
         self.memory, self.ridge = memory, ridge
         self.covariance: Tensor | None = None
 

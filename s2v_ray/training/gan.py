@@ -34,7 +34,14 @@ class GanTask:
     """One step of the GAN, and what the loop needs around it."""
 
     def __init__(
-        self, recipe: Recipe, model: Speech2Video, adversaries: Adversaries, make_engine: EngineFactory, device: torch.device, rank: int, lineage: dict[str, Any]
+        self,
+        recipe: Recipe,
+        model: Speech2Video,
+        adversaries: Adversaries,
+        make_engine: EngineFactory,
+        device: torch.device,
+        rank: int,
+        lineage: dict[str, Any],
     ) -> None:
         self.recipe, self.device, self.rank, self.lineage = recipe, device, rank, lineage
         self.student = model.student
@@ -157,9 +164,9 @@ def make_task(
     model = Speech2Video(recipe, hearing.identity_dim, hearing.emotions)
     model.student.load_state_dict(hearing.state_dict())
     adversaries = Adversaries(recipe, hearing.identity_dim, len(hearing.emotions))
-    if "sync" in adversaries.members:
-        expert = load_sync(corpus, "expert")
-        adversaries.members["sync"].network.load_state_dict(expert.state_dict())
+    for name, member in adversaries.items():
+        if name == "sync":
+            member.network.load_state_dict(load_sync(corpus, "expert").state_dict())
     lineage = {
         "corpus": shards.read_corpus_manifest(corpus).get("digest", ""),
         "student": card["sha256"],

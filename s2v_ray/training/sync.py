@@ -45,6 +45,7 @@ def train_sync(corpus: str, recipe: Recipe, role: Role, progress: Callable[[str]
         ArtifactError: it stayed at chance; the message says what to look at.
     """
     config = recipe.gan.sync
+    steps = config.steps if role == "expert" else recipe.teach.sync_steps
     seed = recipe.seed + (0 if role == "expert" else 1000)
     width = recipe.gan.discriminators.width + (0 if role == "expert" else 8)
     frames_needed = config.window + WINDOW_SLACK - 1
@@ -57,31 +58,31 @@ def train_sync(corpus: str, recipe: Recipe, role: Role, progress: Callable[[str]
     rng = np.random.default_rng(seed)
     network = SyncNetwork(width, config.window, recipe.media.size)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
-    for step in range(config.steps):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(step, config.steps, config.lr)
+            group["lr"] = warmup_cosine(step, steps, config.lr)
         speech, frames = _draw(train, max(2, config.batch // WINDOW_SLACK), frames_needed, rng)
         loss = sync_contrast(network.embed_speech(speech), network.embed_frames(frames), network.temperature)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % max(1, config.steps // 4) == 0:
-            progress(f"sync {role} {step + 1}/{config.steps}  loss {loss.item():.3f} (chance {np.log(WINDOW_SLACK):.2f})")
+        if (step + 1) % max(1, steps // 4) == 0:
+            progress(f"sync {role} {step + 1}/{steps}  loss {loss.item():.3f} (chance {np.log(WINDOW_SLACK):.2f})")
     torch.random.set_rng_state(random_state)
     accuracy = _accuracy(network, held_out, frames_needed, seed)
     if accuracy < config.min_accuracy:
         raise storage.ArtifactError(
             f"the sync {role} is at {accuracy:.2f} on held-out clips (chance 0.50, needed {config.min_accuracy:.2f}): "
-            "look whether sound and picture belong together, give gan.sync.steps more, or more clips"
+            "look whether sound and picture belong together, give gan.sync.steps (the judge: teach.sync_steps) more, or more clips"
         )
     weights = save_safetensors(network.state_dict())
     uri = sync_uri(corpus, role)
     storage.write_bytes(storage.join(uri, "model.safetensors"), weights)
     storage.write_manifest(
         uri, "sync", SYNC_SCHEMA, role=role, width=width, window=config.window, size=recipe.media.size, accuracy=accuracy,
-        seed=seed, steps=config.steps, config_digest=recipe.digest(), sha256=storage.sha256(weights),
+        seed=seed, steps=steps, config_digest=recipe.digest(), sha256=storage.sha256(weights),
     )  # fmt: skip
-    return {"accuracy": accuracy, "steps": config.steps, "uri": uri}
+    return {"accuracy": accuracy, "steps": steps, "uri": uri}
 
 
 def train_sync_judge(corpus: str, recipe: Recipe, progress: Callable[[str], None] = print) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from s2v_ray.config import Recipe, parse_recipe
+from s2v_ray.config import Recipe, load_recipe, parse_recipe
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.models.generator import Generator, NoiseSequence, Speech2Video
 
@@ -34,7 +34,8 @@ def test_frames_do_not_depend_on_their_neighbours(recipe: Recipe):
 
 def test_every_code_matters(recipe: Recipe):
     generator = Speech2Video(recipe, 8, ("sad", "glad")).generator
-    inputs = [torch.randn(1, 8), torch.randn(1, recipe.student.emotion_dim), torch.randn(1, 2, recipe.student.content_dim), torch.randn(1, 2, recipe.gan.generator.noise_dim)]
+    dims = recipe.student.emotion_dim, recipe.student.content_dim, recipe.gan.generator.noise_dim
+    inputs = [torch.randn(1, 8), torch.randn(1, dims[0]), torch.randn(1, 2, dims[1]), torch.randn(1, 2, dims[2])]
     for x in inputs:
         x.requires_grad_(True)
     generator(*inputs).square().sum().backward()
@@ -53,8 +54,9 @@ def test_the_reference_baseline_needs_a_still_and_the_method_refuses_one(recipe:
 
 
 def test_under_20_million_parameters_at_128():
-    recipe = parse_recipe({"media": {"size": 128}, "gan": {"generator": {"channels": [512, 384, 256, 128, 64, 32]}}})
-    generator = Generator(recipe.gan.generator, 128, 128, 8, 64)
+    recipe = load_recipe("full")
+    assert recipe.media.size == 128
+    generator = Generator(recipe.gan.generator, 128, recipe.teach.embedding, recipe.student.emotion_dim, recipe.student.content_dim)
     assert sum(p.numel() for p in generator.parameters()) < 20e6
 
 

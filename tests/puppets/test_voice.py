@@ -45,9 +45,9 @@ def test_phonemes_tile_the_speech_between_two_silences() -> None:
     assert np.abs(lead).max() < 0.01 < np.abs(speech.samples).max() <= 1.0
 
 
-@pytest.mark.parametrize("speaker", [0, 7])
-def test_emotions_move_level_rate_and_pitch_as_meant(speaker: int) -> None:
-    voice = make_puppet(0, speaker, 24).voice
+@pytest.mark.parametrize("rank", [0, 10])
+def test_emotions_move_level_rate_and_pitch_as_meant(rank: int) -> None:
+    voice = sorted((make_puppet(0, i, 24).voice for i in range(24)), key=lambda v: v.pitch)[rank]
     said = {emotion: speak(voice, emotion, TEXT) for emotion in PROSODY}
     level = {e: float(np.sqrt(np.mean(s.samples**2))) for e, s in said.items()}
     assert level["angry"] > level["happy"] > level["neutral"] > level["fearful"] > level["sad"]
