@@ -125,22 +125,23 @@ class Student(nn.Module):
         """Content at a frame depends on at most so many frames on either side."""
         return self.content.context_frames
 
-    def forward(self, speech: Tensor, heard: Tensor | None = None) -> Heard:
+    def forward(self, speech: Tensor, heard: Tensor | None = None, *, content: bool = True) -> Heard:
         """Hears speech.
 
         Args:
             speech: float32 ``[B, L * 640]``, 16 kHz in [-1, 1].
             heard: bool ``[B, L]``, False where the speech is padding; None: all of it is speech.
+            content: False saves the work where only identity and emotion are wanted; ``Heard.content`` is then ``[B, 0, C]``.
         """
         mel = log_mel(speech)
         if heard is None:
             heard = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
-        content = self.content_of(mel)
+        what = self.content_of(mel) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
         if self.training and self.spec_mask > 0:
             mel = spec_augment(mel, self.spec_mask)
         voice = perturb_prosody(mel) if self.training and self.perturb else mel
         emotion, logits, frame_logits = self.emotion(mel, heard)
-        return Heard(self.identity(voice, heard), emotion, logits, frame_logits, content)
+        return Heard(self.identity(voice, heard), emotion, logits, frame_logits, what)
 
     def content_of(self, mel: Tensor) -> Tensor:
         """Content ``[B, L, C]`` of log-mel speech ``[B, 80, 4L]``."""

@@ -42,7 +42,7 @@ class DistillTask:
         config = self.recipe.distill
         self.engine.set_lr("student", warmup_cosine(step, config.steps, config.lr))
         self.engine.module.train()
-        heard: Heard = self.engine(batch.speech, batch.heard)
+        heard: Heard = self.engine(batch.speech, batch.heard, content=False)
         terms = distillation_terms(heard, batch, self.recipe)
         ramp = min(1.0, step / (RAMP * config.steps))
         terms |= {name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, batch).items()}
@@ -75,7 +75,7 @@ class DistillTask:
         student.eval()
         cosines, agree = [], []
         for batch in batches:
-            heard = student(batch.speech, batch.heard)
+            heard = student(batch.speech, batch.heard, content=False)
             cosines.append(F.cosine_similarity(heard.identity, _identity(batch)))
             agree.append((heard.emotion_logits.argmax(-1) == _clip_emotion(batch).argmax(-1)).float())
         student.train()

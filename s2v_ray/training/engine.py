@@ -132,6 +132,8 @@ def make_engine(
 ) -> Engine:
     """An engine over ``module``, moved to this worker's device and made equal on all workers.
 
+    Parameters of shape [] become [1]: DeepSpeed cannot send them otherwise.
+
     Args:
         param_groups: as torch optimizers take them: ``params``, and optionally ``lr``, ``name``, ``weight_decay``.
         lr: learning rate of groups that name none.
@@ -143,12 +145,13 @@ def make_engine(
         world_size: workers; torch.distributed must already connect them (one worker alone is set up here).
 
     Raises:
-        ValueError: the workers connected are not ``world_size``, or a parameter has no dimension (DeepSpeed cannot send it).
+        ValueError: the workers connected are not ``world_size``.
     """
-    if scalars := [name for name, p in module.named_parameters() if p.dim() == 0]:
-        raise ValueError(f"parameters {', '.join(scalars)} have no dimension; DeepSpeed needs shape [1]")
     deepspeed = _deepspeed(world_size)
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
+    for p in module.parameters():
+        if p.dim() == 0:
+            p.data = p.data.reshape(1)
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
     config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)

@@ -19,6 +19,7 @@ import torch
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, digest
+from s2v_ray.ingest.pipeline import start_ray
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
 from s2v_ray.training import loop
 from s2v_ray.training.engine import has_bf16, make_engine
@@ -26,7 +27,6 @@ from s2v_ray.training.stream import stream
 
 Kind = Literal["distill", "gan"]
 RUN_SCHEMA = 1
-OBJECT_STORE_BYTES = 800_000_000
 VALIDATION_CLIPS = 128
 POLL_SECONDS = 0.3
 
@@ -61,7 +61,7 @@ def launch(
     corpus, run = storage.absolute(corpus), storage.absolute(run)
     student = None if student is None else storage.absolute(student)
     claim_run(run, kind, recipe, corpus, student, reference)
-    connect()
+    start_ray()
     scaling, data_cpus = scale(recipe, ray.cluster_resources())
     messages = _Messages.options(num_cpus=0).remote()  # type: ignore[attr-defined]
     settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
@@ -85,16 +85,6 @@ def launch(
         relay.join()
         ray.kill(messages)
     return {"run": run, "bundle": storage.join(run, "bundle"), "steps": metrics["step"], "metrics": metrics}
-
-
-def connect() -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine; nothing where there is one already."""
-    if ray.is_initialized():
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingConfig, float]:

@@ -12,6 +12,8 @@ def local_ray() -> Iterator[None]:
     """Two CPUs' worth of Ray on this machine, ended with the tests."""
     import ray
 
-    ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, log_to_driver=False)
+    from s2v_ray.ingest.pipeline import start_ray
+
+    start_ray()
     yield
     ray.shutdown()

@@ -87,5 +87,8 @@ def make_plain_engine(
 ) -> PlainEngine:
     """Signature of ``training.engine.make_engine``."""
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
+    for p in module.parameters():
+        if p.dim() == 0:
+            p.data = p.data.reshape(1)
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
     return PlainEngine(module, optimizer, grad_clip, bf16)
