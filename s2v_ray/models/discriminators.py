@@ -94,7 +94,7 @@ class SyncNetwork(nn.Module):
             nn.Flatten(), nn.Linear(4 * width * (self.mouth_side // 8) ** 2, 4 * width), nn.LeakyReLU(0.2),
         )  # fmt: skip
         self.movement = nn.Sequential(nn.Conv1d(4 * width, 4 * width, window), nn.LeakyReLU(0.2), nn.Conv1d(4 * width, dim, 1))
-        self.temperature = nn.Parameter(torch.tensor(10.0))
+        self.temperature = nn.Parameter(torch.full((1,), 10.0))  # not a scalar: ZeRO partitions parameters by their dimension
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """``[B, T * 640]`` -> ``[B, T - window + 1, dim]``, unit length."""

@@ -196,7 +196,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 arithmetic is native on ``device`` (on others it is emulated, and slower than fp32)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13; older ones do not tell
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13; older ones do not tell
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
