@@ -312,6 +312,7 @@ def _decode_with_ray(rows: Sequence[tuple[int, Row]], window: Window, cpus: floa
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=OBJECT_STORE_BYTES)
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else the cause is lost on its way here
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     jobs = _jobs(rows)
     items = [{"epoch": e, "uri": u, "group": g, "rows": list(r)} for e, u, g, r in jobs]
