@@ -332,8 +332,8 @@ def order_key(seed: int, name: str) -> str:
 def assign_splits(entries: Iterable[Entry], config: IngestConfig, seed: int) -> dict[str, str]:
     """Clip id -> "train", "val" or "test". Depends on the set of clips and the seed alone.
 
-    within: whole sentences are held out, in seeded order, as long as every speaker keeps a clip in train; so a speaker with one
-    clip is in train. Pieces of one file with no known sentence stay together. Only where that leaves val or test empty does
+    within: whole sentences are held out, in seeded order, as long as every speaker keeps half of their clips in train; so a speaker
+    with one clip is in train. Pieces of one file with no known sentence stay together. Only where that leaves val or test empty does
     a sentence stand in two splits. disjoint: whole speakers are held out.
 
     Raises:
@@ -362,6 +362,7 @@ def _hold_out(splits: dict[str, str], clips: list[Entry], quotas: dict[str, floa
     for clip in clips:
         if splits[clip.id] == "train":
             units[key(clip)].append(clip)
+    total = Counter(c.speaker for c in clips)
     left = Counter(c.speaker for c in clips if splits[c.id] == "train")
     have = Counter(splits.values())
     for _, unit in sorted(units.items()):
@@ -369,7 +370,7 @@ def _hold_out(splits: dict[str, str], clips: list[Entry], quotas: dict[str, floa
         if have[split] >= quotas[split]:
             return
         spoken = Counter(c.speaker for c in unit)
-        if all(left[s] > n for s, n in spoken.items()):
+        if all(left[s] - n >= max(1, total[s] / 2) for s, n in spoken.items()):
             left -= spoken
             have[split] += len(unit)
             splits.update({c.id: split for c in unit})
