@@ -166,7 +166,7 @@ def make_task(
     adversaries = Adversaries(recipe, hearing.identity_dim, len(hearing.emotions))
     for name, member in adversaries.items():
         if name == "sync":
-            member.network.load_state_dict(load_sync(corpus, "expert").state_dict())
+            member.network.load_state_dict(load_sync(corpus, "expert", recipe.gan.sync.min_accuracy).state_dict())
     lineage = {
         "corpus": shards.read_corpus_manifest(corpus).get("digest", ""),
         "student": card["sha256"],

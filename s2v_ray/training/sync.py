@@ -90,14 +90,18 @@ def train_sync_judge(corpus: str, recipe: Recipe, progress: Callable[[str], None
     return train_sync(corpus, recipe, "judge", progress)
 
 
-def load_sync(corpus: str, role: Role) -> SyncNetwork:
+def load_sync(corpus: str, role: Role, min_accuracy: float = 0.0) -> SyncNetwork:
     """A sync network of a corpus, frozen.
 
     Raises:
-        ArtifactError: there is none, or its weights are damaged.
+        ArtifactError: there is none, its weights are damaged, or its held-out accuracy was under ``min_accuracy``.
     """
     uri = sync_uri(corpus, role)
     manifest = storage.read_manifest(uri, "sync", SYNC_SCHEMA)
+    if manifest["accuracy"] < min_accuracy:
+        raise storage.ArtifactError(
+            f"the sync {role} at {uri} reached {manifest['accuracy']:.2f} on held-out clips, gan.sync.min_accuracy is {min_accuracy:.2f}: run `s2v teach` again"
+        )
     weights = storage.read_bytes(storage.join(uri, "model.safetensors"))
     if storage.sha256(weights) != manifest["sha256"]:
         raise storage.ArtifactError(f"the sync network at {uri} is damaged (its SHA-256 differs): run `s2v teach` again")

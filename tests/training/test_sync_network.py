@@ -51,6 +51,8 @@ def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, recipe: Recipe) -> N
     assert result["accuracy"] > 0.8
     network = load_sync(uri, "expert")
     assert not any(p.requires_grad for p in network.parameters())
+    with pytest.raises(storage.ArtifactError, match="gan.sync.min_accuracy is 1.01"):
+        load_sync(uri, "expert", min_accuracy=1.01)
     weights = Path(sync_uri(uri, "expert")) / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
