@@ -109,7 +109,7 @@ class DistillConfig(Section):
     contrast_temperature: float = Field(0.1, gt=0)
     emotion_in_identity: Weight = Field(2.0, description="Weight of the disentangling term on the identity code.")
     identity_in_emotion: Weight = Field(
-        0.1, description="Weight of the disentangling term on the emotion code; small, since a seen identity that tells emotions too makes it work against emotion."
+        0.1, description="Weight of the disentangling term on the emotion code. Small: a seen identity that tells emotions makes it work against emotion."
     )
     perturb: bool = Field(True, description="Whether the identity encoder hears each clip louder or softer, brighter or darker, faster or slower.")
     spec_mask: Share = Field(0.15, description="Largest share of mel bands, and of time, that SpecAugment masks.")
