@@ -6,7 +6,7 @@
     OUT/student/        run of the distillation, with its bundle
     OUT/generator/      run of the GAN, with its bundle
     OUT/reference/      run of the reference baseline, where it is asked for
-    OUT/evaluation/     metrics.json, report.html, contact.png
+    OUT/evaluation/     results.json, report.html, contact.png
     OUT/speech.wav      a sentence that is in no clip, in the voice of the first puppet
     OUT/video.mp4       the face drawn from it
 """

@@ -31,7 +31,7 @@ from s2v_ray.metrics.sync import cross_correlation, peak, sync_distances, sync_s
 from s2v_ray.models import teachers
 from s2v_ray.models.bundle import read_card
 from s2v_ray.serving.predictor import Predictor
-from s2v_ray.training.sync import load_sync_judge, sync_uri
+from s2v_ray.training.sync import load_sync, sync_uri
 
 EVALUATION_SCHEMA = 1
 ROWS = ("real clips", "still frame", "reference baseline", "seen identity", "speech only")
@@ -163,7 +163,7 @@ def open_judges(corpus: str) -> Judges:
         uri = storage.join(corpus, "judges", role)
         return teachers.load(uri) if storage.list_files(uri) else None
 
-    sync = load_sync_judge(corpus) if storage.list_files(sync_uri(corpus, "judge")) else None
+    sync = load_sync(corpus, "judge") if storage.list_files(sync_uri(corpus, "judge")) else None
     return Judges(face("identity"), face("emotion"), face("mouth"), sync)
 
 

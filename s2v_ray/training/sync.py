@@ -85,11 +85,6 @@ def train_sync(corpus: str, recipe: Recipe, role: Role, progress: Callable[[str]
     return {"accuracy": accuracy, "steps": steps, "uri": uri}
 
 
-def train_sync_judge(corpus: str, recipe: Recipe, progress: Callable[[str], None] = print) -> dict[str, Any]:
-    """``train_sync`` for the judge."""
-    return train_sync(corpus, recipe, "judge", progress)
-
-
 def load_sync(corpus: str, role: Role, min_accuracy: float = 0.0) -> SyncNetwork:
     """A sync network of a corpus, frozen.
 
@@ -108,11 +103,6 @@ def load_sync(corpus: str, role: Role, min_accuracy: float = 0.0) -> SyncNetwork
     network = SyncNetwork(manifest["width"], manifest["window"], manifest["size"])
     network.load_state_dict(load_safetensors(weights))
     return network.eval().requires_grad_(False)
-
-
-def load_sync_judge(corpus: str) -> SyncNetwork:
-    """``load_sync`` for the judge."""
-    return load_sync(corpus, "judge")
 
 
 def _draw(clips: list[Clip], batch: int, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -97,11 +97,11 @@ def teach(corpus: str, recipe: Recipe, progress: Progress = print) -> dict[str, 
     Raises:
         ArtifactError: no corpus; labels missing that a teacher needs; a network at chance on unseen clips; a bad card.
     """
-    from s2v_ray.training.sync import train_sync_judge
+    from s2v_ray.training.sync import train_sync
 
     began = time.perf_counter()
     found = teach_faces(corpus, recipe, progress)
-    found["sync"] = train_sync_judge(corpus, recipe, progress)
+    found["sync"] = train_sync(corpus, recipe, "judge", progress)
     return {**found, "seconds": round(time.perf_counter() - began, 1)}
 
 
