@@ -13,7 +13,8 @@ A teacher's outputs lie beside the shards, not in them, so that another teacher 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -27,6 +28,7 @@ from s2v_ray.media.timing import frames_to_samples
 
 CORPUS_SCHEMA = 1
 SPLITS = ("train", "val", "test")
+MADE_BY = b"made_by"
 
 CLIP_SCHEMA = pa.schema(
     [
@@ -118,29 +120,83 @@ def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) 
     return (samples[frames_to_samples(start_frame) : end] / 32767.0).astype(np.float32).clip(-1.0, 1.0)
 
 
-def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA) -> None:
-    """Writes rows as one Parquet file, atomically. Small row groups, so that one clip can be read without its neighbours."""
+def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA, *, group: int = 8, made_by: str = "") -> None:
+    """Writes rows as one Parquet file, atomically. Small row groups, so that one clip can be read without its neighbours.
+
+    Pages carry checksums: a flipped byte is told, not decoded.
+
+    Args:
+        group: rows in a row group. made_by: digest of the network whose outputs these are.
+    """
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    pq.write_table(table, buffer, row_group_size=8, compression="none" if schema is CLIP_SCHEMA else "zstd")
+    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({MADE_BY: made_by}) if made_by else schema)
+    pq.write_table(table, buffer, row_group_size=group, compression="none" if schema is CLIP_SCHEMA else "zstd", write_page_checksum=True)
     storage.write_bytes(uri, buffer.getvalue())
+
+
+def made_by(uri: str) -> str:
+    """Digest of the network that made a file of outputs; "" where there is no such file."""
+    try:
+        with open_shard(uri) as f:
+            return ((f.schema_arrow.metadata or {}).get(MADE_BY) or b"").decode()
+    except (FileNotFoundError, storage.ArtifactError):
+        return ""
+
+
+@contextmanager
+def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
+    """A shard of which only what is asked for is read: mapped where it is local, by ranges where it is remote.
+
+    Raises:
+        ArtifactError: the file is damaged, now or while it is read.
+    """
+    with ExitStack() as stack:
+        try:
+            source = uri
+            if "://" in uri:
+                fs, path = storage.filesystem(uri)
+                source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
+            yield stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True, page_checksum_verification=True))
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError) as e:
+            raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+
+
+def read_rows(uri: str, group: int) -> list[dict[str, Any]]:
+    """The rows of one row group; only they are read. Raises ArtifactError as ``open_shard``."""
+    with open_shard(uri) as f:
+        rows: list[dict[str, Any]] = f.read_row_group(group).to_pylist()
+        return rows
 
 
 def read_shard(uri: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """Rows of one Parquet file.
 
     Raises:
+        FileNotFoundError: there is none.
         ArtifactError: the file is damaged.
     """
     try:
-        return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=columns).to_pylist()
-    except pa.ArrowInvalid as e:
+        return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=columns, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowInvalid, OSError) as e:
+        if isinstance(e, FileNotFoundError):
+            raise
         raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
 
 
+def shard_name(split: str, number: int) -> str:
+    """Where a shard lies within its corpus."""
+    return f"{split}/part-{number:05d}.parquet"
+
+
 def shard_uris(corpus: str, split: str) -> list[str]:
-    """The shards of a split, in order."""
-    return storage.list_files(storage.join(corpus, split), ".parquet")
+    """The shards of a split that the manifest counts, in order. One that is missing is thus noticed when it is read.
+
+    Raises:
+        ArtifactError: no corpus.
+    """
+    return [storage.join(corpus, shard_name(split, i)) for i in range(read_corpus_manifest(corpus)["splits"][split]["shards"])]
 
 
 def outputs_uri(corpus: str, role: str, shard: str) -> str:

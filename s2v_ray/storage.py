@@ -18,6 +18,8 @@ from typing import Any
 import fsspec
 
 MANIFEST = "manifest.json"
+PART = ".part"
+"""Ending of a local file that is being written; a kill can leave one."""
 
 
 class ArtifactError(ValueError):
@@ -60,7 +62,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     fs, path = filesystem(uri)
     if _is_local(fs):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        part = f"{path}.{uuid.uuid4().hex[:8]}{PART}"
         try:
             with open(part, "wb") as f:
                 f.write(data)

@@ -31,6 +31,7 @@ def test_a_clip_comes_back(tmp_path: Path, opening: bool) -> None:
     clip = make_clip(0, opening=opening)
     uri = str(tmp_path / "train/part-00000.parquet")
     shards.write_shard(uri, [shards.encode_clip(clip, 95)])
+    storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits={"train": {"shards": 1}})
     (back,) = shards.read_clips(str(tmp_path), "train")
     assert (back.id, back.speaker, back.emotion, back.sentence, back.source) == ("clip0", "anna", "happy", "good morning", "a.mp4")
     assert np.abs(back.frames.astype(int) - clip.frames).mean() < 3  # JPEG
@@ -60,8 +61,10 @@ def test_red_stays_red() -> None:
 
 
 def test_shards_are_listed_in_order_and_read_up_to_a_limit(tmp_path: Path) -> None:
-    for i in (1, 0):
+    for i in (2, 1, 0):
         shards.write_shard(str(tmp_path / f"val/part-0000{i}.parquet"), [shards.encode_clip(make_clip(2 * i + j)) for j in range(2)])
+    splits = {"val": {"shards": 2}, "test": {"shards": 0}}  # the third is not there for readers: the manifest does not count it
+    storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits=splits)
     assert [u.rsplit("/", 1)[1] for u in shards.shard_uris(str(tmp_path), "val")] == ["part-00000.parquet", "part-00001.parquet"]
     assert [c.id for c in shards.read_clips(str(tmp_path), "val", 3)] == ["clip0", "clip1", "clip2"]
     assert shards.read_clips(str(tmp_path), "test") == []
@@ -75,6 +78,26 @@ def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
         shards.read_shard(uri)
     with pytest.raises(ValueError, match="damaged"):
         shards.decode_frames([b"no jpeg"])
+
+
+def test_a_flipped_byte_is_told_and_one_row_group_is_read(tmp_path: Path) -> None:
+    uri = str(tmp_path / "part-00000.parquet")
+    shards.write_shard(uri, [shards.encode_clip(make_clip(i)) for i in range(3)], group=1)
+    assert [r["id"] for r in shards.read_rows(uri, 2)] == ["clip2"]
+    data = bytearray(storage.read_bytes(uri))
+    data[len(data) // 2] ^= 1
+    storage.write_bytes(uri, bytes(data))
+    with pytest.raises(storage.ArtifactError, match="part-00000.parquet is damaged"):
+        shards.read_shard(uri)
+    with pytest.raises(storage.ArtifactError, match="part-00000.parquet is damaged"):
+        [shards.read_rows(uri, group) for group in range(3)]
+
+
+def test_outputs_say_which_network_made_them(tmp_path: Path) -> None:
+    uri = str(tmp_path / "outputs.parquet")
+    assert shards.made_by(uri) == ""
+    shards.write_shard(uri, [shards.encode_output("x", np.ones(2))], shards.OUTPUT_SCHEMA, made_by="abc")
+    assert shards.made_by(uri) == "abc" and shards.read_shard(uri)[0]["id"] == "x"
 
 
 def test_teachers_outputs_lie_beside_their_shard(tmp_path: Path) -> None:

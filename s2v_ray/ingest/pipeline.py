@@ -1,9 +1,13 @@
 """A source -> a corpus, on Ray Data; and a teacher's outputs beside the shards.
 
-Two passes. The first processes files in parallel; each task writes its clips into a staging folder inside the corpus and hands only
-their names on, so the driver holds a few hundred bytes a clip. Then the driver, which now knows every clip that can be used,
-assigns splits and shards, and the second pass writes the shards from the staged clips. An earlier corpus is replaced only when
-everything is ready, manifest last. Order, ids and splits come from content and seed, never from scheduling.
+Two passes. The first processes files in parallel; each task writes the clips of a few files into a work folder inside the corpus and
+hands only their names on, so the driver holds a few hundred bytes a clip. Then the driver, which now knows every clip that can be
+used, assigns splits and shards, and the second pass writes the shards from there. Order, ids and splits come from content and seed,
+never from scheduling, and what a task has finished it does not do again. So ingest may be killed anywhere: the same command goes on,
+and the corpus is byte for byte the one of an undisturbed run.
+
+Only shards that the manifest counts exist for readers, and the manifest is written last: until then there is the old corpus, or none.
+Files that an earlier ingest has seen, known by their names, are not looked at again: clips of new files go to new shards.
 """
 
 from __future__ import annotations
@@ -11,15 +15,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
+import torch
 
 from s2v_ray import config, shards, storage
 from s2v_ray.config import Recipe
@@ -29,7 +33,12 @@ from s2v_ray.media.face import make_detector
 from s2v_ray.models import teachers
 
 Progress = Callable[[str], None]
-STAGING = ".staging-"
+Row = dict[str, Any]
+WORK = ".ingest"
+"""Folder in the corpus for what an unfinished ingest has done; removed at its end."""
+FILES_A_TASK = 8
+"""Files whose clips are staged together: what a kill can cost a task."""
+LABELS = ["id", "speaker", "emotion", "sentence", "source", "num_frames"]
 ROLES = ("identity", "emotion")
 IDENTITY_STRIDE, EMOTION_STRIDE = 5, 2  # frames between those that a teacher looks at
 OUTPUTS = "outputs.json"
@@ -59,52 +68,117 @@ def start_ray() -> None:
 
 
 def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress = print) -> dict[str, Any]:
-    """Makes a corpus of a source.
+    """Makes a corpus of a source, goes on with one that was cut off, or adds to one what is new in the source.
 
-    Teachers that the recipe names by card are installed and look at every clip. The others: ``s2v teach``.
+    Teachers that the recipe names by card are installed. Every teacher of the corpus looks at every clip it has not seen; teachers
+    that are trained on the corpus: ``s2v teach``.
 
     Returns:
         the corpus's manifest.
 
     Raises:
-        ArtifactError: nothing to read, nowhere to write, no usable clip, or more rejects than ``ingest.max_reject_share``. Whatever
-            was at ``corpus_uri`` is then as it was.
+        ArtifactError: nothing to read, nowhere to write, no usable clip, more rejects than ``ingest.max_reject_share``, or a corpus
+            that was made with other settings. Whatever was at ``corpus_uri`` is then as it was.
     """
     layout, clips = list_clips(source_uri, recipe.ingest.source)
-    if not all(c.truth for c in clips):
+    there = _there(corpus_uri, recipe)
+    known = {name for r in [*there.rows, *there.rejects] for name in (r["source"], _file_of(r["source"]))}
+    fresh = [c for c in clips if c.name not in known]
+    if not all(c.truth for c in fresh):
         make_detector(recipe.ingest.detector)  # fails here, in one sentence, rather than in every task
     storage.check_writable(corpus_uri)
-    staging = storage.join(corpus_uri, STAGING + uuid.uuid4().hex[:8])
-    try:
-        staged = storage.join(staging, "corpus")
-        cards = {role: card for role in ROLES if (card := getattr(recipe.teachers, role))}
-        for role, card in cards.items():
-            teachers.install_card(card, recipe.teachers.weights, storage.join(staged, "teachers", role))
-        start_ray()
-        progress(f"ingest: {len(clips)} files of layout {layout!r} in {source_uri}")
-        found, rejects = _process(clips, storage.join(staging, "clips"), recipe, progress)
-        _check_rejects(clips, found, rejects, recipe)
-        plan = _plan_shards(found, recipe)
-        _write_shards(plan, staged, recipe)
-        shards.write_shard(storage.join(staged, "rejects.parquet"), rejects, shards.REJECT_SCHEMA)
-        for role in cards:
-            _annotate(staged, role, [s.name for s in plan], progress)
-        manifest = _manifest(layout, source_uri, clips, plan, rejects, recipe)
-        _publish(staged, corpus_uri)
-        manifest = storage.write_manifest(corpus_uri, "corpus", shards.CORPUS_SCHEMA, **manifest)
-    finally:
-        storage.remove(staging)
-    counts = ", ".join(f"{s} {c['clips']}" for s, c in manifest["splits"].items())
+    files = there.files + len(fresh)
+    cards = {role: card for role in ROLES if (card := getattr(recipe.teachers, role))}
+    for card in cards.values():
+        teachers.resolve_card(card, recipe.teachers.weights)  # fails here as well
+    start_ray()
+    progress(f"ingest: {len(clips)} files of layout {layout!r} in {source_uri}" + (f", {len(fresh)} of them new" if there.rows else ""))
+    work = storage.join(corpus_uri, WORK, config.digest({"settings": _settings(recipe), "files": [c.name for c in fresh]}))
+    added, rejects = _process(fresh, work, recipe, progress)
+    rows, rejects = _without_twins(there.rows, added, [*there.rejects, *rejects])
+    _check_rejects(files, there.rows + rows, rejects, recipe)
+    plan = _plan_shards(there, rows, recipe)
+    _write_shards(plan, corpus_uri)
+    for role, card in cards.items():
+        teachers.install_card(card, recipe.teachers.weights, storage.join(corpus_uri, "teachers", role))
+    names = [s.name for s in [*there.shards, *plan]]
+    for role in ROLES:
+        if storage.exists(storage.join(corpus_uri, "teachers", role, teachers.CARD)):
+            _annotate(corpus_uri, role, names, progress)
+    if plan or rejects != there.rejects or not there.rows:
+        shards.write_shard(storage.join(corpus_uri, "rejects.parquet"), rejects, shards.REJECT_SCHEMA)
+        content = _manifest([*there.shards, *plan], files, rejects, recipe)
+        source = {"source": {"uri": source_uri, "layout": layout}, "parents": {"source": _source_digest(source_uri, clips)}}
+        storage.write_manifest(corpus_uri, "corpus", shards.CORPUS_SCHEMA, **content, **source)
+    _tidy(corpus_uri)
+    manifest = shards.read_corpus_manifest(corpus_uri)
+    counts = ", ".join(f"{split} {manifest['splits'][split]['clips']}" for split in shards.SPLITS)
     progress(f"ingest: {sum(c['clips'] for c in manifest['splits'].values())} clips ({counts}), {len(rejects)} rejected -> {corpus_uri}")
     return manifest
+
+
+# ---- what is there already
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A shard, there or to be: "train/part-00000.parquet" and its clips' rows, in order."""
+
+    name: str
+    split: str
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _There:
+    """What an earlier ingest has made: shards, rows of ``REJECT_SCHEMA``, number of files seen."""
+
+    shards: list[_Shard] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    files: int = 0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for shard in self.shards for row in shard.rows]
+
+
+def _there(corpus: str, recipe: Recipe) -> _There:
+    if not storage.exists(storage.join(corpus, storage.MANIFEST)):
+        return _There()
+    manifest = shards.read_corpus_manifest(corpus)
+    mine = _settings(recipe)
+    differing = [f"{key} {manifest['settings'].get(key)!r} there, {value!r} here" for key, value in mine.items() if manifest["settings"].get(key) != value]
+    if differing:
+        raise storage.ArtifactError(f"{corpus} was made with other settings ({'; '.join(differing[:3])}): name another folder, or remove it")
+    found = []
+    for split in shards.SPLITS:
+        for uri in shards.shard_uris(corpus, split):
+            rows = [{**r, "frames": r["num_frames"]} for r in shards.read_shard(uri, LABELS)]
+            found.append(_Shard("/".join(uri.split("/")[-2:]), split, rows))
+    return _There(found, shards.read_shard(storage.join(corpus, "rejects.parquet")), manifest["files"])
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """What clips and splits depend on, key by key. How many rejects are too many is not among it, nor are the teachers."""
+    sections = {"media": recipe.media, "ingest": recipe.ingest}
+    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.model_dump(mode="json").items()}
+    return {key: value for key, value in flat.items() if key not in ("ingest.max_reject_share", "ingest.source")} | {"seed": recipe.seed}
+
+
+def _file_of(source: str) -> str:
+    """The file that a piece ("name#12.00s") was cut from."""
+    return source.rpartition("#")[0] or source
 
 
 # ---- first pass: files -> staged clips
 
 
-def _process(clips: list[SourceClip], folder: str, recipe: Recipe, progress: Progress) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _process(clips: list[SourceClip], folder: str, recipe: Recipe, progress: Progress) -> tuple[list[Row], list[Row]]:
     """Rows of what was staged (without pixels) and rows of ``REJECT_SCHEMA``, both in the source's order."""
-    items = [{"index": i, **asdict(c)} for i, c in enumerate(clips)]
+    if not clips:
+        return [], []
+    each = min(FILES_A_TASK, max(1, len(clips) // 64))
+    items = [{"first": i, "files": [asdict(c) for c in clips[i : i + each]]} for i in range(0, len(clips), each)]
     data = ray.data.from_items(items, override_num_blocks=min(len(items), 400)).flat_map(_Stage(recipe, folder))
     rows, done, begin = [], 0, time.monotonic()
     said = begin
@@ -115,105 +189,123 @@ def _process(clips: list[SourceClip], folder: str, recipe: Recipe, progress: Pro
             said = time.monotonic()
             progress(f"ingest: {done}/{len(clips)} files, {sum(bool(r['reason']) for r in rows)} rejected, {(said - begin) / done:.2f} s a file")
     rows.sort(key=lambda r: (r["index"], r["piece"]))
-    found: dict[str, dict[str, Any]] = {}
-    rejects = []
-    for row in rows:
-        if row["reason"]:
-            rejects.append({k: row[k] for k in ("source", "reason", "detail")})
-        elif row["id"] in found:
-            rejects.append({"source": row["source"], "reason": Reason.DUPLICATE.value, "detail": f"the same as {found[row['id']]['source']}"})
-        else:
-            found[row["id"]] = row
-    return list(found.values()), rejects
+    rejects = [{k: row[k] for k in ("source", "reason", "detail")} for row in rows if row["reason"]]
+    return [row for row in rows if not row["reason"]], rejects
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """One file -> staged clips, and one row on each; or one row that says why not."""
+    """A few files -> one staged shard of their clips, and a row on each; or a row that says why not. What is there is not done again."""
 
     recipe: Recipe
     folder: str
 
-    def __call__(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        index = item.pop("index")
-        source = SourceClip(**item)
-        blank = {"index": index, "piece": 0, "id": "", "speaker": source.speaker, "emotion": "", "sentence": "", "file": source.name, "frames": 0, "uri": ""}
+    def __call__(self, item: dict[str, Any]) -> list[Row]:
+        staged = storage.join(self.folder, f"{item['first']:09d}")
+        if storage.exists(f"{staged}.json"):
+            rows: list[Row] = storage.read_json(f"{staged}.json")
+            return rows
+        rows, clips = [], list[Row]()
+        for index, known in enumerate(item["files"], item["first"]):
+            for row, clip in self._file(index, SourceClip(**known)):
+                rows.append(row | {"uri": f"{staged}.parquet", "group": len(clips)})
+                clips += [] if clip is None else [clip]
+        shards.write_shard(f"{staged}.parquet", clips, group=1)
+        storage.write_json(f"{staged}.json", rows)
+        return rows
+
+    def _file(self, index: int, source: SourceClip) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+        blank = {"index": index, "piece": 0, "id": "", "speaker": source.speaker, "emotion": "", "sentence": "", "file": source.name, "frames": 0}
         try:
             clips = Process(self.recipe).process(source)
         except Reject as e:
-            return [blank | {"source": source.name, "reason": e.reason.value, "detail": e.detail}]
-        rows = []
+            yield blank | {"source": source.name, "reason": e.reason.value, "detail": e.detail}, None
+            return
         for piece, clip in enumerate(clips):
-            uri = storage.join(self.folder, f"{index:07d}-{piece:04d}.parquet")
-            shards.write_shard(uri, [shards.encode_clip(clip, self.recipe.ingest.jpeg_quality)])
             known = {"id": clip.id, "emotion": clip.emotion, "sentence": clip.sentence, "source": clip.source, "frames": len(clip.frames)}
-            rows.append(blank | known | {"piece": piece, "uri": uri, "reason": "", "detail": ""})
-        return rows
+            yield blank | known | {"piece": piece, "reason": "", "detail": ""}, shards.encode_clip(clip, self.recipe.ingest.jpeg_quality)
 
 
-def _check_rejects(clips: list[SourceClip], found: list[dict[str, Any]], rejects: list[dict[str, Any]], recipe: Recipe) -> None:
-    if found and len(rejects) <= recipe.ingest.max_reject_share * len(clips):
+def _without_twins(there: list[Row], added: list[Row], rejects: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows whose content is new, and all rejects, those with the content of another clip among them, by name."""
+    first = {row["id"]: row["source"] for row in there}
+    fresh = []
+    for row in added:
+        if row["id"] in first:
+            rejects = [*rejects, {"source": row["source"], "reason": Reason.DUPLICATE.value, "detail": f"the same as {first[row['id']]}"}]
+        else:
+            first[row["id"]] = row["source"]
+            fresh.append(row)
+    return fresh, sorted({r["source"]: r for r in rejects}.values(), key=lambda r: r["source"])
+
+
+def _check_rejects(files: int, rows: list[Row], rejects: list[Row], recipe: Recipe) -> None:
+    if rows and len(rejects) <= recipe.ingest.max_reject_share * files:
         return
     counts = ", ".join(f"{reason} {n}" for reason, n in sorted(Counter(r["reason"] for r in rejects).items()))
-    bar = f"more than ingest.max_reject_share={recipe.ingest.max_reject_share}" if found else "none is left"
+    bar = f"more than ingest.max_reject_share={recipe.ingest.max_reject_share}" if rows else "none is left"
     first = rejects[0]
-    raise storage.ArtifactError(f"{len(rejects)} of {len(clips)} files were rejected ({counts}), {bar}; the first: {first['source']}: {first['detail']}")
+    raise storage.ArtifactError(f"{len(rejects)} of {files} files were rejected ({counts}), {bar}; the first: {first['source']}: {first['detail']}")
 
 
 # ---- second pass: staged clips -> shards
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A shard to be: "split/part-00000.parquet" and its clips' rows, in order."""
-
-    name: str
-    split: str
-    rows: list[dict[str, Any]]
-
-
-def _plan_shards(found: list[dict[str, Any]], recipe: Recipe) -> list[_Shard]:
-    entries = [Entry(r["id"], r["speaker"], r["sentence"], r["file"]) for r in found]
-    splits = assign_splits(entries, recipe.ingest, recipe.seed)
+def _plan_shards(there: _There, rows: list[Row], recipe: Recipe) -> list[_Shard]:
+    """The shards to add."""
+    known = {r["id"]: s.split for s in there.shards for r in s.rows}
+    entries = [Entry(r["id"], r["speaker"], r["sentence"], _file_of(r["source"])) for r in [*there.rows, *rows]]
+    splits = assign_splits(entries, recipe.ingest, recipe.seed, known)
     plan = []
     for split in shards.SPLITS:
-        rows = sorted((r for r in found if splits[r["id"]] == split), key=lambda r: order_key(recipe.seed, r["id"]))
-        size = recipe.ingest.clips_per_shard
-        plan += [_Shard(f"{split}/part-{i // size:05d}.parquet", split, rows[i : i + size]) for i in range(0, len(rows), size)]
+        mine = sorted((r for r in rows if splits[r["id"]] == split), key=lambda r: order_key(recipe.seed, r["id"]))
+        size, number = recipe.ingest.clips_per_shard, sum(s.split == split for s in there.shards)
+        plan += [_Shard(shards.shard_name(split, number + i // size), split, mine[i : i + size]) for i in range(0, len(mine), size)]
     return plan
 
 
-def _write_shards(plan: list[_Shard], staged: str, recipe: Recipe) -> None:
-    items = [{"uri": storage.join(staged, s.name), "parts": [r["uri"] for r in s.rows]} for s in plan]
-    written = ray.data.from_items(items, override_num_blocks=len(items)).map(_write_shard).take_all()
-    if sum(w["clips"] for w in written) != sum(len(s.rows) for s in plan):
-        raise storage.ArtifactError(f"clips were lost between {staged} and its shards; is it one storage for all workers?")
+def _write_shards(plan: list[_Shard], corpus: str) -> None:
+    if not plan:
+        return
+    items = [{"shard": storage.join(corpus, s.name), "ids": [r["id"] for r in s.rows], "parts": [(r["uri"], r["group"]) for r in s.rows]} for s in plan]
+    ray.data.from_items(items, override_num_blocks=len(items)).map(_write_shard).take_all()
 
 
 def _write_shard(item: dict[str, Any]) -> dict[str, Any]:
-    rows = [row for part in item["parts"] for row in shards.read_shard(part)]
-    shards.write_shard(item["uri"], rows)
-    return {"clips": len(rows)}
+    """Raises ArtifactError where what was staged is not what the plan names: storage that is not one for all workers, or lost."""
+    if _ids(item["shard"]) != item["ids"]:
+        rows = [row for uri, group in item["parts"] for row in shards.read_rows(uri, int(group))]
+        if [r["id"] for r in rows] != item["ids"]:
+            raise storage.ArtifactError(f"staged clips of {item['shard']} are not those that were planned: remove {WORK} in the corpus, and ingest again")
+        shards.write_shard(item["shard"], rows)
+    return {"clips": len(item["ids"])}
 
 
-def _manifest(layout: str, source_uri: str, clips: list[SourceClip], plan: list[_Shard], rejects: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    rows = [r for s in plan for r in s.rows]
+def _ids(shard: str) -> list[str] | None:
+    """The clips of a shard; None where there is no whole one."""
+    try:
+        return [r["id"] for r in shards.read_shard(shard, ["id"])]
+    except (FileNotFoundError, storage.ArtifactError):
+        return None
+
+
+def _manifest(made: list[_Shard], files: int, rejects: list[Row], recipe: Recipe) -> dict[str, Any]:
+    rows = [r for s in made for r in s.rows]
     splits = {}
     for split in shards.SPLITS:
-        mine = [s for s in plan if s.split == split]
+        mine = [s for s in made if s.split == split]
         splits[split] = {"clips": sum(len(s.rows) for s in mine), "frames": sum(r["frames"] for s in mine for r in s.rows), "shards": len(mine)}
     return {
         "size": recipe.media.size,
         "splits": splits,
         "speakers": sorted({r["speaker"] for r in rows}),
         "emotions": sorted({r["emotion"] for r in rows} - {""}),
-        "files": len(clips),
+        "files": files,
         "rejects": dict(sorted(Counter(r["reason"] for r in rejects).items())),
-        "source": {"uri": source_uri, "layout": layout},
         "seed": recipe.seed,
+        "settings": _settings(recipe),
         "config_digest": recipe.digest(),
-        "digest": config.digest([[s.name, [r["id"] for r in s.rows]] for s in plan]),
-        "parents": {"source": _source_digest(source_uri, clips)},
+        "digest": config.digest(sorted([s.name, [r["id"] for r in s.rows]] for s in made)),
     }
 
 
@@ -224,17 +316,15 @@ def _source_digest(source_uri: str, clips: list[SourceClip]) -> str:
     return known or config.digest([[c.name, c.speaker, c.emotion, c.sentence] for c in clips])
 
 
-def _publish(staged: str, corpus: str) -> None:
-    """Replaces what is at ``corpus``. Without a manifest there is no corpus, so readers meet the old one, none, or the new one."""
-    for old in (storage.MANIFEST, "rejects.parquet", *shards.SPLITS, "teachers", "judges"):
-        storage.remove(storage.join(corpus, old))
-    fs, source = storage.filesystem(staged)
-    _, target = storage.filesystem(corpus)
-    fs.invalidate_cache()  # workers wrote there
-    for path in fs.find(source):
-        moved = storage.join(target, os.path.relpath(path, source))
-        fs.makedirs(os.path.dirname(moved), exist_ok=True)
-        fs.mv(path, moved)
+def _tidy(corpus: str) -> None:
+    """Removes what only an unfinished ingest needs, and what a killed one has left: the work folder, halves of files, uncounted shards."""
+    storage.remove(storage.join(corpus, WORK))
+    for half in storage.list_files(corpus, storage.PART):
+        storage.remove(half)
+    for split in shards.SPLITS:
+        counted = len(shards.shard_uris(corpus, split))
+        for stale in storage.list_files(storage.join(corpus, split), ".parquet")[counted:]:
+            storage.remove(stale)
 
 
 # ---- teachers' outputs
@@ -246,53 +336,56 @@ def annotate(corpus_uri: str, role: str, progress: Progress = print) -> dict[str
     identity: ``[D]``, the normalised mean over every 5th frame. emotion: logits ``[T, K]``, computed at every 2nd frame and interpolated.
 
     Returns:
-        role, digest of the network, clips.
+        role, digest of the network, shards.
 
     Raises:
         ArtifactError: no corpus, or no such teacher in it.
     """
     manifest = shards.read_corpus_manifest(corpus_uri)
-    names = [uri.rstrip("/").rsplit("/", 2)[1:] for split in shards.SPLITS for uri in shards.shard_uris(corpus_uri, split)]
-    expected = {"digest": teachers.load(storage.join(corpus_uri, "teachers", role)).digest, "clips": sum(c["clips"] for c in manifest["splits"].values())}
-    marker = storage.join(corpus_uri, "teachers", role, OUTPUTS)
-    if storage.exists(marker) and storage.read_json(marker) == expected:
-        progress(f"annotate: {role}: already there")
-        return {"role": role, **expected}
+    names = [shards.shard_name(split, i) for split in shards.SPLITS for i in range(manifest["splits"][split]["shards"])]
     storage.check_writable(storage.join(corpus_uri, "teachers", role))
     start_ray()
-    return _annotate(corpus_uri, role, ["/".join(n) for n in names], progress)
+    return _annotate(corpus_uri, role, names, progress)
 
 
 def _annotate(corpus: str, role: str, names: list[str], progress: Progress) -> dict[str, Any]:
-    """``names``: "split/part-00000.parquet" of every shard. The marker is written last."""
+    """Shards ``names`` ("split/part-00000.parquet") whose outputs are this network's already are passed over. The marker is written last."""
     network = storage.join(corpus, "teachers", role)
+    digest = teachers.load(network).digest
     marker = storage.join(network, OUTPUTS)
+    if storage.exists(marker) and storage.read_json(marker) == {"digest": digest, "shards": len(names)}:
+        progress(f"annotate: {role}: already there")
+        return {"role": role, "digest": digest, "shards": len(names)}
     storage.remove(marker)
     items = [{"shard": storage.join(corpus, n), "outputs": storage.join(network, n)} for n in names]
-    data = ray.data.from_items(items, override_num_blocks=len(items)).map(_Annotate(network, role))
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, gpus or int(ray.cluster_resources().get("CPU", 1))))
+    data = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        _Annotator, fn_constructor_args=(network, role), compute=pool, num_gpus=1 if gpus else 0, num_cpus=1
+    )
     clips, said = 0, time.monotonic()
     for i, row in enumerate(data.iter_rows(), 1):
         clips += row["clips"]
         if time.monotonic() - said > _REPORT_SECONDS or i == len(items):
             said = time.monotonic()
             progress(f"annotate: {role}: {i}/{len(items)} shards, {clips} clips")
-    done = {"digest": teachers.load(network).digest, "clips": clips}
-    storage.write_json(marker, done)
-    return {"role": role, **done}
+    storage.write_json(marker, {"digest": digest, "shards": len(names)})
+    return {"role": role, "digest": digest, "shards": len(names)}
 
 
-@dataclass(frozen=True)
-class _Annotate:
-    """One shard -> the teacher's outputs for it."""
+class _Annotator:
+    """A teacher, loaded once an actor: one shard -> its outputs for it."""
 
-    network: str
-    role: str
+    def __init__(self, network: str, role: str) -> None:
+        self.network, self.role = teachers.load(network, "cuda" if torch.cuda.is_available() else "cpu"), role
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        network = teachers.load(self.network)
-        outputs = [shards.encode_output(clip_id, see(network, frames, self.role)) for clip_id, frames in _frames(item["shard"])]
-        shards.write_shard(item["outputs"], outputs, shards.OUTPUT_SCHEMA)
-        return {"clips": len(outputs)}
+        ids = _ids(item["shard"])
+        if ids is None or (self.network.digest, ids) != (shards.made_by(item["outputs"]), _ids(item["outputs"])):
+            outputs = [shards.encode_output(clip_id, see(self.network, frames, self.role)) for clip_id, frames in _frames(item["shard"])]
+            shards.write_shard(item["outputs"], outputs, shards.OUTPUT_SCHEMA, made_by=self.network.digest)
+            ids = [o["id"] for o in outputs]
+        return {"clips": len(ids)}
 
 
 def _frames(shard: str) -> Iterator[tuple[str, np.ndarray]]:

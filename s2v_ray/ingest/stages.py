@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -299,11 +299,24 @@ class Process:
         config, media = self.recipe.ingest, self.recipe.media
         try:
             with tempfile.TemporaryDirectory() as folder:
-                take = Scan(config).process(source, storage.download(source.uri, folder))
+                take = Scan(config).process(source, _fetch(source.uri, folder))
                 placed = Place(config.min_seconds, 0.0 if source.truth else media.smoothing).process(take)
                 return Crop(media.size, config.max_seconds).process(placed)
         except (ValueError, KeyError, OSError, av.FFmpegError, cv2.error) as e:
             raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(os.sep + source.name, "")) from e
+
+
+class Unreachable(Exception):
+    """The store, not the file, is at fault: the run stops, and goes on when it is started again."""
+
+
+def _fetch(uri: str, folder: str) -> str:
+    try:
+        return storage.download(uri, folder)
+    except FileNotFoundError:
+        raise  # vanished since the source was listed: a reject like others
+    except Exception as e:
+        raise Unreachable(f"{uri} cannot be fetched: {type(e).__name__}: {e}") from e
 
 
 def content_id(frames: np.ndarray, speech: np.ndarray) -> str:
@@ -329,25 +342,30 @@ def order_key(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}|{name}".encode()).hexdigest()
 
 
-def assign_splits(entries: Iterable[Entry], config: IngestConfig, seed: int) -> dict[str, str]:
-    """Clip id -> "train", "val" or "test". Depends on the set of clips and the seed alone.
+def assign_splits(entries: Iterable[Entry], config: IngestConfig, seed: int, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Clip id -> "train", "val" or "test". Depends on the set of clips and the seed, and on ``known``: splits that stay as they are.
 
     within: whole sentences are held out, in seeded order, as long as every speaker keeps half of their clips in train; so a speaker
     with one clip is in train. Pieces of one file with no known sentence stay together. Only where that leaves val or test empty does
     a sentence stand in two splits. disjoint: whole speakers are held out.
 
+    A new clip of a known sentence (disjoint: of a known speaker) goes where that one is.
+
     Raises:
         ValueError: too few speakers for a disjoint split.
     """
+    known = known or {}
     clips = sorted(entries, key=lambda e: order_key(seed, e.id))
     shares = {"test": config.test_share, "val": config.val_share}
     if config.split == "disjoint":
-        return _disjoint(clips, shares, seed)
+        settled = {c.speaker: known[c.id] for c in clips if c.id in known}
+        return _disjoint(clips, shares, seed, settled)
+    settled = {_unit(c): known[c.id] for c in clips if c.id in known}
     quotas = {split: max(share * len(clips), 1.0) for split, share in shares.items() if share > 0}
-    splits = dict.fromkeys((c.id for c in clips), "train")
-    _hold_out(splits, clips, quotas, lambda e: order_key(seed, e.sentence or f"file {e.file}"))
+    splits = {c.id: known.get(c.id, settled.get(_unit(c), "train")) for c in clips}
+    _hold_out(splits, clips, quotas, lambda e: order_key(seed, _unit(e)), set(map(_unit, clips)) - set(settled))
     for split in quotas:
-        if split not in splits.values():  # too few sentences: part of what is held out, or else clips of any sentence
+        if split not in splits.values() and not known:  # too few sentences: part of what is held out, or else clips of any sentence
             held = [c for c in clips if splits[c.id] != "train"]
             if len(held) > 1:
                 splits.update({c.id: split for c in held[: max(round(len(held) * quotas[split] / sum(quotas.values())), 1)]})
@@ -356,11 +374,16 @@ def assign_splits(entries: Iterable[Entry], config: IngestConfig, seed: int) -> 
     return splits
 
 
-def _hold_out(splits: dict[str, str], clips: list[Entry], quotas: dict[str, float], key: Any) -> None:
-    """Moves units (clips of one key) from train to the split that lacks most, until each has its quota."""
+def _unit(clip: Entry) -> str:
+    """What is held out as a whole: a sentence, or a file where none is known."""
+    return clip.sentence or f"file {clip.file}"
+
+
+def _hold_out(splits: dict[str, str], clips: list[Entry], quotas: dict[str, float], key: Any, movable: set[str] | None = None) -> None:
+    """Moves units (clips of one key, and of ``movable`` ones only) from train to the split that lacks most, until each has its quota."""
     units: dict[str, list[Entry]] = defaultdict(list)
     for clip in clips:
-        if splits[clip.id] == "train":
+        if splits[clip.id] == "train" and (movable is None or _unit(clip) in movable):
             units[key(clip)].append(clip)
     total = Counter(c.speaker for c in clips)
     left = Counter(c.speaker for c in clips if splits[c.id] == "train")
@@ -376,11 +399,12 @@ def _hold_out(splits: dict[str, str], clips: list[Entry], quotas: dict[str, floa
             splits.update({c.id: split for c in unit})
 
 
-def _disjoint(clips: list[Entry], shares: dict[str, float], seed: int) -> dict[str, str]:
+def _disjoint(clips: list[Entry], shares: dict[str, float], seed: int, settled: dict[str, str]) -> dict[str, str]:
     speakers = sorted({c.speaker for c in clips}, key=lambda s: order_key(seed, s))
     counts = {split: max(round(share * len(speakers)), 1) if share > 0 else 0 for split, share in shares.items()}
+    have = Counter(settled.values())
     if sum(counts.values()) >= len(speakers):
         raise ValueError(f"a speaker-disjoint split (ingest.split) needs more than {sum(counts.values())} speakers, the source has {len(speakers)}")
-    names = ["test"] * counts["test"] + ["val"] * counts["val"]
-    held = dict(zip(speakers, names, strict=False))
+    names = ["test"] * (counts["test"] - have["test"]) + ["val"] * (counts["val"] - have["val"])
+    held = settled | dict(zip((s for s in speakers if s not in settled), names, strict=False))
     return {c.id: held.get(c.speaker, "train") for c in clips}

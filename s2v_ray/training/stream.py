@@ -15,13 +15,11 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from s2v_ray import shards, storage
@@ -80,7 +78,7 @@ def read_index(corpus: str, split: str, frames: int) -> list[ShardIndex]:
     """
 
     def index(uri: str) -> ShardIndex:
-        with _open(uri) as f:
+        with shards.open_shard(uri) as f:
             groups = [f.read_row_group(g, ["num_frames"])["num_frames"].to_numpy() for g in range(f.num_row_groups)]
         return ShardIndex(uri, tuple(tuple(np.flatnonzero(n >= frames).tolist()) for n in groups))
 
@@ -183,7 +181,7 @@ def decode_job(job: Job, window: Window) -> list[Sample]:
     epoch, uri, group, rows = job
     try:
         columns = ["id", "num_frames", "frames", "speech"]
-        with _open(uri) as f:
+        with shards.open_shard(uri) as f:
             table = f.read_row_group(group, columns).take(list(rows))
         outputs = {role: _read_outputs(window.corpus, role, uri, group, rows, table["id"]) for role in ("identity", "emotion")} if window.teachers else {}
         samples = []
@@ -191,8 +189,8 @@ def decode_job(job: Job, window: Window) -> list[Sample]:
             clip = {name: table[name][i] for name in columns}
             samples.append(cut_window(clip, {role: values[i] for role, values in outputs.items()}, window, epoch))
         return samples
-    except (pa.ArrowInvalid, OSError) as e:
-        raise storage.ArtifactError(f"shard {uri} cannot be read: {e}") from e
+    except FileNotFoundError as e:
+        raise storage.ArtifactError(f"shard {uri} is missing: {e}") from e
 
 
 def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Window, epoch: int) -> Sample:
@@ -230,7 +228,7 @@ def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Win
 def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence[int], ids: pa.ChunkedArray) -> list[np.ndarray]:
     uri = shards.outputs_uri(corpus, role, shard)
     try:
-        with _open(uri) as f:
+        with shards.open_shard(uri) as f:
             table = f.read_row_group(group).take(list(rows)) if group < f.num_row_groups else None
     except FileNotFoundError:
         raise storage.ArtifactError(f"the {role} teacher has no outputs for {shard}: run `s2v teach`") from None
@@ -238,21 +236,6 @@ def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence
         raise storage.ArtifactError(f"the {role} teacher's outputs {uri} belong to other clips than {shard} holds: run `s2v teach` again")
     flat = [v.values.to_numpy(zero_copy_only=False) for v in table["values"]]
     return [values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)]
-
-
-@contextmanager
-def _open(uri: str) -> Iterator[pq.ParquetFile]:
-    """A shard of which only what is asked for is read: mapped where it is local, by ranges where it is remote."""
-    with ExitStack() as stack:
-        try:
-            source = uri
-            if "://" in uri:
-                fs, path = storage.filesystem(uri)
-                source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
-            shard = stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True))
-        except pa.ArrowInvalid as e:
-            raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
-        yield shard
 
 
 def _rows_from(index: Sequence[ShardIndex], seed: int, rank: int, world: int, start: int, count: int) -> Iterator[tuple[int, Row]]:

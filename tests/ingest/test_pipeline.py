@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_corpus_is_complete_counted_and_the_same_every_time(tmp_path: Path, cl
     said = [{c.sentence for c in clips[split]} for split in shards.SPLITS]
     assert sum(len(s) for s in said) == len(set().union(*said)) == 5
     assert all(np.allclose(c.landmarks, face.TEMPLATE * 32, atol=1e-3) and c.mouth_opening is not None for c in clips["train"])
-    assert not [u for u in storage.list_files(corpus) if pipeline.STAGING in u]
+    assert not [u for u in storage.list_files(corpus) if pipeline.WORK in u]
     assert lines[-1].startswith("ingest: 10 clips (train 6, val 2, test 2), 3 rejected")
 
     before = content(corpus)
@@ -85,7 +86,39 @@ def test_a_corpus_is_complete_counted_and_the_same_every_time(tmp_path: Path, cl
 
     with pytest.raises(storage.ArtifactError, match=r"3 of 13 files were rejected \(duplicate 1, no_sound 1, unreadable 1\).*max_reject_share=0.1"):
         pipeline.ingest(source, corpus, recipe(max_reject_share=0.1), lines.append)
+    with pytest.raises(storage.ArtifactError, match=r"made with other settings \(ingest.clips_per_shard 3 there, 4 here\)"):
+        pipeline.ingest(source, corpus, recipe(clips_per_shard=4), lines.append)
     assert content(corpus) == before  # a failure leaves the earlier corpus as it was
+
+
+@pytest.mark.cluster
+def test_what_was_cut_off_goes_on_and_what_is_new_is_added(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, whole, corpus = make_source(tmp_path / "src"), str(tmp_path / "whole"), str(tmp_path / "corpus")
+    pipeline.ingest(source, whole, recipe(), print)
+    for moment in ("_plan_shards", "_write_shards", "_check_rejects", "_manifest"):  # before each of these, everything is lost but what is stored
+        with monkeypatch.context() as broken:
+            broken.setattr(pipeline, moment, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.ingest(source, corpus, recipe(), print)
+        assert not storage.exists(storage.join(corpus, storage.MANIFEST))
+        staged = next(u for u in storage.list_files(storage.join(corpus, pipeline.WORK)) if u.endswith("000000000.parquet"))
+        os.utime(staged, (0, 0))
+    storage.write_bytes(storage.join(corpus, "train/part-00000.parquet.123.part"), b"half")
+    storage.write_bytes(storage.join(corpus, "train/part-00007.parquet"), b"of an older plan")
+    assert os.path.getmtime(staged) == 0  # it was never made again
+    pipeline.ingest(source, corpus, recipe(), print)
+    assert content(corpus) == content(whole)
+
+    rng, before = np.random.default_rng(5), {s: [c.id for c in shards.read_clips(corpus, s)] for s in shards.SPLITS}
+    frames = [np.full((64, 64, 3), rng.integers(0, 255), np.uint8)] * 25
+    video.write_mp4(tmp_path / "src/cleo/six.mp4", frames, rng.normal(0, 0.1, 16_000).astype(np.float32).clip(-1, 1))
+    write_truth(tmp_path / "src/cleo/six.json", "cleo", "six")
+    manifest, lines = shards.read_corpus_manifest(corpus), list[str]()
+    added = pipeline.ingest(source, corpus, recipe(), lines.append)
+    assert "1 of them new" in lines[0] and added["files"] == manifest["files"] + 1 and added["rejects"] == manifest["rejects"]
+    after = {s: [c.id for c in shards.read_clips(corpus, s)] for s in shards.SPLITS}
+    assert all(after[s][: len(before[s])] == before[s] for s in shards.SPLITS)
+    assert sum(map(len, after.values())) == sum(map(len, before.values())) + 1 and "cleo" in added["speakers"] and added["digest"] != manifest["digest"]
 
 
 @pytest.mark.cluster
@@ -96,7 +129,7 @@ def test_annotate_stores_what_the_teacher_sees_once(tmp_path: Path, cluster: Non
     common = {"channels": 4, "height": 32, "width": 32, "alignment": "box", "mean": (127.5,), "scale": (127.5,)}
     identity = save_conv(storage.join(corpus, "teachers/identity"), ConvFace(4, 6), role="identity", dim=6, **common)
     emotion = save_conv(storage.join(corpus, "teachers/emotion"), ConvFace(4, 2), role="emotion", dim=2, labels=("happy", "sad"), **common)
-    assert pipeline.annotate(corpus, "identity", lines.append) == {"role": "identity", "digest": identity.digest, "clips": 10}
+    assert pipeline.annotate(corpus, "identity", lines.append) == {"role": "identity", "digest": identity.digest, "shards": 4}
     pipeline.annotate(corpus, "emotion", lines.append)
     for shard in shards.shard_uris(corpus, "train"):
         clips = [shards.decode_clip(r) for r in shards.read_shard(shard)]
@@ -110,6 +143,12 @@ def test_annotate_stores_what_the_teacher_sees_once(tmp_path: Path, cluster: Non
     lines.clear()
     pipeline.annotate(corpus, "emotion", lines.append)
     assert lines == ["annotate: emotion: already there"]
+    kept = shards.outputs_uri(corpus, "emotion", shards.shard_uris(corpus, "train")[0])
+    os.utime(kept, (0, 0))
+    storage.remove(shards.outputs_uri(corpus, "emotion", shards.shard_uris(corpus, "train")[1]))
+    storage.remove(storage.join(corpus, "teachers/emotion", pipeline.OUTPUTS))
+    pipeline.annotate(corpus, "emotion", lines.append)  # only what is missing
+    assert os.path.getmtime(kept) == 0 and len(shards.read_shard(shards.outputs_uri(corpus, "emotion", shards.shard_uris(corpus, "train")[1]))) == 3
 
 
 def test_see_interpolates_logits_and_averages_identities() -> None:

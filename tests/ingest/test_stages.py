@@ -227,3 +227,17 @@ def test_disjoint_splits_share_no_speaker() -> None:
     assert sum(len(s) for s in speakers.values()) == 10
     with pytest.raises(ValueError, match="needs more than 2 speakers"):
         assign_splits(entries(2, 3, 2), IngestConfig(split="disjoint"), 0)
+
+
+@pytest.mark.parametrize("split", ["within", "disjoint"])
+def test_added_clips_move_none_that_are_there_and_follow_their_sentence_or_speaker(split: str) -> None:
+    config = IngestConfig(split=split, val_share=0.2, test_share=0.2)
+    old = entries(10, 10, 2)
+    before = assign_splits(old, config, 0)
+    new = [Entry(f"{c.id}-new", c.speaker, c.sentence, c.file) for c in old] + [Entry(f"fresh-{i}", f"fresh {i % 10}", f"fresh {i}", f"{i}") for i in range(40)]
+    after = assign_splits(old + new, config, 0, before)
+    assert {c.id: after[c.id] for c in old} == before
+    key = "sentence" if split == "within" else "speaker"
+    home = {getattr(c, key): before[c.id] for c in old}
+    assert all(after[c.id] == home[getattr(c, key)] for c in new if getattr(c, key) in home)
+    assert {after[c.id] for c in new if c.id.startswith("fresh")} == {"train", "val", "test"}  # the shares hold for what is added, too

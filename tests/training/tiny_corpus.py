@@ -23,7 +23,9 @@ def make_corpus(
     uri: str, clips: int = 40, *, per_shard: int = 16, size: int = 32, identity_dim: int = 6, val: int = 4, lengths: tuple[int, ...] = (20, 30, 45)
 ) -> str:
     """Writes it and returns ``uri``. The identity code of clip i is e_(i mod D); the emotion logits of frame k are (k, i, 0)."""
+    splits = {"test": {"clips": 0, "shards": 0}}
     for split, first, last in (("train", 0, clips), ("val", clips, clips + val)):
+        splits[split] = {"clips": last - first, "shards": -(-(last - first) // per_shard)}
         for n, start in enumerate(range(first, last, per_shard)):
             made = [make_clip(i, lengths[i % len(lengths)], size) for i in range(start, min(last, start + per_shard))]
             name = f"part-{n:05d}.parquet"
@@ -33,5 +35,5 @@ def make_corpus(
             emotion = [shards.encode_output(c.id, np.stack([[k, float(c.id[4:]), 0.0] for k in range(len(c.frames))]).astype(np.float32)) for c in made]
             shards.write_shard(shards.outputs_uri(uri, "identity", shard), identity, shards.OUTPUT_SCHEMA)
             shards.write_shard(shards.outputs_uri(uri, "emotion", shard), emotion, shards.OUTPUT_SCHEMA)
-    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, size=size, config_digest="tiny", parents={})
+    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, size=size, splits=splits, config_digest="tiny", parents={})
     return uri
