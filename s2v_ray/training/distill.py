@@ -16,7 +16,7 @@ from s2v_ray.losses.distillation import Dependence, aggregate_emotion, cosine_di
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.speech import Heard, Student
 from s2v_ray.models.teachers import load as load_teacher
-from s2v_ray.training.engine import Engine, EngineFactory
+from s2v_ray.training.engine import Engine, EngineFactory, check_finite
 from s2v_ray.training.schedules import warmup_cosine
 
 CODE_MEMORY = 0.99  # of the running mean code of each emotion
@@ -47,6 +47,7 @@ class DistillTask:
         ramp = min(1.0, step / (RAMP * config.steps))
         terms |= {name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, batch).items()}
         loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
+        check_finite("student", {name: term for name, (_, term) in terms.items()})
         self.engine.backward(loss)
         self.engine.step()
         self._remember_codes(heard, batch)

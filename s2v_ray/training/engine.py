@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -177,6 +177,26 @@ def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch:
         "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
         "steps_per_print": 1_000_000_000,
     }
+
+
+class NotFinite(ArithmeticError):
+    """A loss is not finite on some worker; nothing was updated by it, on any."""
+
+
+def check_finite(player: str, losses: Mapping[str, Tensor]) -> None:
+    """To be called before ``backward``, on all workers: one bad batch must not reach the weights.
+
+    Raises:
+        NotFinite: on all workers alike, if a loss of any is not finite; names those of this worker.
+    """
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    finite = values.isfinite()
+    everywhere = finite.all().float()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+    if not everywhere.item():
+        bad = ", ".join(name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok)
+        raise NotFinite(f"{player}: {bad or 'on another worker'}")
 
 
 @contextmanager

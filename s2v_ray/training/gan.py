@@ -23,7 +23,7 @@ from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import NoiseSequence, Speech2Video
 from s2v_ray.training.adversaries import Adversaries, Scene
-from s2v_ray.training.engine import Engine, EngineFactory, frozen
+from s2v_ray.training.engine import Engine, EngineFactory, check_finite, frozen
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.sync import load_sync
 
@@ -77,6 +77,7 @@ class GanTask:
             with frozen(self.discriminators.module), self.discriminators.autocast():
                 terms |= self.discriminators.module.generator_losses(scene, fake, step)
         loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.device))
+        check_finite("generator", {name: term for name, (_, term) in terms.items()})
         self.generator.backward(loss)
         self.generator.step()
         self._average(step)
@@ -88,6 +89,7 @@ class GanTask:
         for name, member in self.discriminators.module.items():
             self.discriminators.set_lr(name, member.schedule.lr if name in learners else 0.0)
         losses: dict[str, Tensor] = self.discriminators(scene, fake, step)
+        check_finite("discriminators", losses)
         self.discriminators.backward(torch.stack(list(losses.values())).sum())
         self.discriminators.step()
         return {f"d_{name}": loss.detach() for name, loss in losses.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
 from s2v_ray.training import checkpoint
-from s2v_ray.training.engine import Engine
+from s2v_ray.training.engine import Engine, NotFinite
 
 METRICS = "metrics.jsonl"
+SKIPS_IN_A_ROW = 10
+"""Batches without a finite loss, one after another, that end a run: then it is not the data."""
 Scalar = Tensor | float
 
 
@@ -43,7 +44,7 @@ class Task(Protocol):
 
 
 class TrainingDiverged(ValueError):
-    """A loss was not finite."""
+    """Losses are not finite, and not for one batch only."""
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Progress:
     clips: int
     records: list[tuple[int, dict[str, Scalar]]] = field(default_factory=list)
     waited: float = 0.0
+    skipped: int = 0
     since: float = field(default_factory=time.monotonic)
 
     def add(self, step: int, scalars: dict[str, Scalar], waited: float) -> None:
@@ -61,25 +63,19 @@ class Progress:
         self.waited += waited
 
     def flush(self) -> dict[str, float]:
-        """Means of all scalars, and the speed; then starts anew.
-
-        Raises:
-            TrainingDiverged: names the first step with a scalar that is not finite, on any worker.
-        """
+        """Means of all scalars, the speed, and how many batches of the run were skipped; then starts anew."""
         names = sorted({name for _, scalars in self.records for name in scalars})
-        values = torch.stack([torch.stack([torch.as_tensor(s.get(n, 0.0)).detach().float().cpu() for n in names]) for _, s in self.records])
-        if dist.is_initialized():
-            values = _mean_over_workers(values)
-        for (step, _), row in zip(self.records, values, strict=True):
-            if not row.isfinite().all():
-                bad = ", ".join(n for n, v in zip(names, row.tolist(), strict=True) if not math.isfinite(v))
-                raise TrainingDiverged(f"the loss is not finite at step {step} ({bad})")
-        counts = torch.tensor([float(sum(n in s for _, s in self.records)) for n in names])
-        means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
+        means = {}
+        if names:
+            values = torch.stack([torch.stack([torch.as_tensor(s.get(n, 0.0)).detach().float().cpu() for n in names]) for _, s in self.records])
+            if dist.is_initialized():
+                values = _mean_over_workers(values)
+            counts = torch.tensor([float(sum(n in s for _, s in self.records)) for n in names])
+            means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
         last, n, elapsed = self.records[-1][0] + 1, len(self.records), max(1e-9, time.monotonic() - self.since)
         speed = {"clips_per_second": n * self.clips / elapsed, "data_wait": self.waited / elapsed, "seconds_left": (self.steps - last) * elapsed / n}
         self.records, self.waited, self.since = [], 0.0, time.monotonic()
-        return {"step": last, **means, **speed}
+        return {"step": last, **means, **speed, **({"skipped": self.skipped} if self.skipped else {})}
 
 
 class MetricsFile:
@@ -121,8 +117,10 @@ def run(
     Returns:
         the last training record and the validation's metrics.
 
+    A batch whose loss is not finite is skipped, told and counted.
+
     Raises:
-        TrainingDiverged: a loss is not finite; checkpoints, metrics and bundle stay as they were.
+        TrainingDiverged: ``SKIPS_IN_A_ROW`` such batches, or one just before a checkpoint; none is written then, and no bundle.
         ArtifactError: the checkpoint cannot be continued here.
     """
     rank, _ = checkpoint.worker()
@@ -132,15 +130,25 @@ def run(
     record: dict[str, float] = {"step": start}
     window = Progress(steps, clips)
     source = batches(start) if start < steps else iter(())
+    skipped = 0
     for step in range(start, steps):
         asked = time.monotonic()
         batch = next(source).to(device)
         waited = time.monotonic() - asked
-        window.add(step, task.step(batch, step), waited)
         done = step + 1
         save = done % log.checkpoint_every == 0 or done == steps
+        try:
+            window.add(step, task.step(batch, step), waited)
+            skipped = 0
+        except NotFinite as e:
+            window.add(step, {}, waited)
+            skipped += 1
+            window.skipped += 1
+            tell(f"{kind}: the loss is not finite at step {step} ({e}): this batch is skipped ({', '.join(batch.ids[:3])}, ...)")
+            if skipped == SKIPS_IN_A_ROW or save:
+                raise _diverged(run, kind, step, e) from None
         if done % log.log_every == 0 or save:
-            record = _flush(window, run, kind)
+            record = window.flush()
             if rank == 0:
                 metrics.append(record)
             tell(progress_line(kind, record, steps))
@@ -158,10 +166,11 @@ def run(
 
 def progress_line(kind: str, record: dict[str, float], steps: int) -> str:
     """One line for people."""
-    shown = {k: v for k, v in record.items() if k not in ("step", "clips_per_second", "data_wait", "seconds_left")}
+    shown = {k: v for k, v in record.items() if k not in ("step", "clips_per_second", "data_wait", "seconds_left", "skipped")}
     losses = "  ".join(f"{k} {v:.3f}" for k, v in sorted(shown.items(), key=lambda kv: (kv[0] != "loss", kv[0])))
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
     speed = f"{record['clips_per_second']:.0f} clips/s, {record['data_wait']:.0%} waiting for data, {minutes} min {seconds:02d} s left"
+    speed += f", {record['skipped']:.0f} batches skipped" if "skipped" in record else ""
     return f"{kind} {int(record['step'])}/{steps}  {losses}  ({speed})"
 
 
@@ -176,13 +185,10 @@ def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None]) -> int
     return int(found[0].step)
 
 
-def _flush(window: Progress, run: str, kind: str) -> dict[str, float]:
-    try:
-        return window.flush()
-    except TrainingDiverged as e:
-        last = checkpoint.latest(run, _silent)
-        kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
-        raise TrainingDiverged(f"{kind}: {e}; {kept}; try a lower learning rate or grad_clip") from None
+def _diverged(run: str, kind: str, step: int, e: NotFinite) -> TrainingDiverged:
+    last = checkpoint.latest(run, _silent)
+    kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
+    return TrainingDiverged(f"{kind}: the loss is not finite at step {step} ({e}); {kept}; try a lower learning rate or grad_clip")
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:

@@ -19,25 +19,27 @@ from plain_engine import make_plain_engine  # noqa: E402
 from s2v_ray.clip import ClipBatch  # noqa: E402
 from s2v_ray.config import LogConfig  # noqa: E402
 from s2v_ray.training import checkpoint, loop  # noqa: E402
+from s2v_ray.training.engine import check_finite  # noqa: E402
 
 
 class ToyTask:
-    """Fits a line; ``seen`` counts steps, ``nan_at`` poisons one."""
+    """Fits a line; ``seen`` counts steps, ``nan_at`` poisons some."""
 
-    def __init__(self, nan_at: int = -1) -> None:
+    def __init__(self, nan_at: Iterable[int] = ()) -> None:
         torch.manual_seed(0)
         module = nn.Linear(4, 1)
         options: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.0, "zero_stage": 0, "bf16": False, "grad_clip": 0.0}
         self.engine = make_plain_engine(module, [{"params": module.parameters()}], lr=0.05, micro_batch=2, world_size=1, **options)
         self.engines = {"toy": self.engine}
-        self.seen, self.nan_at = 0, nan_at
+        self.seen, self.nan_at = 0, set(nan_at)
         self.exported: dict[str, float] | None = None
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Any]:
         x = batch.speech[:, :4] + 0.01 * torch.randn(2, 4)
         loss = (self.engine(x) - x.sum(1, keepdim=True)).square().mean()
-        if step == self.nan_at:
+        if step in self.nan_at:
             loss = loss * float("nan")
+        check_finite("toy", {"loss": loss})
         self.engine.backward(loss)
         self.engine.step()
         self.seen += 1
@@ -127,11 +129,25 @@ def test_a_finished_run_only_validates_and_exports(tmp_path: Path) -> None:
     assert task.exported == {} and task.seen == 4
 
 
-def test_nan_names_the_step_and_the_last_good_checkpoint_and_leaves_all_as_it_was(tmp_path: Path) -> None:
+def test_a_batch_without_a_finite_loss_is_skipped_and_counted(tmp_path: Path) -> None:
     lines: list[str] = []
-    task = ToyTask(nan_at=6)
-    with pytest.raises(loop.TrainingDiverged, match=r"^toy: the loss is not finite at step 6 \(loss\); the last good checkpoint is .*/step-00000004; "):
-        run(task, tmp_path, 20, lines)
-    assert task.exported is None
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
+    poisoned = ToyTask(nan_at=[5, 8, 9])
+    result = run(poisoned, tmp_path, 14, lines)
+    assert poisoned.seen == 11 and result["skipped"] == 3
+    assert sum("this batch is skipped" in line for line in lines) == 3 and lines[-1].endswith("3 batches skipped)")
+    assert all(p.isfinite().all() for p in poisoned.engine.module.parameters())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r.get("skipped", 0) for r in records] == [0, 0, 1, 1, 3, 3, 3]
+    assert "loss" in records[2] and "loss" not in records[4]  # of steps 8 and 9 there is nothing to tell
+
+
+def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(tmp_path: Path) -> None:
+    task = ToyTask(nan_at=range(8, 100))
+    log = LogConfig(log_every=2, checkpoint_every=8, keep_checkpoints=2)
+    sentence = r"^toy: the loss is not finite at step {} \(toy: loss\); the last good checkpoint is .*/step-00000008; "
+    with pytest.raises(loop.TrainingDiverged, match=sentence.format(15)):  # a checkpoint is due: it would hold what NaN has left
+        run(task, tmp_path, 40, [], log=log)
+    with pytest.raises(loop.TrainingDiverged, match=sentence.format(17)):
+        run(ToyTask(nan_at=range(8, 100)), tmp_path, 40, [], log=LogConfig(log_every=2, checkpoint_every=30, keep_checkpoints=2))
+    assert task.exported is None and task.seen == 8
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000008"]
