@@ -51,7 +51,7 @@ class DistillTask:
         self.engine.backward(loss)
         self.engine.step()
         self._remember_codes(heard, batch)
-        return {"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}}
+        return {"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}, **_variety(heard, batch)}
 
     def _disentangling_terms(self, heard: Heard, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
         config = self.recipe.distill
@@ -108,6 +108,25 @@ def distillation_terms(heard: Heard, batch: ClipBatch, recipe: Recipe) -> dict[s
         "emotion": (config.emotion, softened_cross_entropy(heard.emotion_logits, seen_emotion, config.temperature)),
         "identity": (config.identity, cosine_distance(heard.identity, seen_identity)),
         "contrast": (config.contrast, identity_contrast(heard.identity, seen_identity, config.contrast_temperature)),
+    }
+
+
+@torch.no_grad()
+def _variety(heard: Heard, batch: ClipBatch) -> dict[str, Tensor]:
+    """How alike the clips of a batch are, heard and seen, for the alarms: mean cosine of two clips' identities, share of the commonest emotion."""
+
+    def likeness(codes: Tensor) -> Tensor:
+        n = len(codes)
+        return ((codes @ codes.T).sum() - n) / max(n * (n - 1), 1)
+
+    def majority(logits: Tensor) -> Tensor:
+        return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().mean(0).max()
+
+    return {
+        "identity_likeness_heard": likeness(heard.identity.float()),
+        "identity_likeness_seen": likeness(_identity(batch)),
+        "emotion_majority_heard": majority(heard.emotion_logits),
+        "emotion_majority_seen": majority(_clip_emotion(batch)),
     }
 
 

@@ -81,7 +81,8 @@ class GanTask:
         self.generator.backward(loss)
         self.generator.step()
         self._average(step)
-        return logs | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}}
+        ramped = {"sync_weight": terms["sync"][0] / config.discriminators.sync.weight} if "sync" in terms else {}
+        return logs | ramped | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}}
 
     def _discriminators_step(self, scene: Scene, fake: Tensor, step: int) -> dict[str, Tensor | float]:
         if self.discriminators is None or not (learners := self.discriminators.module.learners(step)):

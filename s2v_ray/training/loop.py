@@ -16,11 +16,13 @@ from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
 from s2v_ray.training import checkpoint
+from s2v_ray.training.alarms import DIAGNOSTICS, Watch
 from s2v_ray.training.engine import Engine, NotFinite
 
 METRICS = "metrics.jsonl"
 SKIPS_IN_A_ROW = 10
 """Batches without a finite loss, one after another, that end a run: then it is not the data."""
+NO_LOSSES = {"step", "clips_per_second", "data_wait", "seconds_left", "skipped", "alarms", *DIAGNOSTICS}
 Scalar = Tensor | float
 
 
@@ -62,10 +64,10 @@ class Progress:
         self.records.append((step, scalars))
         self.waited += waited
 
-    def flush(self) -> dict[str, float]:
+    def flush(self) -> dict[str, Any]:
         """Means of all scalars, the speed, and how many batches of the run were skipped; then starts anew."""
         names = sorted({name for _, scalars in self.records for name in scalars})
-        means = {}
+        means: dict[str, Any] = {}
         if names:
             values = torch.stack([torch.stack([torch.as_tensor(s.get(n, 0.0)).detach().float().cpu() for n in names]) for _, s in self.records])
             if dist.is_initialized():
@@ -84,7 +86,7 @@ class MetricsFile:
     def __init__(self, run: str, start_step: int) -> None:
         self.uri = storage.join(run, METRICS)
         lines = storage.read_bytes(self.uri).decode().splitlines() if storage.exists(self.uri) else []
-        self.records: list[dict[str, float]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
+        self.records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
 
     def append(self, record: dict[str, Any]) -> None:
         self.records.append(record)
@@ -103,8 +105,8 @@ def run(
     device: torch.device,
     validation: Callable[[], Iterable[ClipBatch]] | None = None,
     progress: Callable[[str], None] = print,
-    report: Callable[[dict[str, float]], None] | None = None,
-) -> dict[str, float]:
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Trains ``task`` up to ``steps``, from the run's last whole checkpoint if there is one; validates and exports.
 
     Args:
@@ -127,10 +129,10 @@ def run(
     tell = progress if rank == 0 else _silent
     start = _resume(task, run, kind, tell)
     metrics = MetricsFile(run, start)
-    record: dict[str, float] = {"step": start}
+    record: dict[str, Any] = {"step": start}
     window = Progress(steps, clips)
     source = batches(start) if start < steps else iter(())
-    skipped = 0
+    skipped, watch = 0, Watch()
     for step in range(start, steps):
         asked = time.monotonic()
         batch = next(source).to(device)
@@ -149,6 +151,10 @@ def run(
                 raise _diverged(run, kind, step, e) from None
         if done % log.log_every == 0 or save:
             record = window.flush()
+            for alarm in watch.hear(record):
+                tell(f"{kind} ALARM {alarm.name} (step {done}): {alarm.advice}")
+            if watch.ringing():
+                record["alarms"] = watch.ringing()
             if rank == 0:
                 metrics.append(record)
             tell(progress_line(kind, record, steps))
@@ -164,9 +170,9 @@ def run(
     return {**record, **found}
 
 
-def progress_line(kind: str, record: dict[str, float], steps: int) -> str:
+def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
     """One line for people."""
-    shown = {k: v for k, v in record.items() if k not in ("step", "clips_per_second", "data_wait", "seconds_left", "skipped")}
+    shown = {k: v for k, v in record.items() if k not in NO_LOSSES}
     losses = "  ".join(f"{k} {v:.3f}" for k, v in sorted(shown.items(), key=lambda kv: (kv[0] != "loss", kv[0])))
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
     speed = f"{record['clips_per_second']:.0f} clips/s, {record['data_wait']:.0%} waiting for data, {minutes} min {seconds:02d} s left"

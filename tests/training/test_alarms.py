@@ -1,0 +1,56 @@
+"""Alarms: when they ring, when they are silent, and that training hands them what they read."""
+
+from __future__ import annotations
+
+import pytest
+
+from s2v_ray.training.alarms import ALARMS, PATIENCE, Watch
+
+WELL = {
+    "data_wait": 0.02,
+    "d_frame": 1.8,
+    "d_sequence": 1.9,
+    "d_emotion": 2.0,
+    "g_emotion": 1.1,
+    "g_sync": 0.2,
+    "sync_weight": 1.0,
+    "identity_likeness_heard": 0.3,
+    "identity_likeness_seen": 0.3,
+    "emotion_majority_heard": 0.3,
+    "emotion_majority_seen": 0.3,
+}
+DEAD = {
+    "data_starved": {"data_wait": 0.3},
+    "frame_discriminator_saturated": {"d_frame": 0.01},
+    "sequence_discriminator_saturated": {"d_sequence": 0.01},
+    "emotion_discriminator_saturated": {"d_emotion": 0.01, "g_emotion": 6.0},
+    "sync_at_chance": {"g_sync": 1.0},
+    "identity_collapse": {"identity_likeness_heard": 0.99},
+    "emotion_collapse": {"emotion_majority_heard": 1.0},
+}
+
+
+def test_every_alarm_has_its_case_and_a_healthy_run_rings_none() -> None:
+    assert set(DEAD) == {a.name for a in ALARMS}
+    watch = Watch()
+    assert not any(watch.hear(WELL) for _ in range(10)) and not watch.ringing()
+    assert not any(Watch().hear({}) for _ in range(10))  # a task that does not log a scalar has no such alarm
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_it_rings_alone_after_some_windows_and_only_once(name: str) -> None:
+    watch, dead = Watch(), WELL | DEAD[name]
+    heard = [[a.name for a in watch.hear(dead)] for _ in range(6)]
+    assert heard == [[], [], [name], [], [], []] and PATIENCE == 3 and watch.ringing() == [name]
+    watch.hear(WELL)
+    assert watch.ringing() == []
+    assert [bool(watch.hear(dead)) for _ in range(3)] == [False, False, True]  # off and on again
+
+
+def test_what_is_alike_in_the_source_is_no_collapse() -> None:
+    one_speaker = WELL | {"identity_likeness_heard": 0.99, "identity_likeness_seen": 0.97}
+    all_neutral = WELL | {"emotion_majority_heard": 1.0, "emotion_majority_seen": 1.0}
+    ramping = WELL | {"g_sync": 1.0, "sync_weight": 0.4}
+    for record in (one_speaker, all_neutral, ramping):
+        watch = Watch()
+        assert not any(watch.hear(record) for _ in range(5))
