@@ -115,6 +115,27 @@ class DistillConfig(Section):
     spec_mask: Share = Field(0.15, description="Largest share of mel bands, and of time, that SpecAugment masks.")
 
 
+class AugmentConfig(Section):
+    """What the GAN's real frames and the still go through, on the device: one draw for a clip, the same for all its frames. Off by default.
+
+    Nobody but the frames is told of the draw. Codes, heard and seen, are of the clip as it was recorded, so a generator from speech alone
+    cannot know what was drawn, and L1 teaches it the mean of all draws: blur. The reference baseline can know, for its still goes through the
+    same draw; its figures and the method's compare only where both trained alike. Validation and evaluation see frames as they are.
+    """
+
+    flip: Share = Field(
+        0.0, description="Probability of a mirrored clip. The mouth's region stays in place; a parting, a mole or a tilt that belongs to the identity is lost."
+    )
+    rotation: float = Field(0.0, ge=0, le=30, description="Largest turn either way, degrees. The mouth's region stays where the aligned mouth was: small.")
+    scale: float = Field(0.0, ge=0, le=0.3, description="Largest change of size either way, as a share. Small, for the same reason.")
+    shift: float = Field(0.0, ge=0, le=0.2, description="Largest shift along x and along y either way, as a share of the side. Small, for the same reason.")
+    brightness: float = Field(
+        0.0, ge=0, le=0.5, description="Largest amount added either way, share of the range. Works against the identity code: the teacher saw other colours."
+    )
+    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of the gain (1 +- so much) either way. Works against the identity code, too.")
+    saturation: float = Field(0.0, ge=0, le=1, description="Largest change of the saturation (1 +- so much) either way. Works against the identity code, too.")
+
+
 class GeneratorConfig(Section):
     channels: tuple[Positive, ...] = Field(
         (128, 96, 64, 32, 16), description="Channels at 4, 8, 16, ... pixels; one entry for each doubling up to the crop's size."
@@ -202,6 +223,7 @@ class Recipe(Section):
     teach: TeachConfig = TeachConfig()
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
+    augment: AugmentConfig = AugmentConfig()
     gan: GanConfig = GanConfig()
     parallel: ParallelConfig = ParallelConfig()
     log: LogConfig = LogConfig()
