@@ -63,6 +63,15 @@ class IngestConfig(Section):
     )
     min_seconds: float = Field(0.8, gt=0, description="Shorter clips are rejected.")
     max_seconds: float = Field(30.0, gt=0, description="Longer clips are cut into pieces of at most this length.")
+    offset: Literal["none", "source", "speaker", "clip"] = Field(
+        "none",
+        description="Sound is moved by the offset measured for the whole source, the speaker, or the clip (where that is unsure, the next coarser one).",
+    )
+    offsets: str = Field("", description="URI of what `s2v offsets` measured on this source.")
+    offset_confidence: Weight = Field(
+        0.35,
+        description="A measured offset less sure than this is not used. Of 20 puppet clips each had 0.47 or more; with a stranger's sound 0.33 or less.",
+    )
     min_face: Positive = Field(32, description="Smallest distance-based face side accepted, pixels of the source picture.")
     clips_per_shard: Positive = Field(32, description="Clips in one shard.")
     jpeg_quality: int = Field(92, ge=50, le=100, description="Quality of the encoded frames.")
@@ -237,6 +246,8 @@ class Recipe(Section):
             raise ValueError(
                 f"gan.generator.channels needs {levels} entries for media.size={self.media.size} ({base} pixels doubled {levels - 1} times), not {given}"
             )
+        if (self.ingest.offset == "none") != (self.ingest.offsets == ""):
+            raise ValueError("ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither")
         if self.gan.frames > self.gan.heard_frames:
             raise ValueError("gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard")
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):

@@ -23,6 +23,7 @@ import ray.data
 
 from s2v_ray import config, shards, storage
 from s2v_ray.config import Recipe
+from s2v_ray.ingest import offset
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.ingest.stages import Entry, Process, Reason, Reject, assign_splits, order_key
 from s2v_ray.media.face import make_detector
@@ -71,6 +72,7 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress 
             was at ``corpus_uri`` is then as it was.
     """
     layout, clips = list_clips(source_uri, recipe.ingest.source)
+    clips = offset.correct(clips, recipe.ingest)
     if not all(c.truth for c in clips):
         make_detector(recipe.ingest.detector)  # fails here, in one sentence, rather than in every task
     storage.check_writable(corpus_uri)
@@ -202,7 +204,8 @@ def _manifest(layout: str, source_uri: str, clips: list[SourceClip], plan: list[
     for split in shards.SPLITS:
         mine = [s for s in plan if s.split == split]
         splits[split] = {"clips": sum(len(s.rows) for s in mine), "frames": sum(r["frames"] for s in mine for r in s.rows), "shards": len(mine)}
-    return {
+    corrected = {"offset": offset.describe(clips, recipe.ingest)} if recipe.ingest.offset != "none" else {}
+    return corrected | {
         "size": recipe.media.size,
         "splits": splits,
         "speakers": sorted({r["speaker"] for r in rows}),
