@@ -86,6 +86,27 @@ def ingest(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) 
     return {"corpus": corpus}, run(storage.absolute(args.source), corpus, recipe, progress)
 
 
+def offsets(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Measure by how many frames sound and picture of a corpus are out of step, by source, speaker and clip.
+
+    --sync names a sync network that was trained on another corpus, one that is in step (puppets are): trained on recordings with a constant
+    offset, a network takes that offset for being in step, and finds 0. Correct with
+    s2v ingest SOURCE CORPUS2 --set ingest.offsets=OUT --set ingest.offset=source (or speaker, or clip).
+
+    JSON result: source and speakers (frames, confidence, distance, clips of each; frames above 0: the sound comes late), clips (offset to
+    number of files), short (clips too short to tell).
+    """
+    from s2v_ray import shards
+    from s2v_ray.ingest.offset import format_table, measure_corpus
+    from s2v_ray.training.sync import open_sync
+
+    corpus, out = storage.absolute(args.corpus), storage.absolute(args.out)
+    network, digest = open_sync(storage.absolute(args.sync), size=shards.read_corpus_manifest(corpus)["size"])
+    result = measure_corpus(corpus, out, network, digest, args.max_offset, progress)
+    print(format_table(result))
+    return {"offsets": out}, result
+
+
 def teach(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
     """Train the teachers and judges that the recipe does not name, and store what the teachers see in each clip.
 
@@ -245,6 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     corpus, run_uri = ("corpus", "URI of the corpus"), ("run_uri", "URI of the run: checkpoints, metrics, and the bundle at RUN/bundle")
     add(puppets, ("out", "folder to write to"))
     add(ingest, ("source", "URI of the folder of videos"), ("corpus", "URI of the corpus to write"))
+    p = add(offsets, corpus, ("out", "URI of the folder for the offsets"), recipe=None)
+    p.add_argument("--sync", required=True, metavar="URI", help="a sync network of another corpus: CORPUS/teachers/sync or CORPUS/judges/sync")
+    p.add_argument("--max-offset", type=int, default=15, metavar="FRAMES", help="largest offset looked for, either way; default 15")
     add(teach, corpus)
     add(distill, corpus, run_uri)
     p = add(train, corpus, run_uri)

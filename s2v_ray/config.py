@@ -63,6 +63,15 @@ class IngestConfig(Section):
     )
     min_seconds: float = Field(0.8, gt=0, description="Shorter clips are rejected.")
     max_seconds: float = Field(30.0, gt=0, description="Longer clips are cut into pieces of at most this length.")
+    offset: Literal["none", "source", "speaker", "clip"] = Field(
+        "none",
+        description="Sound is moved by the offset measured for the whole source, the speaker, or the clip (where that is unsure, the next coarser one).",
+    )
+    offsets: str = Field("", description="URI of what `s2v offsets` measured on this source.")
+    offset_confidence: Weight = Field(
+        0.35,
+        description="A measured offset less sure than this is not used. Of 20 puppet clips each had 0.47 or more; with a stranger's sound 0.33 or less.",
+    )
     min_face: Positive = Field(32, description="Smallest distance-based face side accepted, pixels of the source picture.")
     clips_per_shard: Positive = Field(32, description="Clips in one shard.")
     jpeg_quality: int = Field(92, ge=50, le=100, description="Quality of the encoded frames.")
@@ -113,6 +122,27 @@ class DistillConfig(Section):
     )
     perturb: bool = Field(True, description="Whether the identity encoder hears each clip louder or softer, brighter or darker, faster or slower.")
     spec_mask: Share = Field(0.15, description="Largest share of mel bands, and of time, that SpecAugment masks.")
+
+
+class AugmentConfig(Section):
+    """What the GAN's real frames and the still go through, on the device: one draw for a clip, the same for all its frames. Off by default.
+
+    Nobody but the frames is told of the draw. Codes, heard and seen, are of the clip as it was recorded, so a generator from speech alone
+    cannot know what was drawn, and L1 teaches it the mean of all draws: blur. The reference baseline can know, for its still goes through the
+    same draw; its figures and the method's compare only where both trained alike. Validation and evaluation see frames as they are.
+    """
+
+    flip: Share = Field(
+        0.0, description="Probability of a mirrored clip. The mouth's region stays in place; a parting, a mole or a tilt that belongs to the identity is lost."
+    )
+    rotation: float = Field(0.0, ge=0, le=30, description="Largest turn either way, degrees. The mouth's region stays where the aligned mouth was: small.")
+    scale: float = Field(0.0, ge=0, le=0.3, description="Largest change of size either way, as a share. Small, for the same reason.")
+    shift: float = Field(0.0, ge=0, le=0.2, description="Largest shift along x and along y either way, as a share of the side. Small, for the same reason.")
+    brightness: float = Field(
+        0.0, ge=0, le=0.5, description="Largest amount added either way, share of the range. Works against the identity code: the teacher saw other colours."
+    )
+    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of the gain (1 +- so much) either way. Works against the identity code, too.")
+    saturation: float = Field(0.0, ge=0, le=1, description="Largest change of the saturation (1 +- so much) either way. Works against the identity code, too.")
 
 
 class GeneratorConfig(Section):
@@ -202,6 +232,7 @@ class Recipe(Section):
     teach: TeachConfig = TeachConfig()
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
+    augment: AugmentConfig = AugmentConfig()
     gan: GanConfig = GanConfig()
     parallel: ParallelConfig = ParallelConfig()
     log: LogConfig = LogConfig()
@@ -215,6 +246,8 @@ class Recipe(Section):
             raise ValueError(
                 f"gan.generator.channels needs {levels} entries for media.size={self.media.size} ({base} pixels doubled {levels - 1} times), not {given}"
             )
+        if (self.ingest.offset == "none") != (self.ingest.offsets == ""):
+            raise ValueError("ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither")
         if self.gan.frames > self.gan.heard_frames:
             raise ValueError("gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard")
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):

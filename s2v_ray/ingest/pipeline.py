@@ -27,6 +27,7 @@ import torch
 
 from s2v_ray import config, shards, storage
 from s2v_ray.config import Recipe
+from s2v_ray.ingest import offset
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.ingest.stages import Entry, Process, Reason, Reject, assign_splits, order_key
 from s2v_ray.media.face import make_detector
@@ -81,6 +82,7 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress 
             that was made with other settings. Whatever was at ``corpus_uri`` is then as it was.
     """
     layout, clips = list_clips(source_uri, recipe.ingest.source)
+    clips = offset.correct(clips, recipe.ingest)
     there = _there(corpus_uri, recipe)
     known = {name for r in [*there.rows, *there.rejects] for name in (r["source"], _file_of(r["source"]))}
     fresh = [c for c in clips if c.name not in known]
@@ -109,6 +111,8 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress 
         shards.write_shard(storage.join(corpus_uri, "rejects.parquet"), rejects, shards.REJECT_SCHEMA)
         content = _manifest([*there.shards, *plan], files, rejects, recipe)
         source = {"source": {"uri": source_uri, "layout": layout}, "parents": {"source": _source_digest(source_uri, clips)}}
+        if recipe.ingest.offset != "none":
+            source["offset"] = offset.describe(clips, recipe.ingest)
         storage.write_manifest(corpus_uri, "corpus", shards.CORPUS_SCHEMA, **content, **source)
     _tidy(corpus_uri)
     manifest = shards.read_corpus_manifest(corpus_uri)

@@ -31,6 +31,7 @@ class SourceClip:
         emotion: "" where the data set does not say.
         sentence: the words, or a key of them, or "".
         truth: URI of a JSON file with the face's landmarks (``s2v_ray.puppets``), or "": a detector must look.
+        late: frames by which the sound comes after the picture, as measured (``ingest.offset``); placing the clip corrects it.
     """
 
     uri: str
@@ -39,6 +40,7 @@ class SourceClip:
     emotion: str = ""
     sentence: str = ""
     truth: str = ""
+    late: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -205,14 +205,14 @@ def _detector(name_or_uri: str) -> face.Detector:
 
 @dataclass(frozen=True)
 class Place:
-    """Puts picture and sound on one clock by their timestamps, at 25 fps and 16 kHz, where both are there."""
+    """Puts picture and sound on one clock by their timestamps, less the source's known offset, at 25 fps and 16 kHz, where both are there."""
 
     min_seconds: float
     smoothing: float
 
     def process(self, take: Take) -> Placed:
         """Raises Reject."""
-        times, sound = take.times, take.sound
+        times, sound = take.times, replace(take.sound, start=take.sound.start - take.source.late / FPS)
         first = int(np.searchsorted(times, sound.start - video.EARLY))
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / FPS
         start = times[min(first, len(times) - 1)]

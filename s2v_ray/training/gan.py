@@ -18,6 +18,7 @@ from s2v_ray.clip import ClipBatch, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import aggregate_emotion
 from s2v_ray.losses.reconstruction import weighted_l1
+from s2v_ray.media.augment import augment
 from s2v_ray.media.face import mouth_mask
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
@@ -64,11 +65,11 @@ class GanTask:
     def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
         config = self.recipe.gan
         self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
-        real = to_unit(batch.frames)
+        real, still = self._augmented(batch, step)
         noise = NoiseSequence(len(real), config.generator.noise_dim, self.random).draw(real.shape[1]).to(self.device)
         self.generator.module.train()
         self.student.eval()  # distilled already: no dropout
-        fake, heard = self.generator(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+        fake, heard = self.generator(batch.speech, batch.heard, batch.start, noise, still)
         scene = self._scene(batch, real, heard.identity)
 
         logs = self._discriminators_step(scene, fake.detach(), step)
@@ -83,6 +84,12 @@ class GanTask:
         self._average(step)
         ramped = {"sync_weight": terms["sync"][0] / config.discriminators.sync.weight} if "sync" in terms else {}
         return logs | ramped | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}}
+
+    def _augmented(self, batch: ClipBatch, step: int) -> tuple[Tensor, Tensor]:
+        """Real frames ``[B, T, 3, S, S]`` and still ``[B, 3, S, S]`` in [-1, 1], each clip's after the same draw."""
+        key = (self.recipe.seed, step, self.rank)
+        frames, still = (augment(x, self.recipe.augment, key) for x in (to_unit(batch.frames), to_unit(batch.still)[:, None]))
+        return frames, still[:, 0]
 
     def _discriminators_step(self, scene: Scene, fake: Tensor, step: int) -> dict[str, Tensor | float]:
         if self.discriminators is None or not (learners := self.discriminators.module.learners(step)):

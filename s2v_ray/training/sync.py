@@ -91,18 +91,30 @@ def load_sync(corpus: str, role: Role, min_accuracy: float = 0.0) -> SyncNetwork
     Raises:
         ArtifactError: there is none, its weights are damaged, or its held-out accuracy was under ``min_accuracy``.
     """
-    uri = sync_uri(corpus, role)
+    return open_sync(sync_uri(corpus, role), min_accuracy=min_accuracy)[0]
+
+
+def open_sync(uri: str, *, size: int | None = None, min_accuracy: float = 0.0) -> tuple[SyncNetwork, str]:
+    """A published sync network, frozen, and the SHA-256 of its weights.
+
+    Args:
+        size: side of the frames it will see, if not those it was trained on. The mouth is brought to one size in any case.
+
+    Raises:
+        ArtifactError: as ``load_sync``.
+    """
     manifest = storage.read_manifest(uri, "sync", SYNC_SCHEMA)
     if manifest["accuracy"] < min_accuracy:
         raise storage.ArtifactError(
-            f"the sync {role} at {uri} reached {manifest['accuracy']:.2f} on held-out clips, gan.sync.min_accuracy is {min_accuracy:.2f}: run `s2v teach` again"
+            f"the sync {manifest['role']} at {uri} reached {manifest['accuracy']:.2f} on held-out clips, "
+            f"gan.sync.min_accuracy is {min_accuracy:.2f}: run `s2v teach` again"
         )
     weights = storage.read_bytes(storage.join(uri, "model.safetensors"))
     if storage.sha256(weights) != manifest["sha256"]:
         raise storage.ArtifactError(f"the sync network at {uri} is damaged (its SHA-256 differs): run `s2v teach` again")
-    network = SyncNetwork(manifest["width"], manifest["window"], manifest["size"])
+    network = SyncNetwork(manifest["width"], manifest["window"], size or manifest["size"])
     network.load_state_dict(load_safetensors(weights))
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False), manifest["sha256"]
 
 
 def _draw(clips: list[Clip], batch: int, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
