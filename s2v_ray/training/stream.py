@@ -245,8 +245,9 @@ def _open(uri: str) -> Iterator[pq.ParquetFile]:
     """A shard of which only what is asked for is read: mapped where it is local, by ranges where it is remote."""
     with ExitStack() as stack:
         try:
-            source = uri
-            if "://" in uri:
+            source = storage.local_path(uri)
+            if source is None:
+                stack.enter_context(storage.in_plain_words("read", uri))
                 fs, path = storage.filesystem(uri)
                 source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
             shard = stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True))
