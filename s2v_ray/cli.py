@@ -35,7 +35,7 @@ class Progress:
         self.began = time.monotonic()
 
     def __call__(self, line: object) -> None:
-        print(f"[{self.seconds:7.1f} s] {line}", flush=True)
+        print(f"[{self.seconds:7.1f} s] {storage.scrub(str(line))}", flush=True)
 
     @property
     def seconds(self) -> float:
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         artifacts, result = args.run(args, recipe, progress)
         if args.json:
             _write_json(args, recipe, progress.seconds, artifacts, result)
-        return 0
+        return 1 if args.failed(result) else 0
     except KeyboardInterrupt:
         print("s2v: interrupted", file=sys.stderr)
         return 130
     except Exception as e:
         if os.environ.get("S2V_DEBUG") == "1" or not _is_users(e):
             raise
-        print(f"s2v: error: {_sentence(e)}", file=sys.stderr)
+        print(f"s2v: error: {storage.scrub(_sentence(e))}", file=sys.stderr)
         return 1
 
 
@@ -200,6 +200,24 @@ def demo(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) ->
     return run_demo(storage.absolute(args.out), recipe, reference=args.reference, progress=progress)
 
 
+def doctor(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Say in plain words what is wrong with a place, local or s3://, and with this machine. Nothing is left behind there.
+
+    Exit status 1 where a check fails.
+
+    JSON result: checks (name, status ok, warn or fail, and one sentence each), failed (how many).
+    """
+    import dataclasses
+
+    from s2v_ray.doctor import examine
+
+    checks = []
+    for check in examine(args.uri):
+        print(f"{check.status:4}  {check.name:14}  {check.sentence}", flush=True)
+        checks.append(dataclasses.asdict(check))
+    return {}, {"checks": checks, "failed": sum(c["status"] == "fail" for c in checks)}
+
+
 def recipes(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """List the built-in recipes; with a name or URI, print that recipe in full, defaults included.
 
@@ -260,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
             p.add_argument("--recipe", default=recipe, metavar="NAME|URI", help=f"a built-in recipe ({known}) or a YAML file; default {recipe}")
             _add_set(p)
         p.add_argument("--json", metavar="PATH", help="write what came out for programs")
-        p.set_defaults(run=run)
+        p.set_defaults(run=run, failed=lambda result: False)
         return p
 
     corpus, run_uri = ("corpus", "URI of the corpus"), ("run_uri", "URI of the run: checkpoints, metrics, and the bundle at RUN/bundle")
@@ -288,6 +306,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     p = add(demo, ("out", "folder to write to"), recipe="demo")
     p.add_argument("--reference", action="store_true", help="also train the reference baseline; without it the seen identity stands for it")
+    p = add(doctor, ("uri", "the place to look at: a folder, or s3://bucket/key"), recipe=None)
+    p.set_defaults(failed=lambda result: result["failed"] > 0)
     p = add(recipes, recipe=None)
     p.add_argument("name", nargs="?", metavar="NAME|URI", help="recipe to print in full")
     _add_set(p)

@@ -148,16 +148,18 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
     """A shard of which only what is asked for is read: mapped where it is local, by ranges where it is remote.
 
     Raises:
-        ArtifactError: the file is damaged, now or while it is read.
+        FileNotFoundError: there is none.
+        ArtifactError: the file is damaged, now or while it is read; StoreError: the object store refuses or does not answer.
     """
     with ExitStack() as stack:
         try:
-            source = uri
-            if "://" in uri:
+            source = storage.local_path(uri)
+            if source is None:
+                stack.enter_context(storage.in_plain_words("read", uri))
                 fs, path = storage.filesystem(uri)
                 source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
             yield stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True, page_checksum_verification=True))
-        except FileNotFoundError:
+        except (FileNotFoundError, storage.ArtifactError):
             raise
         except (pa.ArrowInvalid, OSError) as e:
             raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
@@ -179,9 +181,9 @@ def read_shard(uri: str, columns: list[str] | None = None) -> list[dict[str, Any
     """
     try:
         return pq.read_table(io.BytesIO(storage.read_bytes(uri)), columns=columns, page_checksum_verification=True).to_pylist()
+    except (FileNotFoundError, storage.ArtifactError):
+        raise
     except (pa.ArrowInvalid, OSError) as e:
-        if isinstance(e, FileNotFoundError):
-            raise
         raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,3 +19,48 @@ os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run 
 def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracing flag of the shell must not change what a test sees."""
     monkeypatch.delenv("S2V_DEBUG", raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3_settings() -> Iterator[dict[str, str]]:
+    """How to reach an S3 server: the one at ``S2V_TEST_S3``, with the credentials of the environment, or moto's, in a thread of this process."""
+    if given := os.environ.get("S2V_TEST_S3"):
+        yield {"AWS_ENDPOINT_URL": given}
+        return
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    known = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    yield {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **known}
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(s3_settings: dict[str, str]) -> Iterator[str]:
+    """The name of a bucket for these tests alone."""
+    import boto3
+
+    name = f"s2v-test-{uuid.uuid4().hex[:12]}"
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in s3_settings.items():
+            patch.setenv(key, value)
+        resource = boto3.resource("s3")
+    bucket = resource.Bucket(name)
+    bucket.create()
+    yield name
+    bucket.objects.delete()
+    bucket.delete()
+
+
+@pytest.fixture
+def bucket(s3_settings: dict[str, str], s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """``s3://BUCKET``, reached as users reach theirs: by environment variables."""
+    from s3fs import S3FileSystem
+
+    for name, value in s3_settings.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # fsspec would go on with the server of another test
+    yield f"s3://{s3_bucket}"
+    S3FileSystem.clear_instance_cache()

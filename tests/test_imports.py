@@ -13,7 +13,7 @@ PACKAGE = Path(s2v_ray.__file__).parent
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 
 LEVELS = (
-    {"cli", "__main__", "demo"},
+    {"cli", "__main__", "demo", "doctor"},
     {"tuning"},
     {"evaluation", "training", "serving", "ingest", "puppets"},
     {"shards", "models"},

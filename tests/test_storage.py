@@ -1,39 +1,26 @@
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator
+import pickle
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from s2v_ray import storage
-from s2v_ray.storage import ArtifactError
+from s2v_ray.storage import ArtifactError, StoreError
 
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """An S3 server in a thread of this process, reached as users reach theirs: by environment variables."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        fs, _ = storage.filesystem("s3://corpora")
-        fs.mkdir("corpora")
-        yield "s3://corpora"
-        type(fs).clear_instance_cache()
-    server.stop()
+sys.path.insert(0, os.path.dirname(__file__))
+from faulty_s3 import FAULTS, FaultyS3  # noqa: E402
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -155,3 +142,212 @@ def test_json_is_stable(tmp_path: Path) -> None:
     storage.write_json(uri, {"a": [1.5], "b": 1})
     assert storage.read_bytes(uri) == first
     assert json.loads(first) == storage.read_json(uri)
+
+
+# ---- local or not
+
+
+def test_local_path_tells_local_from_remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.local_path("a/b") == str(tmp_path / "a/b")
+    assert storage.local_path("file:///a/b") == "/a/b"
+    assert storage.local_path("s3://a/b") is None
+    assert storage.local_path("memory://a") is None
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ("no key at s3://AKIA123:p4/ss+w@bucket/key, sorry", "no key at s3://***@bucket/key, sorry"),
+        ("https://user@host/x", "https://***@host/x"),
+        ("s3://bucket/mail/me@home/x.mp4", "s3://bucket/mail/me@home/x.mp4"),
+        ("s3://bucket/a and me@home", "s3://bucket/a and me@home"),
+        (
+            "https://h/b/k?X-Amz-Credential=AKIA%2F2026&X-Amz-Date=1&X-Amz-Security-Token=tok&X-Amz-Signature=f00",
+            "https://h/b/k?X-Amz-Credential=***&X-Amz-Date=1&X-Amz-Security-Token=***&X-Amz-Signature=***",
+        ),
+        ("AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=abc", "AWS4-HMAC-SHA256 Credential=***, Signature=***"),
+        ("the secret is hunter2hunter2.", "the secret is ***."),
+    ],
+)
+def test_scrub_takes_secrets_out_and_nothing_else(text: str, scrubbed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    assert storage.scrub(text) == scrubbed
+
+
+@pytest.mark.parametrize("kind", [ArtifactError, StoreError])
+def test_no_error_carries_secrets_and_all_travel_between_processes(kind: type[ArtifactError]) -> None:
+    error = kind("cannot read s3://AKIA:hunter2@bucket/x")
+    assert str(error) == "cannot read s3://***@bucket/x"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_uri_with_credentials_is_refused_without_repeating_them() -> None:
+    with pytest.raises(ArtifactError, match=r"^s3://\*\*\*@bucket/x carries credentials: leave them out") as caught:
+        storage.read_bytes("s3://AKIA123:hunter2@bucket/x")
+    assert "hunter2" not in str(caught.value) and caught.value.__cause__ is None
+
+
+# ---- S3
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+def through(proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, S3 is reached through ``proxy``."""
+    S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+
+def configured() -> S3FileSystem:
+    S3FileSystem.clear_instance_cache()
+    fs, _ = storage.filesystem("s3://b")
+    fs.connect()
+    return fs
+
+
+def test_settings_come_from_the_usual_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_MAX_ATTEMPTS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = AKIALAB\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    fs = configured()
+    meta = fs.s3.meta
+    assert (meta.endpoint_url, meta.region_name) == ("http://127.0.0.1:1", "eu-central-1")
+    assert fs.session._credentials.access_key == "AKIALAB"
+    assert meta.config.retries == {"mode": "standard", "total_max_attempts": storage.ATTEMPTS}
+    assert (meta.config.connect_timeout, meta.config.read_timeout) == (storage.CONNECT_SECONDS, storage.READ_SECONDS)
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    meta = configured().s3.meta
+    assert meta.region_name == "eu-west-3"
+    assert meta.config.retries == {"mode": "standard", "total_max_attempts": 3}
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_a_missing_object_or_bucket(bucket: str) -> None:
+    missing = "s3://s2v-no-such-bucket/corpus"
+    assert not storage.exists(missing)
+    assert not storage.exists("s3://s2v-no-such-bucket")
+    storage.remove(missing)  # nothing there: nothing happens
+    for act in (storage.read_bytes, storage.list_files, storage.check_writable, lambda uri: storage.read_manifest(uri, "corpus", 1)):
+        with pytest.raises(ArtifactError, match="there is no bucket s2v-no-such-bucket at http"):
+            act(missing)
+    with pytest.raises(ArtifactError, match="there is no corpus at s3://"):
+        storage.read_manifest(storage.join(bucket, "nowhere"), "corpus", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "code", "sentence"),
+    [
+        (403, "AccessDenied", "access is denied: ask for the rights"),
+        (403, "InvalidAccessKeyId", "does not know the access key: check AWS_ACCESS_KEY_ID"),
+        (403, "SignatureDoesNotMatch", "the secret key does not belong to the access key"),
+        (403, "RequestTimeTooSkewed", "clock is wrong"),
+        (400, "ExpiredToken", "the session token has expired"),
+        (400, "IllegalLocationConstraintException", "is in another region: set AWS_REGION"),
+        (503, "SlowDown", "is overloaded or broken"),
+        (418, "Teapot", r"refuses \(Teapot: no\)"),
+    ],
+)
+def test_a_refusal_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatch, no_patience: None, status: int, code: str, sentence: str) -> None:
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    with FaultyS3(os.environ["AWS_ENDPOINT_URL"], refuse=lambda method, path: (status, code)) as proxy:
+        through(proxy, monkeypatch)
+        uri = storage.join(bucket, "x")
+        for doing, act in {"read": storage.read_bytes, "list": storage.list_files, "write": lambda uri: storage.write_bytes(uri, b"x")}.items():
+            with pytest.raises(StoreError, match=rf"^cannot {doing} {uri}: .*{sentence}") as caught:
+                act(uri)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(StoreError, match=r"^cannot look at"):  # a HEAD request's answer says 403, not why
+            storage.exists(uri)
+
+
+def test_no_credentials_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"^cannot read s3://b/x: no usable credentials were found: set AWS_ACCESS_KEY_ID"):
+        storage.read_bytes("s3://b/x")
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://127.0.0.1:1", r"http://127.0.0.1:1 does not answer: check AWS_ENDPOINT_URL"),
+        ("http://me:hunter2@127.0.0.1:1", r"the connection to http://\*\*\*@127.0.0.1:1 broke off"),
+    ],
+)
+def test_an_endpoint_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, no_patience: None, url: str, sentence: str) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=f"^cannot write s3://b/x: {sentence}"):
+        storage.write_bytes("s3://b/x", b"")
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_an_object_that_the_server_does_not_delete_is_no_success(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeleteObjects answers 200 and names in its body what it left; s3fs does not look."""
+    uri = storage.join(bucket, "kept", "x")
+    storage.write_bytes(uri, b"x")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(S3FileSystem, "_bulk_delete", _deletes_nothing)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"^cannot remove .*/kept: the server leaves it there"):
+        storage.remove(storage.join(bucket, "kept"))
+    assert storage.read_bytes(uri) == b"x"
+
+
+async def _deletes_nothing(fs: S3FileSystem, paths: list[str], **_: object) -> list[str]:
+    return []
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_wrong_where_a_fifth_of_the_requests_fails(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    draw = random.Random(7)
+    sizes = [0, 1, 3_000_000, *(int(10 ** draw.uniform(0, 6.4)) for _ in range(197))]
+    root = storage.join(bucket, "faults")
+    written = {storage.join(root, f"{i % 7}", f"{i:03d}.bin"): draw.randbytes(n) for i, n in enumerate(sizes)}
+    table = pa.table({"id": range(4000), "data": [draw.randbytes(300) for _ in range(4000)]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=100, compression="none")
+    with FaultyS3(os.environ["AWS_ENDPOINT_URL"], share=0.2, seed=1) as proxy, ThreadPoolExecutor(8) as pool:
+        through(proxy, monkeypatch)
+        list(pool.map(storage.write_bytes, written, written.values()))
+        assert storage.list_files(root) == sorted(written)
+        assert dict(zip(written, pool.map(storage.read_bytes, written), strict=True)) == written
+        big = max(written, key=lambda uri: len(written[uri]))
+        assert Path(storage.download(big, str(tmp_path))).read_bytes() == written[big]
+
+        storage.write_bytes(storage.join(root, "shard.parquet"), buffer.getvalue())
+        fs, path = storage.filesystem(storage.join(root, "shard.parquet"))
+        with fs.open(path, "rb", cache_type="none") as f, pq.ParquetFile(f, pre_buffer=True) as shard:  # as training.stream does
+            order = draw.sample(range(shard.num_row_groups), shard.num_row_groups)
+            groups = {g: shard.read_row_group(g) for g in order}
+        assert pa.concat_tables(groups[g] for g in sorted(groups)).equals(table)
+
+        storage.remove(root)
+        assert storage.list_files(root) == []
+        assert proxy.requests > 500
+        assert all(proxy.faults[fault] > 10 for fault in FAULTS), proxy.faults
+        assert 0.15 < proxy.faults.total() / proxy.requests < 0.25

@@ -295,28 +295,18 @@ class Process:
 
         Raises:
             Reject: the file cannot be used; nothing else is raised for what is wrong with a file.
+            StoreError: the object store refuses, or does not answer.
         """
         config, media = self.recipe.ingest, self.recipe.media
         try:
             with tempfile.TemporaryDirectory() as folder:
-                take = Scan(config).process(source, _fetch(source.uri, folder))
+                take = Scan(config).process(source, storage.download(source.uri, folder))
                 placed = Place(config.min_seconds, 0.0 if source.truth else media.smoothing).process(take)
                 return Crop(media.size, config.max_seconds).process(placed)
+        except storage.StoreError:
+            raise  # says nothing of the file: an hour without S3 must not reject a thousand of them
         except (ValueError, KeyError, OSError, av.FFmpegError, cv2.error) as e:
             raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(os.sep + source.name, "")) from e
-
-
-class Unreachable(Exception):
-    """The store, not the file, is at fault: the run stops, and goes on when it is started again."""
-
-
-def _fetch(uri: str, folder: str) -> str:
-    try:
-        return storage.download(uri, folder)
-    except FileNotFoundError:
-        raise  # vanished since the source was listed: a reject like others
-    except Exception as e:
-        raise Unreachable(f"{uri} cannot be fetched: {type(e).__name__}: {e}") from e
 
 
 def content_id(frames: np.ndarray, speech: np.ndarray) -> str:

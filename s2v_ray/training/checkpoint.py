@@ -102,6 +102,8 @@ def latest(run: str, tell: Callable[[str], None] = print) -> Checkpoint | None:
         try:
             manifest = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)
             _check_digests(uri, manifest["sha256"])
+        except storage.StoreError:
+            raise  # else an hour without S3 would throw the newest checkpoints away
         except (storage.ArtifactError, FileNotFoundError, KeyError) as e:
             tell(f"checkpoint of step {step} passed over: {e}")
             continue

@@ -45,9 +45,10 @@ def clip(i: int, late: int = 0, frames: int = 50, speaker: str = "anna", source:
 
 
 def write_corpus(uri: str, **splits: list[Clip]) -> str:
+    counts = {split: {"shards": int(split in splits)} for split in shards.SPLITS}
     for split, clips in splits.items():
         shards.write_shard(storage.join(uri, split, "part-00000.parquet"), [shards.encode_clip(c) for c in clips])
-    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, size=SIZE, digest="d", config_digest="c", parents={})
+    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, size=SIZE, splits=counts, digest="d", config_digest="c", parents={})
     return uri
 
 
@@ -174,8 +175,8 @@ def test_the_finest_level_that_is_sure_decides(measured: str) -> None:
 
 
 def test_offsets_of_a_corrected_corpus_are_refused(measured: str, tmp_path: Path, trained: str) -> None:
-    corpus = write_corpus(str(tmp_path / "corpus"))
-    storage.write_manifest(corpus, "corpus", shards.CORPUS_SCHEMA, size=SIZE, digest="d", offset={"level": "speaker"}, parents={})
+    corpus, counts = write_corpus(str(tmp_path / "corpus")), {split: {"shards": 0} for split in shards.SPLITS}
+    storage.write_manifest(corpus, "corpus", shards.CORPUS_SCHEMA, size=SIZE, splits=counts, digest="d", offset={"level": "speaker"}, parents={})
     assert cli.main(["offsets", corpus, str(tmp_path / "left"), "--sync", trained]) == 0
     with pytest.raises(storage.ArtifactError, match="corrected already"):
         offset.correct(FILES, settings("source", str(tmp_path / "left")))
@@ -221,10 +222,9 @@ def test_ingest_takes_the_offsets_and_its_manifest_says_so(measured: str, tmp_pa
     with pytest.raises(Enough):
         pipeline.ingest(str(tmp_path), str(tmp_path / "new"), corrected, lambda line: None)
     assert [c.late for c in handed[:8]] == [3, 3, 3, 3, -2, -2, -2, -2]
-    said = pipeline._manifest("folder", str(tmp_path), handed, [], [], corrected)["offset"]
+    said = offset.describe(handed, corrected.ingest)
     digest = storage.read_manifest(measured, "offsets", offset.OFFSETS_SCHEMA)["digest"]
     assert said["level"] == "speaker" and said["offsets"] == digest and sum(said["files"].values()) == len(FILES)
-    assert "offset" not in pipeline._manifest("folder", str(tmp_path), FILES, [], [], plain)
 
 
 @pytest.mark.parametrize("late", [-5, -2, 0, 1, 4])
