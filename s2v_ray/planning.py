@@ -50,7 +50,7 @@ class Assumptions:
     upload_bandwidth: float = field(default=1e8, metadata={"about": "one worker writing its checkpoint to S3, bytes/s (one stream)"})
     losses_per_node_hour: float = field(default=0.01, metadata={"about": "spot nodes lost, for each node and hour"})
     restart_seconds: float = field(default=300.0, metadata={"about": "from a lost node to the next step: new node, image, checkpoint"})
-    index_requests: float = field(default=3.0, metadata={"about": "S3 requests of each worker for each shard when training starts (training.stream.read_index)"})
+    index_requests: float = field(default=3.0, metadata={"about": "S3 requests of a worker for each shard when training starts (training.stream.read_index)"})
     row_bytes: float = field(default=150.0, metadata={"about": "memory of a worker's plan for each clip of an epoch (training.stream.plan)"})
 
     def listed(self) -> list[str]:
@@ -140,7 +140,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Row:
-    """A run of ``workers``: what the table shows. ``overhead``: wall time over training time; ``interval``: best seconds between checkpoints."""
+    """A run of ``workers``: what the table shows. ``overhead``: wall time over training time; ``interval``: best seconds between
+    checkpoints; None where no node is ever lost."""
 
     workers: int
     nodes: int
@@ -152,7 +153,7 @@ class Row:
     rank_bytes: float
     checkpoint_bytes: float
     save_seconds: float
-    interval: float
+    interval: float | None
     overhead: float
     hours: float
     cost: float
@@ -369,7 +370,8 @@ def estimate(setup: Setup, workers: int, clips: float) -> Row:
     compute, reduce = step_seconds(setup, workers)
     sizes = [checkpoint_bytes(e, workers) for e in setup.engines.values()]
     save = sum(first for _, first in sizes) / setup.assumed.upload_bandwidth
-    interval, factor = math.inf, 1.0
+    interval: float | None = None
+    factor = 1.0
     if setup.group.spot and setup.assumed.losses_per_node_hour > 0:
         mtbf = 3600 / (setup.assumed.losses_per_node_hour * nodes)
         interval = daly_interval(save, mtbf)
@@ -430,7 +432,7 @@ def project(setup: Setup, workers: int, hours_of_video: float) -> dict[str, Any]
     found_shards = math.ceil(clips / setup.recipe.ingest.clips_per_shard)
     work = clips / row.clips_per_second
     simulated, losses = work, 0
-    if math.isfinite(row.interval):
+    if row.interval is not None:
         mtbf = 3600 / (assumed.losses_per_node_hour * row.nodes)
         simulated, losses = simulate(work, row.interval, row.save_seconds, assumed.restart_seconds, mtbf)
     return {
@@ -463,7 +465,7 @@ def format_plan(plan: dict[str, Any]) -> str:
     rows = [Row(**r) for r in plan["rows"]]
     table = [("workers", "nodes", "clips/s", "bottleneck", "all-reduce", "GiB/rank", "checkpoint", "save every", "overhead", "hours", "cost $")]
     for r in rows:
-        every = "-" if math.isinf(r.interval) else f"{r.interval / 60:.0f} min"
+        every = "-" if r.interval is None else f"{r.interval / 60:.0f} min"
         figures = (f"{r.clips_per_second:.1f}", r.bottleneck, f"{r.reduce_share:.0%}", f"{r.rank_bytes / GIB:.2f}", f"{r.checkpoint_bytes / GIB:.1f} GiB")
         table.append((str(r.workers), str(r.nodes), *figures, every, f"{r.overhead - 1:.1%}", f"{r.hours:.1f}", f"{r.cost:.0f}"))
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
@@ -474,8 +476,9 @@ def format_plan(plan: dict[str, Any]) -> str:
         "",
         f"{p['hours_of_video']:,.0f} hours of video, seen once by {far.workers} workers on {far.nodes} nodes:",
         f"  {p['clips']:,.0f} clips, {p['corpus_bytes'] / 1e12:,.1f} TB in {p['shards']:,} shards; {p['requests_per_second']:,.0f} S3 requests/s",
-        f"  {far.hours:,.1f} hours ({p['simulated_hours']:,.1f} in one simulated run with {p['simulated_losses']} lost nodes), $ {far.cost:,.0f}; {far.bottleneck}",
-        f"  to start: {p['index_requests']:,.0f} requests ({p['index_seconds'] / 3600:,.1f} hours at S3's rate), {p['plan_bytes_per_worker'] / GIB:,.1f} GiB a worker",
+        f"  {far.hours:,.1f} hours, $ {far.cost:,.0f}; bottleneck: {far.bottleneck}",
+        f"  one simulated run: {p['simulated_hours']:,.1f} hours, {p['simulated_losses']} lost nodes",
+        f"  to start: {p['index_requests']:,.0f} S3 requests, {p['index_seconds'] / 3600:,.1f} hours; {p['plan_bytes_per_worker'] / GIB:,.1f} GiB a worker",
         "",
     ]
     lines += [f"note: {w}" for w in plan["warnings"]] + ["assumed:"] + [f"  {a}" for a in plan["assumptions"]]
@@ -494,12 +497,16 @@ def draw_plan(plan: dict[str, Any]) -> str:
         points = " ".join(f"{x(r.workers):.1f},{y(v):.1f}" for r, v in zip(rows, values, strict=True) if v > 0)
         return f'<polyline points="{points}" fill="none" {style}/>'
 
-    labels = [f'<text x="{x(r.workers):.1f}" y="345" text-anchor="middle">{r.workers}</text>' for r in rows]
-    named = [f'<text x="{x(r.workers) + 4:.1f}" y="{y(r.clips_per_second) + 14:.1f}">{r.clips_per_second:.0f} {r.bottleneck}</text>' for r in rows if r.clips_per_second > 0]
-    body = [line(perfect, 'stroke="#999" stroke-dasharray="4"'), line(speeds, 'stroke="#06c" stroke-width="2"'), *labels, *named]
-    title = f"clips/s over workers, recipe {plan['recipe']} (dashed: perfect scaling)"
-    frame = '<rect width="100%" height="100%" fill="white"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="360" font-family="sans-serif" font-size="10">{frame}<text x="60" y="18" font-size="12">{title}</text>{"".join(body)}</svg>\n'
+    def text(at: float, height: float, words: str, anchor: str = "start") -> str:
+        return f'<text x="{at:.1f}" y="{height:.1f}" text-anchor="{anchor}">{words}</text>'
+
+    labels = [text(x(r.workers), 345, str(r.workers), "middle") for r in rows]
+    shown = [r for r in rows if r.clips_per_second > 0]
+    named = [text(x(r.workers) + 4, y(r.clips_per_second) + 14, f"{r.clips_per_second:.0f} {r.bottleneck}") for r in shown]
+    curves = [line(perfect, 'stroke="#999" stroke-dasharray="4"'), line(speeds, 'stroke="#06c" stroke-width="2"')]
+    title = text(60, 18, f"clips/s over workers, recipe {plan['recipe']} (dashed: perfect scaling)")
+    body = "\n".join(['<rect width="100%" height="100%" fill="white"/>', title, *curves, *labels, *named])
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="360" font-family="sans-serif" font-size="10">\n{body}\n</svg>\n'
 
 
 def _scale(values: Sequence[float], low: float, high: float) -> Callable[[float], float]:
