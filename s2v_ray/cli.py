@@ -190,6 +190,59 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
     return {"video": args.output}, result
 
 
+def plan(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Say what a training run will need: memory, speed, hours, cost and bottleneck at several numbers of workers, from the speed of a small run.
+
+    JSON result: rows (by number of workers), memory (bytes of a rank), engines (parameters), projection (one pass over --hours of video),
+    compared (predicted and measured speed of each --against), measured, corpus, assumptions, warnings.
+    """
+    import yaml
+
+    from s2v_ray import planning
+    from s2v_ray.cluster.manifests import load_cluster
+
+    cluster = storage.absolute(args.cluster)
+    prices = yaml.safe_load(storage.read_bytes(storage.absolute(args.prices or storage.join(cluster.rpartition("/")[0], "prices.yaml"))))
+    measured = planning.read_measured(args.measured)
+    setup = planning.make_setup(recipe, measured, planning.read_corpus(args.corpus), load_cluster(cluster), prices)
+    result = planning.make_plan(setup, sorted(set(args.workers)), args.hours)
+    result["prices"] = {"date": str(prices["date"]), "source": prices["source"]}
+    result["compared"] = planning.compare(setup, [planning.read_measured(uri) for uri in args.against])
+    print(planning.format_plan(result))
+    print(f"prices of {prices['date']}: {prices['source']}")
+    for c in result["compared"]:
+        print(f"{c['run']}: {c['workers']} workers, {c['predicted']:.2f} clips/s predicted, {c['measured']:.2f} measured ({c['error']:+.1%})")
+    if not args.plot:
+        return {}, result
+    storage.write_bytes(storage.absolute(args.plot), planning.draw_plan(result).encode())
+    return {"plot": storage.absolute(args.plot)}, result
+
+
+def submit(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Print the `ray job submit` that runs a command of s2v on a cluster, runtime environment filled in; --yes runs it and follows the job.
+
+    What is wrong with the command is found here, before it is submitted. The submission id follows from command and recipe: submitted
+    twice, it runs once. Environment variables are passed by name; secrets are not passed at all, the cluster's nodes have their own.
+
+    JSON result: submission_id, command, submitted (whether a new job was).
+    """
+    from s2v_ray.cluster.submit import PASSED, Job, plain
+    from s2v_ray.cluster.submit import submit as run
+
+    words = plain(args.words)
+    inner = _parser().parse_args(words)
+    wanted = config.load_recipe(inner.recipe, inner.set) if "recipe" in inner else None
+    variables = dict.fromkeys([*(v for v in PASSED if v in os.environ), *args.env])
+    job = Job(
+        words, wanted.digest() if wanted else "", args.attempt, args.address, args.working_dir, pip=args.pip, image=args.image, variables=tuple(variables)
+    )
+    print(job.shown())
+    submitted = run(job, os.environ) if args.yes else False
+    if args.yes and not submitted:
+        progress(f"the cluster has job {job.submission_id} already: `ray job logs -f {job.submission_id}`; --attempt {job.attempt + 1} runs it again")
+    return {}, {"submission_id": job.submission_id, "command": job.shown(), "submitted": submitted}
+
+
 def demo(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
     """The whole chain on the built-in corpus, ending in a table of metrics, a report, a contact sheet and an MP4. A second call skips what is done.
 
@@ -304,6 +357,24 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--detector", default="haar", metavar="URI", help="finds that face: haar (default), YuNet weights, or none for an aligned crop")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (blinks, small movements); default 0")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    p = add(plan, recipe="full")
+    p.add_argument("--corpus", required=True, metavar="URI", help="the corpus: size of a clip, number of clips")
+    p.add_argument("--cluster", required=True, metavar="URI", help="manifest of the cluster: cluster/aws.yaml")
+    p.add_argument("--measured", required=True, metavar="URI", help="a run of `s2v train` whose speed to start from, or a YAML file of measurements")
+    p.add_argument("--prices", metavar="URI", help="default: prices.yaml beside the manifest")
+    p.add_argument("--workers", type=int, nargs="+", default=[2**i for i in range(11)], metavar="N", help="numbers of workers; default 1 2 4 ... 1024")
+    p.add_argument("--hours", type=float, default=1e6, metavar="HOURS", help="hours of video of the projection, seen once; default a million")
+    p.add_argument("--against", nargs="*", default=[], metavar="URI", help="other runs, whose speed is compared with the prediction")
+    p.add_argument("--plot", metavar="PATH", help="SVG to write: speed over workers")
+    p = add(submit, recipe=None)
+    p.add_argument("--address", default="", metavar="URL", help="the cluster's dashboard; default: what RAY_API_SERVER_ADDRESS says")
+    p.add_argument("--working-dir", default=".", metavar="PATH", help="folder to send along; default the current one")
+    p.add_argument("--pip", default="", metavar="FILE", help="requirements to install on the nodes; default: their image has everything")
+    p.add_argument("--image", default="", metavar="URI", help="image to run in, which then has the code too")
+    p.add_argument("--env", action="append", default=[], metavar="NAME", help="pass this environment variable on; may be repeated")
+    p.add_argument("--attempt", type=int, default=1, metavar="N", help="run the same command once more, under another id")
+    p.add_argument("--yes", action="store_true", help="run it")
+    p.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="a command of s2v with its arguments")
     p = add(demo, ("out", "folder to write to"), recipe="demo")
     p.add_argument("--reference", action="store_true", help="also train the reference baseline; without it the seen identity stands for it")
     p = add(doctor, ("uri", "the place to look at: a folder, or s3://bucket/key"), recipe=None)

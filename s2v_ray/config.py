@@ -23,6 +23,10 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 
+Role = Literal["driver", "ingest", "train", "serve"]
+ROLE_LABEL = "s2v-role"
+"""The label of a cluster's node that says which work is for it, a ``Role``. The manifests in ``cluster/`` set it."""
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the key and says what to do."""

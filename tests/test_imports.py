@@ -14,7 +14,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 
 LEVELS = (
     {"cli", "__main__", "demo", "doctor"},
-    {"tuning"},
+    {"tuning", "cluster", "planning"},
     {"evaluation", "training", "serving", "ingest", "puppets"},
     {"shards", "models"},
     {"losses", "metrics", "media", "storage", "config", "clip", "recipes", ""},  # "" is s2v_ray/__init__.py

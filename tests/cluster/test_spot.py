@@ -1,0 +1,179 @@
+"""The agent of a spot node, against a local metadata server and a ray executable that writes down what it was asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from s2v_ray.cluster import spot
+from s2v_ray.cluster.spot import Metadata, Notice, look, node_id, watch
+
+NODE = "ab" * 28
+
+
+class FakeMetadata:
+    """IMDSv2: answers nothing without a token that it gave out. ``script`` holds, question by question, what a path says from then on."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, str] = {}
+        self.script: list[dict[str, str]] = []
+        self.tokens: list[str] = []
+        self.token_lives = 10_000
+        self.broken = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                assert int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) <= 21_600
+                outer.tokens.append(f"token-{len(outer.tokens)}")
+                self.answer(200, outer.tokens[-1])
+
+            def do_GET(self) -> None:
+                if self.headers.get("X-aws-ec2-metadata-token") not in outer.tokens[-1:] or outer.token_lives == 0:
+                    outer.token_lives = 10_000
+                    outer.tokens.append("expired")
+                    return self.answer(401, "")
+                outer.token_lives -= 1
+                if outer.broken:
+                    outer.broken -= 1
+                    return self.answer(500, "")
+                path = self.path.removeprefix("/latest/meta-data/")
+                if path == "spot/instance-action" and outer.script:
+                    outer.pages |= outer.script.pop(0)
+                page = outer.pages.get(path)
+                self.answer(404 if page is None else 200, page or "")
+
+            def answer(self, status: int, text: str) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
+
+
+@pytest.fixture
+def metadata() -> Iterator[FakeMetadata]:
+    fake = FakeMetadata()
+    yield fake
+    fake.server.shutdown()
+    fake.server.server_close()
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Path:
+    """An executable that knows one node and drains it; with a file ``refuse`` beside it, it refuses once."""
+    path = tmp_path / "ray"
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib, sys\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "with open(here / 'calls', 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
+        "if sys.argv[1] == 'list':\n"
+        f"    print(json.dumps([{{'node_id': {NODE!r}}}] if 'node_ip=10.0.0.7' in sys.argv else []))\n"
+        "elif (here / 'refuse').exists():\n"
+        "    (here / 'refuse').unlink(); sys.exit(1)\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def calls(ray: Path) -> list[list[str]]:
+    return [json.loads(line) for line in ray.with_name("calls").read_text().splitlines()]
+
+
+def action(seconds: float) -> dict[str, str]:
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return {"spot/instance-action": json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})}
+
+
+REBALANCE = {"events/recommendations/rebalance": json.dumps({"noticeTime": "2026-01-01T00:00:00Z"})}
+
+
+def test_the_time_left_is_counted_down_with_a_margin() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Notice("interruption", now + timedelta(seconds=120)).seconds_left(now) == 110
+    assert Notice("interruption", now + timedelta(seconds=3)).seconds_left(now) == 0
+    assert Notice("rebalance", None).seconds_left(now) is None
+
+
+def test_nothing_is_announced(metadata: FakeMetadata) -> None:
+    assert look(Metadata(metadata.url)) is None
+    assert metadata.tokens == ["token-0"], "one token for both questions"
+
+
+def test_an_interruption_is_graver_than_a_recommendation(metadata: FakeMetadata) -> None:
+    metadata.pages = REBALANCE | {"spot/instance-action": '{"action": "stop", "time": "2026-03-04T05:06:07Z"}'}
+    assert look(Metadata(metadata.url)) == Notice("interruption", datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))
+
+
+def test_a_token_that_is_over_is_renewed(metadata: FakeMetadata) -> None:
+    metadata.pages = {"local-ipv4": "10.0.0.7"}
+    asked = Metadata(metadata.url)
+    assert asked.get("local-ipv4") == "10.0.0.7"
+    metadata.token_lives = 0
+    assert asked.get("local-ipv4") == "10.0.0.7"
+    assert metadata.tokens == ["token-0", "expired", "token-2"]
+
+
+def test_the_node_is_drained_with_the_deadline(metadata: FakeMetadata, ray: Path) -> None:
+    metadata.script = [{}, REBALANCE, {}, action(120)]
+    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01, say=lambda _: None)
+    recommended, interrupted = calls(ray)
+    reason = ["--node-id", NODE, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message"]
+    assert recommended == ["drain-node", *reason, "EC2 spot rebalance notice"]
+    assert interrupted[:-1] == ["drain-node", *reason, "EC2 spot interruption notice", "--deadline-remaining-seconds"]
+    assert 100 <= int(interrupted[-1]) <= 110
+
+
+def test_bad_answers_and_a_refusal_are_outlived(metadata: FakeMetadata, ray: Path) -> None:
+    metadata.broken = 2
+    metadata.script = [{"spot/instance-action": "not JSON"}, action(120)]
+    ray.with_name("refuse").touch()
+    said: list[str] = []
+    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01, say=said.append)
+    assert [line.split(":")[0] for line in said[:3]] == ["metadata"] * 3
+    assert "did not agree" in said[3] and "drains this node" in said[4]
+    assert len(calls(ray)) == 2
+
+
+def test_a_node_that_is_not_spot_needs_no_agent(metadata: FakeMetadata, ray: Path) -> None:
+    metadata.pages = {"instance-life-cycle": "on-demand"}
+    assert spot.main(["--metadata", metadata.url, "--ray", str(ray)]) == 0
+    assert not ray.with_name("calls").exists()
+
+
+def test_the_agent_from_start_to_end(metadata: FakeMetadata, ray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata.pages = {"instance-life-cycle": "spot", "local-ipv4": "10.0.0.7"}
+    metadata.script = [{}, action(60)]
+    assert spot.main(["--metadata", metadata.url, "--ray", str(ray), "--poll", "0.01"]) == 0
+    asked, drained = calls(ray)
+    assert asked == ["list", "nodes", "--format", "json", "--filter", "node_ip=10.0.0.7", "--filter", "state=ALIVE"]
+    assert drained[:3] == ["drain-node", "--node-id", NODE]
+    assert f"watching node {NODE}" in capsys.readouterr().out
+
+
+def test_an_unknown_node_is_an_error(ray: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"no node 10\.0\.0\.8 that is alive"):
+        node_id([str(ray)], "10.0.0.8")
+
+
+def test_the_real_ray_takes_these_arguments() -> None:
+    """Without starting it: what its command line says of itself."""
+    from ray.scripts.scripts import cli
+
+    known = {option for p in cli.commands["drain-node"].params for option in p.opts}
+    assert {"--node-id", "--reason", "--reason-message", "--deadline-remaining-seconds"} <= known
+    (reason,) = (p for p in cli.commands["drain-node"].params if p.name == "reason")
+    assert "DRAIN_NODE_REASON_PREEMPTION" in reason.type.choices
