@@ -219,6 +219,7 @@ def corpus(tmp_path: Any) -> str:
             shards.write_shard(shard, [shards.encode_clip(c) for c in half])
             rows = [shards.encode_output(c.id, identity(c.frames[:1])[0].numpy()) for c in half]
             shards.write_shard(shards.outputs_uri(uri, "identity", shard), rows, shards.OUTPUT_SCHEMA)
+    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, splits={split: {"shards": 2 if split in parts else 0} for split in shards.SPLITS})
     return uri
 
 

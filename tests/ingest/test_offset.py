@@ -175,7 +175,7 @@ def test_the_finest_level_that_is_sure_decides(measured: str) -> None:
 
 
 def test_offsets_of_a_corrected_corpus_are_refused(measured: str, tmp_path: Path, trained: str) -> None:
-    corpus, counts = write_corpus(str(tmp_path / "corpus")), {split: {"shards": 0} for split in shards.SPLITS}
+    corpus, counts = str(tmp_path / "corpus"), {split: {"shards": 1} for split in shards.SPLITS}  # the corpus that was measured
     storage.write_manifest(corpus, "corpus", shards.CORPUS_SCHEMA, size=SIZE, splits=counts, digest="d", offset={"level": "speaker"}, parents={})
     assert cli.main(["offsets", corpus, str(tmp_path / "left"), "--sync", trained]) == 0
     with pytest.raises(storage.ArtifactError, match="corrected already"):

@@ -42,6 +42,8 @@ def clip(i: int, in_step: bool) -> Clip:
 def corpus(folder: Path, in_step: bool) -> str:
     for split, ids in (("train", range(24)), ("val", range(24, 32))):
         shards.write_shard(str(folder / split / "part-00000.parquet"), [shards.encode_clip(clip(i, in_step)) for i in ids])
+    splits = {split: {"shards": int(split != "test")} for split in shards.SPLITS}
+    storage.write_manifest(str(folder), "corpus", shards.CORPUS_SCHEMA, splits=splits)
     return str(folder)
 
 

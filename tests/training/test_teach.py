@@ -49,7 +49,7 @@ def make_corpus(
         rows["val" if k >= 4 else "train"].append(shards.encode_clip(clip))
     for split, found in rows.items():
         shards.write_shard(storage.join(str(folder), split, "part-00000.parquet"), found)
-    storage.write_manifest(str(folder), "corpus", shards.CORPUS_SCHEMA, size=SIZE)
+    storage.write_manifest(str(folder), "corpus", shards.CORPUS_SCHEMA, size=SIZE, splits={split: {"shards": 1} for split in rows} | {"test": {"shards": 0}})
     return str(folder)
 
 
@@ -162,7 +162,7 @@ def test_a_network_at_chance_is_refused(tmp_path: Path) -> None:
 def test_empty_or_missing_corpus(tmp_path: Path) -> None:
     with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
         teach.teach_faces(str(tmp_path), recipe(), quiet)
-    storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA)
+    storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits={split: {"shards": 0} for split in shards.SPLITS})
     with pytest.raises(storage.ArtifactError, match="no training clips"):
         teach.teach_faces(str(tmp_path), recipe(), quiet)
 
