@@ -456,8 +456,9 @@ def compare(setup: Setup, runs: Sequence[Measured]) -> list[dict[str, Any]]:
     for run in runs:
         compute, reduce = step_seconds(setup, run.workers)
         predicted = setup.worker_batch * run.workers / (compute + reduce)
-        found.append({"run": run.origin, "workers": run.workers, "predicted": predicted, "measured": run.clips_per_second})
-    return [f | {"error": f["predicted"] / f["measured"] - 1} for f in found]
+        error = predicted / run.clips_per_second - 1
+        found.append({"run": run.origin, "workers": run.workers, "predicted": predicted, "measured": run.clips_per_second, "error": error})
+    return found
 
 
 def format_plan(plan: dict[str, Any]) -> str:
