@@ -150,8 +150,8 @@ def _there(corpus: str, recipe: Recipe) -> _There:
     if not storage.exists(storage.join(corpus, storage.MANIFEST)):
         return _There()
     manifest = shards.read_corpus_manifest(corpus)
-    mine = _settings(recipe)
-    differing = [f"{key} {manifest['settings'].get(key)!r} there, {value!r} here" for key, value in mine.items() if manifest["settings"].get(key) != value]
+    its = manifest.get("settings", {})
+    differing = [f"{key} {its.get(key)!r} there, {value!r} here" for key, value in _settings(recipe).items() if its.get(key) != value]
     if differing:
         raise storage.ArtifactError(f"{corpus} was made with other settings ({'; '.join(differing[:3])}): name another folder, or remove it")
     found = []
