@@ -305,6 +305,7 @@ def _onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would take the cores from other work
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()]
     try:
         session = onnxruntime.InferenceSession(weights, options, providers=providers)
