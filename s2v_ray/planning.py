@@ -23,11 +23,12 @@ from s2v_ray import shards, storage
 from s2v_ray.cluster.manifests import Cluster, Group, workers_on
 from s2v_ray.config import Recipe
 from s2v_ray.media.timing import FPS
+from s2v_ray.training.engine import BUCKET_ELEMENTS
 
 FP32 = 4
 """Bytes of a weight, a gradient, a moment: the engines keep fp32 and compute in bf16 (``training.engine``)."""
-BUCKET_BYTES = 2 * 25_000_000 * FP32
-"""DeepSpeed's buckets for reducing and gathering, of one engine (``training.engine.BUCKET_ELEMENTS``)."""
+BUCKET_BYTES = 2 * BUCKET_ELEMENTS * FP32
+"""DeepSpeed's buckets for reducing and gathering, of one engine."""
 GIB = 2**30
 Stage = Literal[0, 1, 2, 3]
 
@@ -340,7 +341,7 @@ def step_seconds(setup: Setup, workers: int) -> tuple[float, float]:
     reduce = 0.0
     for engine in setup.engines.values():
         size = engine.trained * FP32 * (1.5 if engine.stage == 3 else 1.0)
-        buckets = max(1, math.ceil(engine.trained / 25_000_000))
+        buckets = max(1, math.ceil(engine.trained / BUCKET_ELEMENTS))
         reduce += ring_seconds(size, workers, bandwidth, assumed.hop_seconds * buckets)
     return batch / speed, reduce
 

@@ -21,7 +21,6 @@ step and finds 0 in them; it can only tell how single clips differ from the rest
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +35,7 @@ from s2v_ray import config, shards, storage
 from s2v_ray.clip import Clip, to_unit
 from s2v_ray.config import IngestConfig
 from s2v_ray.ingest.sources import SourceClip
+from s2v_ray.ingest.stages import file_of
 from s2v_ray.metrics.sync import MAX_OFFSET, sync_distances, sync_score
 from s2v_ray.models.discriminators import SyncNetwork
 
@@ -54,7 +54,6 @@ _ROWS = pa.schema(
         pa.field("clips", pa.int32(), nullable=False),
     ]
 )
-_PIECE = re.compile(r"#\d+\.\d\ds$")  # what ``stages.Crop`` appends to the name of a file that is cut into pieces
 _SHOWN = 20  # speakers in the printed table
 
 
@@ -120,7 +119,7 @@ def measure(clips: Iterable[Clip], network: SyncNetwork, max_offset: int = MAX_O
     for clip in clips:
         curve = distances(network, clip, max_offset)
         if np.isfinite(curve).any():
-            curves[clip.speaker][_PIECE.sub("", clip.source)].append(curve)
+            curves[clip.speaker][file_of(clip.source)].append(curve)
         else:
             short += 1
     by_speaker = {speaker: [c for pieces in files.values() for c in pieces] for speaker, files in sorted(curves.items())}

@@ -29,7 +29,7 @@ from s2v_ray import config, shards, storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest import offset
 from s2v_ray.ingest.sources import SourceClip, list_clips
-from s2v_ray.ingest.stages import Entry, Process, Reason, Reject, assign_splits, order_key
+from s2v_ray.ingest.stages import Entry, Process, Reason, Reject, assign_splits, file_of, order_key
 from s2v_ray.media.face import make_detector
 from s2v_ray.models import teachers
 
@@ -84,7 +84,7 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress 
     layout, clips = list_clips(source_uri, recipe.ingest.source)
     clips = offset.correct(clips, recipe.ingest)
     there = _there(corpus_uri, recipe)
-    known = {name for r in [*there.rows, *there.rejects] for name in (r["source"], _file_of(r["source"]))}
+    known = {name for r in [*there.rows, *there.rejects] for name in (r["source"], file_of(r["source"]))}
     fresh = [c for c in clips if c.name not in known]
     if not all(c.truth for c in fresh):
         make_detector(recipe.ingest.detector)  # fails here, in one sentence, rather than in every task
@@ -167,11 +167,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     sections = {"media": recipe.media, "ingest": recipe.ingest}
     flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.model_dump(mode="json").items()}
     return {key: value for key, value in flat.items() if key not in ("ingest.max_reject_share", "ingest.source")} | {"seed": recipe.seed}
-
-
-def _file_of(source: str) -> str:
-    """The file that a piece ("name#12.00s") was cut from."""
-    return source.rpartition("#")[0] or source
 
 
 # ---- first pass: files -> staged clips
@@ -258,7 +253,7 @@ def _check_rejects(files: int, rows: list[Row], rejects: list[Row], recipe: Reci
 def _plan_shards(there: _There, rows: list[Row], recipe: Recipe) -> list[_Shard]:
     """The shards to add."""
     known = {r["id"]: s.split for s in there.shards for r in s.rows}
-    entries = [Entry(r["id"], r["speaker"], r["sentence"], _file_of(r["source"])) for r in [*there.rows, *rows]]
+    entries = [Entry(r["id"], r["speaker"], r["sentence"], file_of(r["source"])) for r in [*there.rows, *rows]]
     splits = assign_splits(entries, recipe.ingest, recipe.seed, known)
     plan = []
     for split in shards.SPLITS:

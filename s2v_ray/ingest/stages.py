@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ SILENCE = 1e-4
 """Sound that never exceeds this is none."""
 MAX_PEAK = 4.0
 """Sound is clipped at 1; a file that goes beyond this (12 dB over) does not hold sound as it says."""
+_PIECE = re.compile(r"#\d+\.\d\ds$")  # what ``Crop`` appends to the name of a file that is cut into pieces
 _BATCH = 16  # full-size frames held at once
 
 
@@ -307,6 +309,11 @@ class Process:
             raise  # says nothing of the file: an hour without S3 must not reject a thousand of them
         except (ValueError, KeyError, OSError, av.FFmpegError, cv2.error) as e:
             raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(os.sep + source.name, "")) from e
+
+
+def file_of(source: str) -> str:
+    """The file that a clip's ``source`` names: itself, or what a piece of it ("name#12.00s") was cut from."""
+    return _PIECE.sub("", source)
 
 
 def content_id(frames: np.ndarray, speech: np.ndarray) -> str:
