@@ -213,6 +213,7 @@ class ParallelConfig(Section):
 
 class LogConfig(Section):
     log_every: Positive = Field(25, description="Steps between progress lines.")
+    validate_every: int = Field(0, ge=0, description="Steps between validations; 0: only at the end.")
     checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
     keep_checkpoints: Positive = Field(2, description="Checkpoints kept.")
 

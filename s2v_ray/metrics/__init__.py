@@ -1,7 +1,8 @@
 """What is measured, which way is better, and how sure the figure is.
 
-``METRICS`` is the one table: adding a metric is a function in one of the modules, one line here, and one line in
-``evaluation.evaluate.measure``.
+``METRICS`` is the one table of evaluation: adding a metric is a function in one of the modules, one line here, and one line in
+``evaluation.evaluate.measure``. ``VALIDATION`` is that of what training measures on the validation split while it goes on, by
+which sweeps rank and checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -53,6 +54,22 @@ METRICS: dict[str, Metric] = {
     "lse_d": Metric("LSE-D", "lower", "", 3, "minimum over these offsets of the mean distance of sound and picture"),
     "sync_offset": Metric("sync |offset|", "lower", "frames", 2, "mean size of the offset at which that minimum lies"),
 }
+
+VALIDATION: dict[str, Metric] = {
+    "l1": Metric("L1", "lower", "", 4, "mean absolute error of the window, of a range of 2"),
+    "mouth_l1": Metric("L1 mouth", "lower", "", 4, "the same, mouth region alone"),
+    "psnr": METRICS["psnr"],
+    "ssim": METRICS["ssim"],
+    "identity": METRICS["csim"],
+    "emotion": Metric("emotion", "higher", "", 3, "share of clips in which the emotion judge sees what it sees in the real clip"),
+    "sync": Metric("sync", "higher", "", 3, "confidence of the sync judge that the clip is in step: median of the distances over offsets - that at none"),
+    "realism": Metric("realism", "lower", "", 4, "squared Fréchet distance of the identity judge's codes of real and of generated frames"),
+    "identity_cosine": Metric("identity cosine", "higher", "", 3, "mean cosine of the heard identity to the seen one"),
+    "emotion_agreement": Metric("emotion agreement", "higher", "", 3, "share of clips whose heard emotion is the seen one"),
+    "leak_emotion": Metric("leak of emotion", "lower", "", 3, "accuracy of a linear probe for the seen emotion on the heard identity"),
+    "leak_identity": Metric("leak of identity", "lower", "", 3, "accuracy of a linear probe for the speaker on the heard emotion"),
+}
+"""The names of a record in metrics.jsonl carry ``val_`` before them."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,13 @@ def sync_score(distances: np.ndarray) -> SyncScore:
     return SyncScore(float(np.nanmedian(distances)) - least, least, peak(-distances))
 
 
+def in_step_confidence(distances: np.ndarray) -> float:
+    """Median of the mean distances over offsets - that in step: LSE-C of a clip that is in step, and less, down to below 0, of
+    one that is not. NaN where no offset counts."""
+    in_step = float(distances[len(distances) // 2])
+    return float(np.nanmedian(distances)) - in_step if np.isfinite(in_step) else float("nan")
+
+
 def _shifted(a: np.ndarray, b: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """``a[t + k]`` beside ``b[t]``, where both are there."""
     n = len(b) - abs(k)

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from s2v_ray import storage
+from s2v_ray.training.collective import barrier, gather, worker
 from s2v_ray.training.engine import Engine
 
 CHECKPOINT_SCHEMA = 1
@@ -46,7 +46,7 @@ def save(run: str, step: int, engines: Mapping[str, Engine], state: Mapping[str,
     uri = _uri(run, step)
     if rank == 0:
         storage.remove(uri)  # what is left of a save that was cut off
-    _barrier()
+    barrier()
     with tempfile.TemporaryDirectory() as temporary:
         remote = "://" in uri
         folder = temporary if remote else uri
@@ -54,21 +54,21 @@ def save(run: str, step: int, engines: Mapping[str, Engine], state: Mapping[str,
             os.makedirs(os.path.join(folder, name), exist_ok=True)
         for name, engine in engines.items():
             engine.save(folder, name)
-        torch.save({"state": dict(state), "random": _random_state()}, os.path.join(folder, f"worker-{rank:05d}.pt"))
-        _barrier()
+        torch.save({"state": dict(state), "random": random_state()}, os.path.join(folder, f"worker-{rank:05d}.pt"))
+        barrier()
         written = _relative_files(folder) if remote or rank == 0 else []  # a local folder is everybody's
         if remote:
             fs, path = storage.filesystem(uri)
             for name in written:
                 fs.put_file(os.path.join(folder, name), f"{path}/{name}")
         digests = {name: _file_digest(os.path.join(folder, name)) for name in written}
-    for part in _gather(digests):
+    for part in gather(digests):
         digests |= part
     if rank == 0:
         storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, step=step, workers=world, sha256=digests)
         for old in _steps(run)[:-keep]:
             storage.remove(_uri(run, old))
-    _barrier()
+    barrier()
 
 
 def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
         for name, engine in engines.items():
             engine.load(folder, name)
         own = torch.load(os.path.join(folder, f"worker-{rank:05d}.pt"), map_location="cpu", weights_only=True)
-        _barrier()
-    _set_random_state(own["random"])
+        barrier()
+    set_random_state(own["random"])
     state: dict[str, Any] = own["state"]
     return state
 
@@ -109,11 +109,6 @@ def latest(run: str, tell: Callable[[str], None] = print) -> Checkpoint | None:
             continue
         return Checkpoint(uri, step, manifest["workers"])
     return None
-
-
-def worker() -> tuple[int, int]:
-    """Rank of this worker, and the number of workers."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _uri(run: str, step: int) -> str:
@@ -146,20 +141,8 @@ def _relative_files(folder: str) -> list[str]:
     return sorted(os.path.relpath(os.path.join(root, f), folder) for root, _, files in os.walk(folder) for f in files)
 
 
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _gather(value: dict[str, str]) -> list[dict[str, str]]:
-    if not dist.is_initialized():
-        return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
-
-
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """State of the random generators of Python, numpy and torch."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -169,7 +152,8 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restores what ``random_state`` gave."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]

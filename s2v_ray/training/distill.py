@@ -1,10 +1,11 @@
-"""Cross-modal distillation: two teachers that see teach a student that hears. No label of the corpus is used."""
+"""Cross-modal distillation: two teachers that see teach a student that hears. No label of the corpus is used but to validate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,20 +14,24 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import Dependence, aggregate_emotion, cosine_distance, identity_contrast, softened_cross_entropy
+from s2v_ray.metrics.probe import linear_probe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.speech import Heard, Student
 from s2v_ray.models.teachers import load as load_teacher
+from s2v_ray.training.collective import gather
 from s2v_ray.training.engine import Engine, EngineFactory, check_finite
 from s2v_ray.training.schedules import warmup_cosine
 
 CODE_MEMORY = 0.99  # of the running mean code of each emotion
+Labels = dict[str, tuple[str, str]]  # clip -> speaker and sentence
 RAMP = 0.3  # share of the steps over which the disentangling term grows: codes that say nothing yet are independent, too
 
 
 class DistillTask:
     """One step of distillation, and what the loop needs around it."""
 
-    def __init__(self, recipe: Recipe, student: Student, make_engine: EngineFactory, rank: int, lineage: dict[str, Any]) -> None:
+    def __init__(self, recipe: Recipe, student: Student, make_engine: EngineFactory, rank: int, lineage: dict[str, Any], labels: Labels | None = None) -> None:
+        self.labels, self.note = labels or {}, ""
         self.recipe, self.rank, self.lineage = recipe, rank, lineage
         self.emotion_in_identity, self.identity_in_emotion = Dependence(), Dependence()
         config = recipe.distill
@@ -71,16 +76,26 @@ class DistillTask:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        """Cosine to the seen identity, and share of clips whose heard emotion is the seen one."""
+        """How well the student hears what the teachers see, and what leaks between its codes (``metrics.VALIDATION``)."""
         student: Student = self.engine.module
         student.eval()
-        cosines, agree = [], []
+        parts = []
         for batch in batches:
             heard = student(batch.speech, batch.heard, content=False)
-            cosines.append(F.cosine_similarity(heard.identity, _identity(batch)))
-            agree.append((heard.emotion_logits.argmax(-1) == _clip_emotion(batch).argmax(-1)).float())
+            seen = _clip_emotion(batch).argmax(-1)
+            cosine, agrees = F.cosine_similarity(heard.identity, _identity(batch)), (heard.emotion_logits.argmax(-1) == seen).float()
+            parts.append((batch.ids, *(x.float().cpu().numpy() for x in (heard.identity, heard.emotion, seen, cosine, agrees))))
         student.train()
-        return {"identity_cosine": torch.cat(cosines).mean().item(), "emotion_agreement": torch.cat(agree).mean().item()}
+        ids, identity, emotion, seen_emotion, cosines, agree = (np.concatenate(x) for x in zip(*(p for part in gather(parts) for p in part), strict=True))
+        figures = {"identity_cosine": float(cosines.mean()), "emotion_agreement": float(agree.mean())}
+        _, first = np.unique(ids, return_index=True)  # workers that share few clips hear some of them twice
+        labels = [self.labels.get(str(ids[i]), ("", str(ids[i]))) for i in first]
+        sentences = [sentence or str(ids[i]) for i, (_, sentence) in zip(first, labels, strict=True)]
+        leaks = {
+            "leak_emotion": linear_probe(identity[first], [str(int(seen_emotion[i])) for i in first], sentences),
+            "leak_identity": linear_probe(emotion[first], [speaker for speaker, _ in labels], sentences),
+        }
+        return figures | {name: probe.accuracy for name, probe in leaks.items() if probe is not None}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -143,7 +158,10 @@ def make_task(
         "teachers": {"identity": identity.digest, "emotion": emotion.digest},
         "config_digest": recipe.digest(),
     }
-    return DistillTask(recipe, model, make_engine, rank, lineage)
+    columns = ["id", "speaker", "sentence"]
+    rows = [row for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, columns)]
+    labels = {row["id"]: (row["speaker"], row["sentence"]) for row in rows}
+    return DistillTask(recipe, model, make_engine, rank, lineage, labels)
 
 
 def _clip_emotion(batch: ClipBatch) -> Tensor:

@@ -27,6 +27,7 @@ from s2v_ray.training.adversaries import Adversaries, Scene
 from s2v_ray.training.engine import Engine, EngineFactory, check_finite, frozen
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.sync import load_sync
+from s2v_ray.training.validation import Figures, Judges, open_judges
 
 STILLS_A_CLIP = 2  # frames of a window that the discriminators of single frames look at
 
@@ -43,7 +44,10 @@ class GanTask:
         device: torch.device,
         rank: int,
         lineage: dict[str, Any],
+        judges: Judges | None = None,
     ) -> None:
+        self.judges = judges or Judges()
+        self.note = self.judges.missing()
         self.recipe, self.device, self.rank, self.lineage = recipe, device, rank, lineage
         self.student = model.student
         config = recipe.gan
@@ -104,11 +108,10 @@ class GanTask:
 
     def _scene(self, batch: ClipBatch, real: Tensor, identity: Tensor) -> Scene:
         t = real.shape[1]
-        samples = batch.start[:, None] * SAMPLES_PER_FRAME + torch.arange(t * SAMPLES_PER_FRAME, device=real.device)
         assert batch.emotion is not None, "the stream must join the teachers' outputs"
         return Scene(
             frames=real,
-            speech=batch.speech.gather(1, samples),
+            speech=_speech_under(batch, t),
             identity=identity,
             emotion=aggregate_emotion(batch.emotion, batch.heard).softmax(-1),
             pick=torch.stack([torch.randperm(t, generator=self.random)[:STILLS_A_CLIP] for _ in range(len(real))]).to(real.device),
@@ -132,18 +135,16 @@ class GanTask:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        """L1 over the frame and over the mouth, in [0, 2], of the averaged generator."""
+        """The averaged generator, by ``metrics.VALIDATION``: each worker measures its own batches, all are told of all."""
         model = self.averaged()
-        frame, mouth = [], []
+        figures = Figures(self.judges)
         random = torch.Generator().manual_seed(0)
         for batch in batches:
-            real = to_unit(batch.frames)
-            noise = NoiseSequence(len(real), self.recipe.gan.generator.noise_dim, random).draw(real.shape[1]).to(self.device)
+            t = batch.frames.shape[1]
+            noise = NoiseSequence(len(batch.frames), self.recipe.gan.generator.noise_dim, random).draw(t).to(self.device)
             fake, _ = model(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
-            error = (fake - real).abs()
-            frame.append(error.mean())
-            mouth.append((error * self.mask).mean() / self.mask.mean())
-        return {"l1": torch.stack(frame).mean().item(), "mouth_l1": torch.stack(mouth).mean().item()}
+            figures.add(batch, _speech_under(batch, t), fake, self.mask)
+        return figures.result()
 
     def state(self) -> dict[str, Any]:
         return {"ema": self.ema, "random": self.random.get_state()}
@@ -182,4 +183,10 @@ def make_task(
         "student": card["sha256"],
         "config_digest": recipe.digest(),
     }
-    return GanTask(recipe, model.to(device), adversaries.to(device), make_engine, device, rank, lineage)
+    return GanTask(recipe, model.to(device), adversaries.to(device), make_engine, device, rank, lineage, open_judges(corpus, device))
+
+
+def _speech_under(batch: ClipBatch, frames: int) -> Tensor:
+    """``[B, frames * 640]``: the speech under the window shown."""
+    samples = batch.start[:, None] * SAMPLES_PER_FRAME + torch.arange(frames * SAMPLES_PER_FRAME, device=batch.speech.device)
+    return batch.speech.gather(1, samples)

@@ -24,6 +24,7 @@ from s2v_ray.models.bundle import BUNDLE_SCHEMA
 from s2v_ray.training import loop
 from s2v_ray.training.engine import has_bf16, make_engine
 from s2v_ray.training.stream import stream
+from s2v_ray.training.validation import window_frames
 
 Kind = Literal["distill", "gan"]
 RUN_SCHEMA = 1
@@ -151,18 +152,26 @@ def _work(settings: dict[str, Any]) -> None:
         torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed * 1009 + rank)
-    section, frames, make_task = _task_of(settings["kind"], recipe)
+    section, frames, shown, make_task = _task_of(settings["kind"], recipe)
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
     engine = functools.partial(make_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip, micro_batch=section.batch // world, world_size=world)
     task = make_task(
         recipe, settings["corpus"], student=settings["student"], reference=settings["reference"], make_engine=engine, device=device, rank=rank, world=world
     )
-    windows = functools.partial(stream, settings["corpus"], frames=frames, heard_frames=section.heard_frames)
+    windows = functools.partial(stream, settings["corpus"], heard_frames=section.heard_frames)
     messages = settings["messages"]
     result = loop.run(
         task,
         lambda start: windows(
-            "train", batch=section.batch // world, seed=recipe.seed, steps=section.steps, start_step=start, rank=rank, world=world, cpus=settings["data_cpus"]
+            "train",
+            batch=section.batch // world,
+            frames=frames,
+            seed=recipe.seed,
+            steps=section.steps,
+            start_step=start,
+            rank=rank,
+            world=world,
+            cpus=settings["data_cpus"],
         ),
         run=settings["run"],
         kind=settings["kind"],
@@ -170,7 +179,7 @@ def _work(settings: dict[str, Any]) -> None:
         clips=section.batch,
         log=recipe.log,
         device=device,
-        validation=_validation(windows, settings["corpus"], section.batch // world),
+        validation=_validation(windows, settings["corpus"], section.batch // world, shown, rank, world),
         progress=lambda line: ray.get(messages.say.remote(line)),
         report=lambda record: ray.train.report(record),
     )
@@ -178,23 +187,29 @@ def _work(settings: dict[str, Any]) -> None:
         ray.get(messages.finish.remote(result))
 
 
-def _task_of(kind: Kind, recipe: Recipe) -> tuple[Any, int, Callable[..., loop.Task]]:
-    """Section of the recipe, frames shown, and maker of the task."""
+def _task_of(kind: Kind, recipe: Recipe) -> tuple[Any, int, int, Callable[..., loop.Task]]:
+    """Section of the recipe, frames shown in training and in validation, and maker of the task."""
     if kind == "distill":
         from s2v_ray.training.distill import make_task as make_distill
 
-        return recipe.distill, 1, make_distill
+        return recipe.distill, 1, 1, make_distill
     from s2v_ray.training.gan import make_task as make_gan
 
-    return recipe.gan, recipe.gan.frames, make_gan
+    return recipe.gan, recipe.gan.frames, window_frames(recipe), make_gan
 
 
-def _validation(windows: Callable[..., Iterator[ClipBatch]], corpus: str, batch: int) -> Callable[[], Iterable[ClipBatch]] | None:
-    """The same windows of the validation split each time, for every worker alike; None where the corpus has none."""
-    clips = sum(len(shards.read_shard(uri, ["id"])) for uri in shards.shard_uris(corpus, "val"))
+def _validation(
+    windows: Callable[..., Iterator[ClipBatch]], corpus: str, batch: int, frames: int, rank: int, world: int
+) -> Callable[[], Iterable[ClipBatch]] | None:
+    """This worker's share of the validation split, the same windows each time; None where no clip of it is long enough."""
+    lengths = np.array([row["num_frames"] for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, ["num_frames"])])
+    clips = int((lengths >= frames).sum())
     if clips == 0:
         return None
-    return lambda: windows("val", batch=batch, seed=0, steps=max(1, min(clips, VALIDATION_CLIPS) // batch), executor="local")
+    if clips < world:
+        rank, world = 0, 1  # each measures all of the few
+    steps = max(1, min(clips, VALIDATION_CLIPS) // (batch * world))  # the same on all: ZeRO-3 computes together
+    return lambda: windows("val", batch=batch, frames=frames, seed=0, steps=steps, rank=rank, world=world, executor="local")
 
 
 def _run_config(run: str, name: str) -> ray.train.RunConfig:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
-from s2v_ray.training import checkpoint
+from s2v_ray.training import checkpoint, collective
 from s2v_ray.training.alarms import DIAGNOSTICS, Watch
 from s2v_ray.training.engine import Engine, NotFinite
 
@@ -30,6 +29,8 @@ class Task(Protocol):
     """What is trained. Everything is called on all workers, equally often."""
 
     engines: dict[str, Engine]
+    note: str
+    """What a person should know of its validation, or ""."""
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Scalar]:
         """One update of every player; scalars to log, the same names on every worker. Detached."""
@@ -39,7 +40,8 @@ class Task(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]: ...
+    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
+        """Figures of the model as it stands (``metrics.VALIDATION``), the same on all workers; each brings its own batches."""
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         """Writes the bundle (worker 0) and ends."""
@@ -70,8 +72,7 @@ class Progress:
         means: dict[str, Any] = {}
         if names:
             values = torch.stack([torch.stack([torch.as_tensor(s.get(n, 0.0)).detach().float().cpu() for n in names]) for _, s in self.records])
-            if dist.is_initialized():
-                values = _mean_over_workers(values)
+            values = collective.mean(values)
             counts = torch.tensor([float(sum(n in s for _, s in self.records)) for n in names])
             means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
         last, n, elapsed = self.records[-1][0] + 1, len(self.records), max(1e-9, time.monotonic() - self.since)
@@ -81,7 +82,10 @@ class Progress:
 
 
 class MetricsFile:
-    """``metrics.jsonl`` of a run. Rewritten whole each time, because object stores cannot append; a resumed run drops later lines."""
+    """``metrics.jsonl`` of a run: a record for each window of steps, and one (``step``, ``val_...``) for each validation.
+
+    Rewritten whole each time, because object stores cannot append; a resumed run drops later lines.
+    """
 
     def __init__(self, run: str, start_step: int) -> None:
         self.uri = storage.join(run, METRICS)
@@ -89,7 +93,8 @@ class MetricsFile:
         self.records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
 
     def append(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+        """Adds a record, in place of an earlier one of this step and these names."""
+        self.records = [r for r in self.records if r["step"] != record["step"] or r.keys() != record.keys()] + [record]
         storage.write_bytes(self.uri, "".join(json.dumps(r) + "\n" for r in self.records).encode())
 
 
@@ -125,7 +130,7 @@ def run(
         TrainingDiverged: ``SKIPS_IN_A_ROW`` such batches, or one just before a checkpoint; none is written then, and no bundle.
         ArtifactError: the checkpoint cannot be continued here.
     """
-    rank, _ = checkpoint.worker()
+    rank, _ = collective.worker()
     tell = progress if rank == 0 else _silent
     start = _resume(task, run, kind, tell)
     metrics = MetricsFile(run, start)
@@ -160,14 +165,40 @@ def run(
             tell(progress_line(kind, record, steps))
             if report is not None:
                 report(record)
+        if validation is not None and log.validate_every and done % log.validate_every == 0 and done < steps:
+            _validate(task, validation, device, kind, done, metrics, tell, report)
+            window.since = time.monotonic()  # nor is validation training speed
         if save:
             checkpoint.save(run, done, task.engines, task.state(), log.keep_checkpoints)
             window.since = time.monotonic()  # saving is not training speed
-    found = task.validate(b.to(device) for b in validation()) if validation is not None else {}
-    if found:
-        tell(f"{kind} validation: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
+    found = _validate(task, validation, device, kind, steps, metrics, tell, report) if validation is not None else {}
     task.export(run, found)
     return {**record, **found}
+
+
+def _validate(
+    task: Task,
+    validation: Callable[[], Iterable[ClipBatch]],
+    device: torch.device,
+    kind: str,
+    step: int,
+    metrics: MetricsFile,
+    tell: Callable[[str], None],
+    report: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, float]:
+    """Validates, told, written and reported; training goes on as if it had not been."""
+    if task.note and not any("val_" in name for r in metrics.records for name in r):
+        tell(f"{kind}: {task.note}")
+    random = checkpoint.random_state()
+    found = task.validate(b.to(device) for b in validation())
+    checkpoint.set_random_state(random)
+    record = {"step": step, **{f"val_{name}": value for name, value in found.items()}}
+    if collective.worker()[0] == 0:
+        metrics.append(record)
+    tell(f"{kind} validation at step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
+    if report is not None:
+        report(record)
+    return found
 
 
 def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
@@ -181,27 +212,18 @@ def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
 
 
 def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None]) -> int:
-    found: list[Any] = [checkpoint.latest(run, tell) if checkpoint.worker()[0] == 0 else None]
-    if dist.is_initialized():
-        dist.broadcast_object_list(found, 0)  # all continue from what worker 0 found whole
-    if found[0] is None:
+    found = collective.from_first(checkpoint.latest(run, tell) if collective.worker()[0] == 0 else None)  # all continue from what worker 0 found whole
+    if found is None:
         return 0
-    task.load_state(checkpoint.load(found[0], task.engines))
-    tell(f"{kind} continues from the checkpoint of step {found[0].step}")
-    return int(found[0].step)
+    task.load_state(checkpoint.load(found, task.engines))
+    tell(f"{kind} continues from the checkpoint of step {found.step}")
+    return int(found.step)
 
 
 def _diverged(run: str, kind: str, step: int, e: NotFinite) -> TrainingDiverged:
     last = checkpoint.latest(run, _silent)
     kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
     return TrainingDiverged(f"{kind}: the loss is not finite at step {step} ({e}); {kept}; try a lower learning rate or grad_clip")
-
-
-def _mean_over_workers(values: Tensor) -> Tensor:
-    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-    moved = values.to(device)
-    dist.all_reduce(moved)
-    return (moved / dist.get_world_size()).cpu()
 
 
 def _silent(message: str) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2v_ray.metrics import METRICS, bootstrap_mean
+from s2v_ray.metrics import METRICS, VALIDATION, bootstrap_mean
 from s2v_ray.metrics.emotion import VISIBLE, emotion_contrast, verdict
 from s2v_ray.metrics.identity import average_content_distance, centroids, cosine_identity, nearest_centroid
 from s2v_ray.metrics.probe import linear_probe
@@ -26,6 +26,7 @@ def test_bootstrap_leaves_out_what_does_not_apply() -> None:
 
 def test_every_metric_says_which_way_is_better() -> None:
     assert {m.arrow for m in METRICS.values()} == {"↑", "↓", "→1"}
+    assert {m.better for m in VALIDATION.values()} == {"higher", "lower"}  # a sweep must know which of two is best
 
 
 def test_identity_distances_by_hand() -> None:

@@ -32,6 +32,7 @@ class ToyTask:
         self.engine = make_plain_engine(module, [{"params": module.parameters()}], lr=0.05, micro_batch=2, world_size=1, **options)
         self.engines = {"toy": self.engine}
         self.seen, self.nan_at = 0, set(nan_at)
+        self.note = ""
         self.exported: dict[str, float] | None = None
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Any]:
@@ -52,7 +53,8 @@ class ToyTask:
         self.seen = state["seen"]
 
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        return {"clips": float(sum(len(b.speech) for b in batches))}
+        torch.rand(3)  # a careless task: training must not feel it
+        return {"clips": float(sum(len(b.speech) for b in batches)), "seen": float(self.seen)}
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         self.exported = metrics
@@ -88,13 +90,34 @@ def test_lines_metrics_validation_and_export(tmp_path: Path) -> None:
     torch.manual_seed(1)
     result = run(task, tmp_path, 7, lines, validation=lambda: [next(toy_batches(0))] * 3, report=reported.append)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in records] == [2, 4, 6, 7] == [r["step"] for r in reported]
+    assert [r["step"] for r in records] == [2, 4, 6, 7, 7] == [r["step"] for r in reported]
     assert records[0]["odd"] == 1.0 and "odd" not in records[3]  # averaged over the steps that have it
     assert lines[0].startswith("toy 2/7  loss ") and "clips/s" in lines[0] and "s left" in lines[0]
-    assert task.exported == {"clips": 6.0}
+    assert task.exported == {"clips": 6.0, "seen": 7.0}
     assert result["clips"] == 6.0 and result["step"] == 7
     found = checkpoint.latest(str(tmp_path))
     assert found is not None and found.step == 7
+
+
+def test_validation_beside_training_is_recorded_and_leaves_no_trace(tmp_path: Path) -> None:
+    plain, validated = ToyTask(), ToyTask()
+    validated.note = "validation leaves out sync"
+    torch.manual_seed(5)
+    run(plain, tmp_path / "plain", 8, [])
+    torch.manual_seed(5)
+    lines: list[str] = []
+    reported: list[dict[str, float]] = []
+    log = LogConfig(log_every=2, checkpoint_every=4, validate_every=3)
+    settings: dict[str, Any] = {"validation": lambda: [next(toy_batches(0))], "log": log}
+    run(validated, tmp_path / "validated", 8, lines, report=reported.append, **settings)
+    torch.testing.assert_close(validated.engine.module.state_dict(), plain.engine.module.state_dict(), rtol=0, atol=0)
+    records = [json.loads(line) for line in (tmp_path / "validated" / "metrics.jsonl").read_text().splitlines()]
+    assert records == reported
+    assert [r for r in records if "val_seen" in r] == [{"step": s, "val_clips": 2.0, "val_seen": float(s)} for s in (3, 6, 8)]
+    assert [r["step"] for r in records] == [2, 3, 4, 6, 6, 8, 8]
+    assert sum("validation leaves out sync" in line for line in lines) == 1 and "toy validation at step 3: clips 2.0000  seen 3.0000" in lines
+    run(validated, tmp_path / "validated", 8, lines, **settings)  # a finished run validates again, and is written once
+    assert [json.loads(line)["step"] for line in (tmp_path / "validated" / "metrics.jsonl").read_text().splitlines()] == [2, 3, 4, 6, 6, 8, 8]
 
 
 def test_a_run_that_was_cut_off_continues_exactly(tmp_path: Path) -> None:

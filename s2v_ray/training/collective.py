@@ -1,0 +1,45 @@
+"""What workers say to one another beside gradients. One process alone is a worker, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def worker() -> tuple[int, int]:
+    """Rank of this worker, and the number of workers."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def barrier() -> None:
+    """Returns when all workers have called it."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """What each worker gave (any picklable value), by rank. All workers call it."""
+    if not dist.is_initialized():
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def from_first(value: Any) -> Any:
+    """Worker 0's value. All workers call it."""
+    found = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found, 0)
+    return found[0]
+
+
+def mean(values: Tensor) -> Tensor:
+    """Mean over workers, on the CPU. All workers call it, with one shape."""
+    if not dist.is_initialized():
+        return values.cpu()
+    moved = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
+    dist.all_reduce(moved)
+    return (moved / dist.get_world_size()).cpu()

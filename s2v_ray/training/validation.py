@@ -1,0 +1,118 @@
+"""What the GAN is measured by while it trains: judges that it never sees, on windows of the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2v_ray import storage
+from s2v_ray.clip import ClipBatch, to_pixels, to_unit
+from s2v_ray.config import Recipe
+from s2v_ray.metrics import image
+from s2v_ray.metrics.emotion import verdict
+from s2v_ray.metrics.frechet import frechet_distance
+from s2v_ray.metrics.identity import cosine_identity
+from s2v_ray.metrics.sync import in_step_confidence, sync_distances
+from s2v_ray.models import teachers
+from s2v_ray.models.discriminators import SyncNetwork
+from s2v_ray.models.teachers import FaceNetwork
+from s2v_ray.training.collective import gather
+from s2v_ray.training.sync import WINDOW_SLACK, load_sync, sync_uri
+
+JUDGED_FRAMES = 4
+"""Frames of a window, evenly spaced, that SSIM and the judges of faces look at."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judges of a corpus; None for one that it lacks."""
+
+    identity: FaceNetwork | None = None
+    emotion: FaceNetwork | None = None
+    sync: SyncNetwork | None = None
+
+    def missing(self) -> str:
+        """What is left out for want of a judge, as a sentence; "" where nothing is."""
+        metrics = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
+        absent = [metrics[role] for role, judge in vars(self).items() if judge is None]
+        return f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them" if absent else ""
+
+
+def open_judges(corpus: str, device: torch.device) -> Judges:
+    """The judges that a corpus has, on ``device``.
+
+    Raises:
+        ArtifactError: one that is there cannot be used.
+    """
+
+    def face(role: str) -> FaceNetwork | None:
+        uri = storage.join(corpus, "judges", role)
+        return teachers.load(uri, device) if storage.list_files(uri) else None
+
+    sync = load_sync(corpus, "judge").to(device) if storage.list_files(sync_uri(corpus, "judge")) else None
+    return Judges(face("identity"), face("emotion"), sync)
+
+
+def window_frames(recipe: Recipe) -> int:
+    """Frames of a validation window of the GAN: enough for the sync judge to find a mouth's own place among others."""
+    return max(recipe.gan.frames, min(recipe.gan.heard_frames, recipe.gan.sync.window + WINDOW_SLACK - 1))
+
+
+@dataclass
+class Figures:
+    """Figures of each window, and the identity codes of real and generated frames."""
+
+    judges: Judges
+    values: dict[str, list[float]] = field(default_factory=dict)
+    real: list[np.ndarray] = field(default_factory=list)
+    made: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, batch: ClipBatch, speech: Tensor, fake: Tensor, mask: Tensor) -> None:
+        """Measures one batch.
+
+        Args:
+            batch: real windows of T frames.
+            speech: ``[B, T * 640]``: the speech under them.
+            fake: ``[B, T, 3, S, S]`` in [-1, 1]: what was generated.
+            mask: ``[S, S]``, 1 over the mouth.
+        """
+        error = (fake - to_unit(batch.frames)).abs()
+        self._note("l1", error.mean((1, 2, 3, 4)))
+        self._note("mouth_l1", (error * mask).mean((1, 2, 3, 4)) / mask.mean())
+        shown = to_pixels(fake)
+        if self.judges.sync is not None:
+            heard, seen = self.judges.sync.embed_speech(speech).cpu().numpy(), self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy()
+            self._note("sync", [in_step_confidence(sync_distances(h, s)) for h, s in zip(heard, seen, strict=True)])
+        few = np.unique(np.linspace(0, shown.shape[1] - 1, JUDGED_FRAMES).round().astype(int))
+        for made, real in zip(shown.cpu(), batch.frames.cpu(), strict=True):
+            self._note("psnr", [image.psnr(made.numpy(), real.numpy())])
+            made, real = made[few], real[few]
+            self._note("ssim", [image.ssim(made.numpy(), real.numpy())[0]])
+            if self.judges.identity is not None:
+                codes = self.judges.identity(made), self.judges.identity(real)
+                self.made.append(codes[0].numpy())
+                self.real.append(codes[1].numpy())
+                self._note("identity", [cosine_identity(*codes)])
+            if self.judges.emotion is not None:
+                labels = self.judges.emotion.labels
+                self._note("emotion", [float(verdict(self.judges.emotion(made), labels) == verdict(self.judges.emotion(real), labels))])
+
+    def _note(self, name: str, values: Tensor | Iterable[float]) -> None:
+        self.values.setdefault(name, []).extend(values.tolist() if isinstance(values, Tensor) else values)
+
+    def result(self) -> dict[str, float]:
+        """Means over the windows of all workers, and realism. All workers call it. Names: ``metrics.VALIDATION``."""
+        everyone = gather((self.values, self.real, self.made))
+        found: dict[str, float] = {}
+        for name in self.values:
+            values = np.concatenate([np.asarray(theirs[name], np.float64) for theirs, _, _ in everyone])
+            if np.isfinite(values).any():
+                found[name] = float(values[np.isfinite(values)].mean())
+        real, made = ([code for worker in everyone for code in worker[which]] for which in (1, 2))
+        if real:
+            found["realism"] = frechet_distance(np.concatenate(made), np.concatenate(real))
+        return found
