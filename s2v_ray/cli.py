@@ -299,7 +299,7 @@ def _read_face(args: argparse.Namespace, size: int) -> np.ndarray:
     import cv2
     import numpy as np
 
-    from s2v_ray.media.face import align, make_detector
+    from s2v_ray.media.face import crop_face, make_detector
 
     data = np.frombuffer(storage.read_bytes(storage.absolute(args.face)), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
@@ -308,10 +308,11 @@ def _read_face(args: argparse.Namespace, size: int) -> np.ndarray:
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if args.detector == "none":
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    faces = make_detector(args.detector).detect(image)
-    if len(faces) != 1:
-        raise ValueError(f"{args.face} shows {len(faces) or 'no'} faces where one is needed; an aligned crop is taken as it is with --detector none")
-    return align(image[None], faces[0].landmarks[None], size)[0][0]
+    detector = make_detector(args.detector)
+    try:
+        return crop_face(image, size, detector)
+    except ValueError as e:
+        raise ValueError(f"{args.face} {e}; an aligned crop is taken as it is with --detector none") from e
 
 
 def _parser() -> argparse.ArgumentParser:
