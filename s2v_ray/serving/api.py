@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from importlib import resources
 from typing import IO, Annotated, Any
@@ -223,8 +224,9 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
     posted = refused(403, 404, 408, 413, 415, 422, 503, 504)
 
     @routes.post("/v1/videos", response_class=Response, responses={200: {"content": {"video/mp4": {}}}, **posted})
-    async def make_video(form: Annotated[VideoForm, Depends()]) -> Response:
+    async def make_video(request: Request, form: Annotated[VideoForm, Depends()]) -> Response:
         """Speech in, talking face out: an MP4, whole, or with `stream=true` in fragments while it is made."""
+        _check_fields(await request.form())
         return await api.video(form)
 
     @routes.get("/v1/models", responses=refused())
@@ -233,8 +235,9 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
         return {"models": await asyncio.to_thread(api.models), "limits": api.limits.model_dump(), "jobs": api.jobs is not None, "study": api.study is not None}
 
     @routes.post("/v1/jobs", status_code=202, responses={**posted, 429: errors[429]})
-    async def make_job(form: Annotated[VideoForm, Depends()]) -> dict[str, Any]:
+    async def make_job(request: Request, form: Annotated[VideoForm, Depends()]) -> dict[str, Any]:
         """As POST /v1/videos, for long speech: answers at once, and the video is fetched when it is done."""
+        _check_fields(await request.form())
         with api.gate():
             order = await api.order(form, api.limits.job_seconds)
             return await _jobs(api).submit(order)
@@ -295,6 +298,15 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
     for address, name in {"/": "index.html", "/study": "study.html", **{f"/{n}": n for n in PAGE if not n.endswith(".html")}}.items():
         routes.add_api_route(address, lambda name=name: page(name), include_in_schema=False)
     return routes
+
+
+FIELDS = tuple(inspect.signature(VideoForm).parameters)
+
+
+def _check_fields(sent: Iterable[str]) -> None:
+    """A misspelt field is not ignored."""
+    if unknown := sorted(set(sent) - set(FIELDS)):
+        raise Refusal("bad_request", f"{unknown[0][:80]}: there is no such field; there are {', '.join(FIELDS)}")
 
 
 def _jobs(api: Api) -> Jobs:

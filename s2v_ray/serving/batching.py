@@ -58,14 +58,21 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
+        def settle(value: T | None, error: Exception | None) -> None:
+            if future.done():  # nobody waits any more
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)  # type: ignore[arg-type]  # T may itself be optional
+
         def call() -> None:
+            value, error = None, None
             try:
                 value = work()
             except Exception as e:
                 error = e
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_exception(error))
-            else:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(value))
+            loop.call_soon_threadsafe(settle, value, error)
 
         with self._changed:
             self._calls.append(call)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -59,20 +58,17 @@ class Loads(Protocol):
 
 
 class Bundles:
-    """The bundles of this process: loaded when first asked for; of more than ``settings.loaded``, the one that was not asked for longest goes."""
+    """The bundles of this process, loaded when first asked for."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self._loaded: OrderedDict[str, Batcher] = OrderedDict()
+        self._loaded: dict[str, Batcher] = {}
         self._lock = asyncio.Lock()
 
     async def __call__(self, name: str) -> Batcher:
         async with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = await asyncio.to_thread(open_bundle, self.settings, name)
-            self._loaded.move_to_end(name)
-            if len(self._loaded) > self.settings.loaded:
-                self._loaded.popitem(last=False)[1].close()
             return self._loaded[name]
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from s2v_ray.config import Positive, Section
 
 DEFAULT, REFERENCE = "default", "reference"
 """Names of the bundle that answers unless another is asked for, and of the reference baseline that the page compares it with."""
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message names the field."""
 
 
 class Limits(Section):
@@ -36,7 +40,6 @@ class ServeSettings(Section):
     bundle: str = Field(description="URI of the bundle that answers.")
     reference: str = Field("", description="URI of a reference bundle, to compare with.")
     bundles: dict[str, str] = Field({}, description="More bundles: name to URI. A replica loads what it is asked for, and keeps the last few.")
-    loaded: Positive = Field(3, description="Bundles that a replica keeps in memory.")
     teacher: str = Field("", description="URI of the identity teacher of the bundles (CORPUS/teachers/identity); without it, no face can stand in for a voice.")
     detector: str = Field("haar", description="Finds the face in a picture: haar, or the URI of YuNet weights.")
     jobs: str = Field("", description="URI of the folder of jobs, the same for all replicas; empty: no jobs.")
@@ -64,3 +67,16 @@ class ServeSettings(Section):
     def uris(self) -> dict[str, str]:
         """Name of every bundle to its URI, the one that answers first."""
         return {DEFAULT: self.bundle, **({REFERENCE: self.reference} if self.reference else {}), **self.bundles}
+
+
+def parse_settings(values: dict[str, Any]) -> ServeSettings:
+    """Settings from plain values.
+
+    Raises:
+        SettingsError: a field that is missing, unknown or cannot be used.
+    """
+    try:
+        return ServeSettings.model_validate(values)
+    except ValidationError as e:
+        said = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}".removeprefix(": ").replace("Value error, ", "") for x in e.errors())
+        raise SettingsError(f"the settings of the endpoint cannot be used: {said}") from e
