@@ -1,8 +1,10 @@
 """Batches of windows for training: a plan (pure) and a Ray Data pipeline that follows it.
 
-The unit of reading is a row group of a shard (8 clips), so that memory stays small, each clip is read once an epoch by one
-worker, and neighbours in a batch come from many places of the corpus. The plan is a function of seed, epoch and worker; the
-position in it is a function of the step. Hence a resumed run sees the very clips and windows it would have seen.
+An epoch is a line of row groups (8 clips each, the unit of reading), cut into lanes; each step takes the next clips of every
+lane, and a worker reads the lanes that its part of the batch comes from. So memory stays small, a row group is read by one
+worker, and neighbours in a batch come from many places of the corpus. Which clips a step takes is a function of seed, step and
+the size of the whole batch, never of how many workers share it: a run that goes on, on as many workers or on others, sees the
+very clips and windows it would have seen, each once an epoch.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.media.timing import frames_to_samples
 
-SHUFFLE_CLIPS = 160
-"""Clips among which the next one is drawn."""
+LANE_CLIPS = 16
+"""Clips of a lane among which the next one is drawn."""
+SHORTEST_LANE = 8
+"""Clips that a lane has at least where there are so many: one row group."""
 SEGMENT_BYTES = 192 * 2**20
 """Decoded windows of one Ray Data pipeline; then the next begins. A worker holds at most two segments.
 
@@ -35,6 +39,8 @@ Ray Data decodes a segment at once, into the worker's memory, while the one befo
 consumer would spin: its executor, a thread of the worker, then takes the interpreter away from training (a step on two cores
 took 1.1 s instead of 0.4 s).
 """
+LEAST_CLIPS = 160
+"""Windows of a segment at least, however large they are: a row group whose clips lie in two segments is read twice."""
 BLOCK_CLIPS = 32
 """Clips decoded by one Ray Data task, about."""
 
@@ -89,30 +95,56 @@ def read_index(corpus: str, split: str, frames: int) -> list[ShardIndex]:
     return found
 
 
-def clips_for(index: Sequence[ShardIndex], rank: int, world: int) -> int:
-    """Clips that worker ``rank`` sees in an epoch."""
-    total = sum(len(rows) for shard in index for rows in shard.groups)
-    return total * (rank + 1) // world - total * rank // world
+def lanes_of(clips: int, batch: int) -> int:
+    """Lanes of an epoch of ``clips``: the most that divide ``batch`` (of all workers together) and are long enough."""
+    most = max(1, clips // SHORTEST_LANE)
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
 
 
-def plan(index: Sequence[ShardIndex], *, seed: int, epoch: int, rank: int, world: int) -> list[Row]:
-    """The clips that a worker sees in an epoch, in order.
+def plan(index: Sequence[ShardIndex], *, seed: int, epoch: int, lane: int, lanes: int) -> list[Row]:
+    """The clips of a lane in an epoch, in order.
 
-    Row groups are shuffled, laid out in a line that is cut into equal parts for the workers, and the clips of a part are
-    drawn from a window of ``SHUFFLE_CLIPS``. All workers together see every clip exactly once, however many they are.
+    Row groups are shuffled and laid out in a line that is cut into equal lanes; the clips of a lane are drawn from a window
+    of ``LANE_CLIPS``. All lanes together hold every clip exactly once.
     """
-    groups = [(shard.uri, g) for shard in index for g in range(len(shard.groups))]
-    usable = {(shard.uri, g): rows for shard in index for g, rows in enumerate(shard.groups)}
-    np.random.default_rng([seed, epoch]).shuffle(groups)
-    line = [Row(uri, g, row) for uri, g in groups for row in usable[uri, g]]
-    part = line[len(line) * rank // world : len(line) * (rank + 1) // world]
-    rng = np.random.default_rng([seed, epoch, rank])
-    window, order = part[:SHUFFLE_CLIPS], []
-    for row in part[SHUFFLE_CLIPS:]:
+    line = _line(tuple(index), seed, epoch)
+    part = line[len(line) * lane // lanes : len(line) * (lane + 1) // lanes]
+    rng = np.random.default_rng([seed, epoch, lane])
+    window, order = part[:LANE_CLIPS], []
+    for row in part[LANE_CLIPS:]:
         i = int(rng.integers(len(window)))
         order.append(window[i])
         window[i] = row
     return order + [window[i] for i in rng.permutation(len(window))]
+
+
+@functools.lru_cache(maxsize=2)
+def _line(index: tuple[ShardIndex, ...], seed: int, epoch: int) -> list[Row]:
+    """All clips of an epoch, row group after row group."""
+    groups = [(shard.uri, g) for shard in index for g in range(len(shard.groups))]
+    usable = {(shard.uri, g): rows for shard in index for g, rows in enumerate(shard.groups)}
+    np.random.default_rng([seed, epoch]).shuffle(groups)
+    return [Row(uri, g, row) for uri, g in groups for row in usable[uri, g]]
+
+
+def rows_of(index: Sequence[ShardIndex], *, seed: int, batch: int, rank: int = 0, world: int = 1, start_step: int = 0, steps: int) -> Iterator[tuple[int, Row]]:
+    """Epoch and place of each clip that a worker sees in the steps from ``start_step`` to ``steps``.
+
+    Args:
+        batch: clips in a step, all workers together; a multiple of ``world``.
+    """
+    total = sum(len(rows) for shard in index for rows in shard.groups)
+    lanes = lanes_of(total, batch)
+    each = batch // lanes  # clips of a lane in a step
+    mine = [divmod(position, each) for position in range(batch * rank // world, batch * (rank + 1) // world)]
+    plans: dict[int, tuple[int, list[Row]]] = {}  # lane -> its plan in the epoch it is in
+    for step in range(start_step, steps):
+        for lane, offset in mine:
+            length = total * (lane + 1) // lanes - total * lane // lanes
+            epoch, place = divmod(step * each + offset, length)
+            if lane not in plans or plans[lane][0] != epoch:
+                plans[lane] = epoch, plan(index, seed=seed, epoch=epoch, lane=lane, lanes=lanes)
+            yield epoch, plans[lane][1][place]
 
 
 def stream(
@@ -145,11 +177,8 @@ def stream(
         ArtifactError: no clip to give, or a damaged shard.
     """
     index = read_index(corpus, split, frames)
-    mine = clips_for(index, rank, world)
-    if mine == 0:
-        raise storage.ArtifactError(f"the {split} split of {corpus} has fewer clips than the {world} workers: take fewer workers")
     window = Window(frames, heard_frames, seed, corpus, teachers)
-    rows = _rows_from(index, seed, rank, world, start_step * batch, (steps - start_step) * batch)
+    rows = rows_of(index, seed=seed, batch=batch * world, rank=rank, world=world, start_step=start_step, steps=steps)
     segments = _chunks(rows, clips_in(SEGMENT_BYTES, window, shards.read_corpus_manifest(corpus)["size"]))
     decode = functools.partial(_decode_with_ray, cpus=cpus) if executor == "ray" else _decode_here
     pending: list[Sample] = []
@@ -161,9 +190,9 @@ def stream(
 
 
 def clips_in(size_bytes: int, window: Window, side: int) -> int:
-    """Decoded windows, of frames with ``side`` pixels, that ``size_bytes`` hold; at least a shuffle window."""
+    """Decoded windows, of frames with ``side`` pixels, that ``size_bytes`` hold; at least ``LEAST_CLIPS``."""
     each = (window.frames + 1) * side * side * 3 + frames_to_samples(window.heard_frames) * 2
-    return max(SHUFFLE_CLIPS, size_bytes // each)
+    return max(LEAST_CLIPS, size_bytes // each)
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -238,12 +267,6 @@ def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence
     return [values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)]
 
 
-def _rows_from(index: Sequence[ShardIndex], seed: int, rank: int, world: int, start: int, count: int) -> Iterator[tuple[int, Row]]:
-    epoch, skip = divmod(start, clips_for(index, rank, world))
-    endless = ((e, row) for e in itertools.count(epoch) for row in plan(index, seed=seed, epoch=e, rank=rank, world=world))
-    return itertools.islice(endless, skip, skip + count)
-
-
 def _chunks(rows: Iterator[tuple[int, Row]], size: int) -> Iterator[Segment]:
     while chunk := list(itertools.islice(rows, size)):
         yield chunk
@@ -258,7 +281,7 @@ def _jobs(rows: Segment) -> list[Job]:
 
 
 def _in_order(rows: Segment, decoded: Iterator[list[Sample]]) -> Iterator[Sample]:
-    """Decoded row groups -> samples in the plan's order; at most about ``SHUFFLE_CLIPS`` wait."""
+    """Decoded row groups -> samples in the plan's order; at most about ``LANE_CLIPS`` of each lane wait."""
     waiting: dict[tuple[int, Row], Sample] = {}
     jobs = iter(_jobs(rows))
     for key in rows:
