@@ -1,0 +1,190 @@
+"""The whole story on a cluster of three nodes, each step a submitted job: from videos to a served face, with a node killed and one drained.
+
+    sudo .venv/bin/python tests/chaos/story.py
+
+Needs root and iproute2 (see ``hosts.py``). A driver's node, one node for ingest and one for training, and an S3 server, each with an address
+of its own; jobs go over HTTP with a token. While ingest runs its node is drained with 20 s notice, then gone; while the GAN trains its node is
+killed. Each time a new node comes, as an autoscaler would bring it. At the end all logs, job records and objects are searched for the
+secrets that the nodes were given. Exit status 0 means that everything came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
+
+RECIPE = "debug"
+SETTINGS = ["parallel.threads=1", "parallel.max_failures=5", "log.checkpoint_every=20", "log.log_every=5", "gan.steps=150"]
+NOTICE_SECONDS = 20
+SERVE_PORT = 8000
+
+
+class Story:
+    """Steps in order, with the seconds each took."""
+
+    def __init__(self, hosts: Hosts, root: str) -> None:
+        self.hosts, self.root = hosts, root
+        self.seconds: dict[str, float] = {}
+        self.faults: list[str] = []
+        self.options = ["--recipe", RECIPE, *(w for s in SETTINGS for w in ("--set", s))]
+
+    def at(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def step(self, name: str, *command: str, recipe: bool = True, fault: tuple[str, Callable[[], None]] | None = None) -> str:
+        """Submits, waits, and gives the log. ``fault``: a pattern of the log, and what happens when it first shows."""
+        began = time.monotonic()
+        log = self.hosts.folder / f"job-{name}.log"
+        client = self.hosts.start_s2v(*command, *(self.options if recipe else []), log=log)
+        if fault is not None:
+            self._when(log, client, *fault)
+        if client.wait() != 0:
+            raise SystemExit(f"{name} failed:\n{log.read_text()[-4000:]}")
+        self.seconds[name] = time.monotonic() - began
+        say(f"{name}: {self.seconds[name]:.0f} s")
+        return log.read_text()
+
+    def _when(self, log: Path, client: subprocess.Popen[bytes], pattern: str, act: Callable[[], None]) -> None:
+        while client.poll() is None:
+            if re.search(pattern, log.read_text()):
+                act()
+                return
+            time.sleep(0.2)
+        raise SystemExit(f"nothing was disturbed: the job ended before its log showed {pattern!r}\n{log.read_text()[-2000:]}")
+
+    def only(self, role: str) -> Host:
+        (host,) = [h for h in self.hosts.hosts.values() if h.role == role]
+        return host
+
+    def drain_ingest(self) -> None:
+        host = self.only("ingest")
+        self.hosts.drain(host.name, NOTICE_SECONDS)
+        threading.Timer(NOTICE_SECONDS, self.hosts.kill, [host.name]).start()
+        self.hosts.add_worker("ingest")
+        self.faults.append("ingest node drained, then gone")
+        say(self.faults[-1])
+
+    def kill_train(self) -> None:
+        self.hosts.kill(self.only("train").name)
+        self.faults.append("training node killed")
+        say(self.faults[-1])
+        self.hosts.add_worker("train")
+
+
+def serve(story: Story) -> dict[str, Any]:
+    """The endpoint as a job; speech in, video out; then the job is stopped."""
+    hosts = story.hosts
+    log = hosts.folder / "job-serve.log"
+    began = time.monotonic()
+    client = hosts.start_s2v("serve", story.at("best"), "--host", "0.0.0.0", "--port", str(SERVE_PORT), log=log)
+    url = f"http://{hosts.hosts['head'].address}:{SERVE_PORT}"
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            break
+        if client.poll() is not None or time.monotonic() - began > 240:
+            raise SystemExit(f"the endpoint did not come up:\n{log.read_text()[-4000:]}")
+        time.sleep(1.0)
+    import httpx
+
+    with httpx.Client(timeout=120) as http:
+        answer = http.post(f"{url}/v1/videos", files={"speech": ("speech.wav", tone(), "audio/wav")})
+    if answer.status_code != 200:
+        raise SystemExit(f"the endpoint answered {answer.status_code}: {answer.text[:500]}")
+    story.seconds["serve"] = time.monotonic() - began
+    client.terminate()
+    return {"bytes": len(answer.content), "type": answer.headers["content-type"]}
+
+
+def tone(seconds: float = 2.0) -> bytes:
+    """A WAV file of a rising tone, 16 kHz."""
+    import io
+    import wave
+
+    import numpy as np
+
+    t = np.arange(int(16000 * seconds)) / 16000
+    samples = (8000 * np.sin(2 * np.pi * (150 + 100 * t) * t)).astype("<i2")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(samples.tobytes())
+    return out.getvalue()
+
+
+def first_step(log: str) -> dict[str, float]:
+    """Seconds of the job's driver until its first training line, from the line's own clock."""
+    found = re.search(r"\[\s*([\d.]+) s\] gan (\d+)/", log)
+    assert found, "no training line"
+    return {"seconds": float(found[1]), "steps in it": int(found[2])}
+
+
+def secrets_found(hosts: Hosts, root: str) -> list[str]:
+    """Where one of the nodes' secrets lies that should not: logs of Ray and of the jobs, job records, objects on S3."""
+    from s2v_ray import storage
+
+    planted = [hosts.secret.encode(), hosts.token.encode()]
+    found = []
+    for folder in (Path("/tmp/ray/session_latest/logs").resolve(), hosts.folder):
+        found += [str(p) for p in folder.rglob("*") if p.is_file() and any(s in p.read_bytes() for s in planted)]
+    if any(s in json.dumps(hosts.get("/api/jobs/")).encode() for s in planted):
+        found.append("job records")
+    fs, path = storage.filesystem(root)
+    found += [name for name in fs.find(path) if any(s in fs.cat_file(name) for s in planted)]
+    return found
+
+
+def say(line: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {line}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="PATH")
+    args = parser.parse_args()
+    began = time.monotonic()
+    with Hosts(["ingest", "train"]) as hosts, bucket(hosts, "story") as root:
+        say(f"{len(hosts.nodes())} nodes and an S3 server are up in {time.monotonic() - began:.0f} s; logs in {hosts.folder}")
+        story = Story(hosts, root)
+        at = story.at
+        story.step("puppets", "puppets", at("videos"))
+        story.step("ingest", "ingest", at("videos"), at("corpus"), fault=(r"files of layout", story.drain_ingest))
+        story.step("teach", "teach", at("corpus"))
+        story.step("distill", "distill", at("corpus"), at("student"))
+        log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(r"gan [3-9]\d/", story.kill_train))
+        story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "smoke", "--student", at("student"))
+        story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
+        story.step("export", "export", "--best", at("sweep"), "-o", at("best"), recipe=False)
+        video = serve(story)
+        leaked = secrets_found(hosts, root)
+    result = {
+        "seconds": {k: round(v, 1) for k, v in story.seconds.items()},
+        "total_seconds": round(time.monotonic() - began, 1),
+        "faults": story.faults,
+        "to_the_first_training_line": first_step(log),
+        "video": video,
+        "secrets_found_in": leaked,
+    }
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2))
+    return int(bool(leaked))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
