@@ -98,6 +98,7 @@ class Hosts:
         paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {
             "PATH": paths,
+            "PYTHONPATH": str(ROOT),  # as an image has the package; jobs bring their own copy
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+import httpx  # noqa: E402
+import numpy as np  # noqa: E402
+
+from s2v_ray import storage  # noqa: E402
+from s2v_ray.serving.deploy import SERVE_FILE  # noqa: E402
 from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
 
 RECIPE = "debug"
@@ -85,36 +91,32 @@ class Story:
 
 
 def serve(story: Story) -> dict[str, Any]:
-    """The endpoint as a job; speech in, video out; then the job is stopped."""
-    hosts = story.hosts
-    log = hosts.folder / "job-serve.log"
-    began = time.monotonic()
-    client = hosts.start_s2v("serve", story.at("best"), "--host", "0.0.0.0", "--port", str(SERVE_PORT), log=log)
+    """`serve deploy` with the file that stands beside the bundle, over HTTP; then speech in, video out."""
+    hosts, began = story.hosts, time.monotonic()
+    file = hosts.folder / SERVE_FILE
+    file.write_bytes(storage.read_bytes(storage.join(story.at("best"), SERVE_FILE)))
+    command = [str(Path(sys.executable).with_name("serve")), "deploy", str(file), "--address", hosts.jobs]
+    done = subprocess.run(command, env=hosts.environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"serve deploy failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     url = f"http://{hosts.hosts['head'].address}:{SERVE_PORT}"
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5):
-            break
-        if client.poll() is not None or time.monotonic() - began > 240:
-            raise SystemExit(f"the endpoint did not come up:\n{log.read_text()[-4000:]}")
-        time.sleep(1.0)
-    import httpx
-
     with httpx.Client(timeout=120) as http:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if http.get(f"{url}/readyz").status_code == 200:
+                    break
+            if time.monotonic() - began > 240:
+                raise SystemExit(f"the endpoint did not come up: {json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}")
+            time.sleep(1.0)
         answer = http.post(f"{url}/v1/videos", files={"speech": ("speech.wav", tone(), "audio/wav")})
     if answer.status_code != 200:
         raise SystemExit(f"the endpoint answered {answer.status_code}: {answer.text[:500]}")
     story.seconds["serve"] = time.monotonic() - began
-    client.terminate()
     return {"bytes": len(answer.content), "type": answer.headers["content-type"]}
 
 
 def tone(seconds: float = 2.0) -> bytes:
     """A WAV file of a rising tone, 16 kHz."""
-    import io
-    import wave
-
-    import numpy as np
-
     t = np.arange(int(16000 * seconds)) / 16000
     samples = (8000 * np.sin(2 * np.pi * (150 + 100 * t) * t)).astype("<i2")
     out = io.BytesIO()
@@ -135,8 +137,6 @@ def first_step(log: str) -> dict[str, float]:
 
 def secrets_found(hosts: Hosts, root: str) -> list[str]:
     """Where one of the nodes' secrets lies that should not: logs of Ray and of the jobs, job records, objects on S3."""
-    from s2v_ray import storage
-
     planted = [hosts.secret.encode(), hosts.token.encode()]
     found = []
     for folder in (Path("/tmp/ray/session_latest/logs").resolve(), hosts.folder):
@@ -168,7 +168,7 @@ def main() -> int:
         log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(r"gan [3-9]\d/", story.kill_train))
         story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "smoke", "--student", at("student"))
         story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
-        story.step("export", "export", "--best", at("sweep"), "-o", at("best"), recipe=False)
+        story.step("export", "export", "--best", at("sweep"), "-o", at("best"), "--host", "0.0.0.0", recipe=False)
         video = serve(story)
         leaked = secrets_found(hosts, root)
     result = {
