@@ -162,6 +162,53 @@ def evaluate(args: argparse.Namespace, recipe: config.Recipe, progress: Progress
     return artifacts, results
 
 
+def tune(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Try what a space says: loss weights, schedules of discriminators, ... Each trial is a whole training run; a rule in the space picks the winner.
+
+    s2v tune CORPUS SWEEP --space FILE      runs the trials, shows them, and writes SWEEP/report.html
+    s2v tune report SWEEP                   shows and writes that again, of a sweep that runs, too
+
+    --resume goes on with a sweep that was cut off, with the same space and recipe: no finished trial runs again, an unfinished one goes on
+    from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE.
+
+    JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
+    """
+    from s2v_ray.tuning.report import format_table, write_report
+    from s2v_ray.tuning.trials import open_sweep, summary
+
+    uri = storage.absolute(args.sweep)
+    if args.space:
+        from s2v_ray.tuning.space import load_space
+        from s2v_ray.tuning.sweep import run_sweep
+
+        space = load_space(args.space, recipe)
+        student = bundle_of(args.student) if args.student else None
+        result = run_sweep(uri, space, recipe, args.corpus, student=student, resume=args.resume, progress=progress)
+    elif args.corpus == "report":
+        sweep = open_sweep(uri)
+        result = summary(sweep, sweep.trials())
+    else:
+        raise ValueError("s2v tune needs --space FILE, one of tune_spaces/ or your own; `s2v tune report SWEEP` shows a sweep")
+    sweep = open_sweep(uri)
+    artifacts = {"sweep": uri, **write_report(sweep)}
+    print(format_table(sweep))
+    print(f"report: {artifacts['report']}")
+    return artifacts, result
+
+
+def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Make a bundle of the winner of a sweep; its card says where it comes from: sweep, trial, values, recipe, corpus, figures.
+
+    JSON result: bundle, trial, scores, lineage.
+    """
+    from s2v_ray.tuning.export import export_best
+    from s2v_ray.tuning.trials import open_sweep
+
+    result = export_best(open_sweep(storage.absolute(args.best)), storage.absolute(args.output))
+    progress(f"trial {result['trial']} is at {result['bundle']}")
+    return {"bundle": result["bundle"]}, result
+
+
 def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Speech in (WAV, FLAC, MP3, or the sound of a video), talking face out (MP4), marked as synthetic.
 
@@ -417,6 +464,13 @@ def _parser() -> argparse.ArgumentParser:
     p = add(evaluate, corpus, ("out", "URI of the folder for the report"))
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("--reference-bundle", metavar="URI", help="run of `s2v train --reference`, or its bundle")
+    p = add(tune, ("corpus", "URI of the corpus, or the word report"), ("sweep", "URI of the sweep: table, runs, report"))
+    p.add_argument("--space", metavar="URI", help="YAML file: what to vary, and how to search")
+    p.add_argument("--student", metavar="URI", help="run of `s2v distill`, or its bundle; default: one is distilled first, for all trials")
+    p.add_argument("--resume", action="store_true", help="go on with the sweep that lies there")
+    p = add(export, recipe=None)
+    p.add_argument("--best", required=True, metavar="URI", help="the sweep whose winner is wanted")
+    p.add_argument("-o", "--output", required=True, metavar="URI", help="bundle to write")
     p = add(generate, ("speech", "speech file"), recipe=None)
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")
