@@ -196,19 +196,6 @@ def tune(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) ->
     return artifacts, result
 
 
-def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
-    """Make a bundle of the winner of a sweep; its card says where it comes from: sweep, trial, values, recipe, corpus, figures.
-
-    JSON result: bundle, trial, scores, lineage.
-    """
-    from s2v_ray.tuning.export import export_best
-    from s2v_ray.tuning.trials import open_sweep
-
-    result = export_best(open_sweep(storage.absolute(args.best)), storage.absolute(args.output))
-    progress(f"trial {result['trial']} is at {result['bundle']}")
-    return {"bundle": result["bundle"]}, result
-
-
 def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Speech in (WAV, FLAC, MP3, or the sound of a video), talking face out (MP4), marked as synthetic.
 
@@ -240,14 +227,29 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
 def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Write beside a bundle the file that `serve deploy` takes: an endpoint of it on a cluster.
 
-    JSON result: serve (URI of the file), bundle.
+    s2v export BUNDLE                       of a bundle, or of a run's
+    s2v export --best SWEEP -o BUNDLE       first makes the bundle, of a sweep's winner; its card says where it comes from. A student is not served.
+
+    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values, digests of recipe and corpus).
     """
     from s2v_ray.serving.deploy import write_serve_config
 
-    bundle = bundle_of(args.bundle)
+    if bool(args.best) == bool(args.bundle) or bool(args.best) != bool(args.output):
+        raise ValueError("s2v export takes a bundle, or --best SWEEP with -o BUNDLE")
+    best: dict[str, Any] = {}
+    if args.best:
+        from s2v_ray.tuning.export import export_best
+        from s2v_ray.tuning.trials import open_sweep
+
+        sweep = open_sweep(storage.absolute(args.best))
+        best = export_best(sweep, storage.absolute(args.output))
+        progress(f"the bundle of trial {best['trial']} is at {best['bundle']}")
+        if sweep.space.task == "distill":
+            return {"bundle": best["bundle"]}, best
+    bundle = bundle_of(args.output if args.best else args.bundle)
     uri = write_serve_config(bundle, host=args.host, port=args.port, **_endpoint_settings(args))
     progress(f"wrote {uri}: `serve deploy` takes it")
-    return {"serve": uri}, {"serve": uri, "bundle": bundle}
+    return {"serve": uri, "bundle": bundle}, {**best, "serve": uri, "bundle": bundle}
 
 
 def serve(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
@@ -468,9 +470,6 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--space", metavar="URI", help="YAML file: what to vary, and how to search")
     p.add_argument("--student", metavar="URI", help="run of `s2v distill`, or its bundle; default: one is distilled first, for all trials")
     p.add_argument("--resume", action="store_true", help="go on with the sweep that lies there")
-    p = add(export, recipe=None)
-    p.add_argument("--best", required=True, metavar="URI", help="the sweep whose winner is wanted")
-    p.add_argument("-o", "--output", required=True, metavar="URI", help="bundle to write")
     p = add(generate, ("speech", "speech file"), recipe=None)
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")
@@ -481,7 +480,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (blinks, small movements); default 0")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     for run in (serve, export):
-        p = add(run, ("bundle", "run of `s2v train`, or its bundle"), recipe=None)
+        p = add(run, recipe=None)
+        p.add_argument("bundle", metavar="BUNDLE", nargs="?" if run is export else None, help="run of `s2v train`, or its bundle")
+        if run is export:
+            p.add_argument("--best", metavar="URI", help="the sweep whose winner is wanted, in place of a bundle")
+            p.add_argument("-o", "--output", metavar="URI", help="bundle to write, with --best")
         p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; default 127.0.0.1: this machine alone")
         p.add_argument("--port", type=int, default=8000, help="default 8000")
         p.add_argument("--token-env", metavar="NAME", help="demand the bearer token that this environment variable holds")
