@@ -162,6 +162,40 @@ def evaluate(args: argparse.Namespace, recipe: config.Recipe, progress: Progress
     return artifacts, results
 
 
+def tune(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Try what a space says: loss weights, schedules of discriminators, ... Each trial is a whole training run; a rule in the space picks the winner.
+
+    s2v tune CORPUS SWEEP --space FILE      runs the trials, shows them, and writes SWEEP/report.html
+    s2v tune report SWEEP                   shows and writes that again, of a sweep that runs, too
+
+    --resume goes on with a sweep that was cut off, with the same space and recipe: no finished trial runs again, an unfinished one goes on
+    from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE.
+
+    JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
+    """
+    from s2v_ray.tuning.report import format_table, write_report
+    from s2v_ray.tuning.trials import open_sweep, summary
+
+    uri = storage.absolute(args.sweep)
+    if args.space:
+        from s2v_ray.tuning.space import load_space
+        from s2v_ray.tuning.sweep import run_sweep
+
+        space = load_space(args.space, recipe)
+        student = bundle_of(args.student) if args.student else None
+        result = run_sweep(uri, space, recipe, args.corpus, student=student, resume=args.resume, progress=progress)
+    elif args.corpus == "report":
+        sweep = open_sweep(uri)
+        result = summary(sweep, sweep.trials())
+    else:
+        raise ValueError("s2v tune needs --space FILE, one of tune_spaces/ or your own; `s2v tune report SWEEP` shows a sweep")
+    sweep = open_sweep(uri)
+    artifacts = {"sweep": uri, **write_report(sweep)}
+    print(format_table(sweep))
+    print(f"report: {artifacts['report']}")
+    return artifacts, result
+
+
 def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Speech in (WAV, FLAC, MP3, or the sound of a video), talking face out (MP4), marked as synthetic.
 
@@ -193,14 +227,29 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
 def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Write beside a bundle the file that `serve deploy` takes: an endpoint of it on a cluster.
 
-    JSON result: serve (URI of the file), bundle.
+    s2v export BUNDLE                       of a bundle, or of a run's
+    s2v export --best SWEEP -o BUNDLE       first makes the bundle, of a sweep's winner; its card says where it comes from. A student is not served.
+
+    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values, digests of recipe and corpus).
     """
     from s2v_ray.serving.deploy import write_serve_config
 
-    bundle = bundle_of(args.bundle)
+    if bool(args.best) == bool(args.bundle) or bool(args.best) != bool(args.output):
+        raise ValueError("s2v export takes a bundle, or --best SWEEP with -o BUNDLE")
+    best: dict[str, Any] = {}
+    if args.best:
+        from s2v_ray.tuning.export import export_best
+        from s2v_ray.tuning.trials import open_sweep
+
+        sweep = open_sweep(storage.absolute(args.best))
+        best = export_best(sweep, storage.absolute(args.output))
+        progress(f"the bundle of trial {best['trial']} is at {best['bundle']}")
+        if sweep.space.task == "distill":
+            return {"bundle": best["bundle"]}, best
+    bundle = bundle_of(args.output if args.best else args.bundle)
     uri = write_serve_config(bundle, host=args.host, port=args.port, **_endpoint_settings(args))
     progress(f"wrote {uri}: `serve deploy` takes it")
-    return {"serve": uri}, {"serve": uri, "bundle": bundle}
+    return {"serve": uri, "bundle": bundle}, {**best, "serve": uri, "bundle": bundle}
 
 
 def serve(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
@@ -417,6 +466,10 @@ def _parser() -> argparse.ArgumentParser:
     p = add(evaluate, corpus, ("out", "URI of the folder for the report"))
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("--reference-bundle", metavar="URI", help="run of `s2v train --reference`, or its bundle")
+    p = add(tune, ("corpus", "URI of the corpus, or the word report"), ("sweep", "URI of the sweep: table, runs, report"))
+    p.add_argument("--space", metavar="URI", help="YAML file: what to vary, and how to search")
+    p.add_argument("--student", metavar="URI", help="run of `s2v distill`, or its bundle; default: one is distilled first, for all trials")
+    p.add_argument("--resume", action="store_true", help="go on with the sweep that lies there")
     p = add(generate, ("speech", "speech file"), recipe=None)
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")
@@ -427,7 +480,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (blinks, small movements); default 0")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     for run in (serve, export):
-        p = add(run, ("bundle", "run of `s2v train`, or its bundle"), recipe=None)
+        p = add(run, recipe=None)
+        p.add_argument("bundle", metavar="BUNDLE", nargs="?" if run is export else None, help="run of `s2v train`, or its bundle")
+        if run is export:
+            p.add_argument("--best", metavar="URI", help="the sweep whose winner is wanted, in place of a bundle")
+            p.add_argument("-o", "--output", metavar="URI", help="bundle to write, with --best")
         p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; default 127.0.0.1: this machine alone")
         p.add_argument("--port", type=int, default=8000, help="default 8000")
         p.add_argument("--token-env", metavar="NAME", help="demand the bearer token that this environment variable holds")

@@ -111,6 +111,7 @@ def run(
     validation: Callable[[], Iterable[ClipBatch]] | None = None,
     progress: Callable[[str], None] = print,
     report: Callable[[dict[str, Any]], None] | None = None,
+    begin_from: str = "",
 ) -> dict[str, Any]:
     """Trains ``task`` up to ``steps``, from the run's last whole checkpoint if there is one; validates and exports.
 
@@ -119,7 +120,9 @@ def run(
         run: URI of the run folder.
         kind: what the progress lines call it.
         clips: clips in a step, all workers together.
-        report: hears every flushed record, on all workers equally often (``ray.train.report``).
+        report: hears every flushed record, on all workers equally often (``ray.train.report``). That of a validation comes when the
+            checkpoint of the same step is whole: who decides by it may begin from there.
+        begin_from: URI of another run's checkpoint, for a run that has none of its own yet.
 
     Returns:
         the last training record and the validation's metrics.
@@ -132,7 +135,7 @@ def run(
     """
     rank, _ = collective.worker()
     tell = progress if rank == 0 else _silent
-    start = _resume(task, run, kind, tell)
+    start = _resume(task, run, kind, tell, begin_from)
     metrics = MetricsFile(run, start)
     record: dict[str, Any] = {"step": start}
     window = Progress(steps, clips)
@@ -142,7 +145,7 @@ def run(
         asked = time.monotonic()
         batch = next(source).to(device)
         waited = time.monotonic() - asked
-        done = step + 1
+        done, measured = step + 1, {}
         save = done % log.checkpoint_every == 0 or done == steps
         try:
             window.add(step, task.step(batch, step), waited)
@@ -166,12 +169,16 @@ def run(
             if report is not None:
                 report(record)
         if validation is not None and log.validate_every and done % log.validate_every == 0 and done < steps:
-            _validate(task, validation, device, kind, done, metrics, tell, report)
+            measured = _validate(task, validation, device, kind, done, metrics, tell)
             window.since = time.monotonic()  # nor is validation training speed
         if save:
             checkpoint.save(run, done, task.engines, task.state(), log.keep_checkpoints)
             window.since = time.monotonic()  # saving is not training speed
-    found = _validate(task, validation, device, kind, steps, metrics, tell, report) if validation is not None else {}
+        if measured and report is not None:
+            report(_record(done, measured))
+    found = _validate(task, validation, device, kind, steps, metrics, tell) if validation is not None else {}
+    if found and report is not None:
+        report(_record(steps, found))
     task.export(run, found)
     return {**record, **found}
 
@@ -184,21 +191,21 @@ def _validate(
     step: int,
     metrics: MetricsFile,
     tell: Callable[[str], None],
-    report: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, float]:
-    """Validates, told, written and reported; training goes on as if it had not been."""
+    """Validates, told and written; training goes on as if it had not been."""
     if task.note and not any("val_" in name for r in metrics.records for name in r):
         tell(f"{kind}: {task.note}")
     random = checkpoint.random_state()
     found = task.validate(b.to(device) for b in validation())
     checkpoint.set_random_state(random)
-    record = {"step": step, **{f"val_{name}": value for name, value in found.items()}}
     if collective.worker()[0] == 0:
-        metrics.append(record)
+        metrics.append(_record(step, found))
     tell(f"{kind} validation at step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    if report is not None:
-        report(record)
     return found
+
+
+def _record(step: int, found: dict[str, float]) -> dict[str, Any]:
+    return {"step": step, **{f"val_{name}": value for name, value in found.items()}}
 
 
 def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
@@ -211,12 +218,15 @@ def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
     return f"{kind} {int(record['step'])}/{steps}  {losses}  ({speed})"
 
 
-def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None]) -> int:
-    found = collective.from_first(checkpoint.latest(run, tell) if collective.worker()[0] == 0 else None)  # all continue from what worker 0 found whole
+def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None], begin_from: str) -> int:
+    found: checkpoint.Checkpoint | None = None
+    if collective.worker()[0] == 0:
+        found = checkpoint.latest(run, tell) or (checkpoint.open_checkpoint(begin_from) if begin_from else None)
+    found = collective.from_first(found)  # all continue from what worker 0 found whole
     if found is None:
         return 0
     task.load_state(checkpoint.load(found, task.engines))
-    tell(f"{kind} continues from the checkpoint of step {found.step}")
+    tell(f"{kind} continues from the checkpoint of step {found.step}" + (f", {begin_from}" if found.uri == begin_from else ""))
     return int(found.step)
 
 
