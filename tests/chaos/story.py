@@ -166,7 +166,7 @@ def main() -> int:
         story.step("teach", "teach", at("corpus"))
         story.step("distill", "distill", at("corpus"), at("student"))
         log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(r"gan [3-9]\d/", story.kill_train))
-        story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "smoke", "--student", at("student"))
+        story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "tune_spaces/smoke.yaml", "--student", at("student"))
         story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
         story.step("export", "export", "--best", at("sweep"), "-o", at("best"), "--host", "0.0.0.0", recipe=False)
         video = serve(story)
