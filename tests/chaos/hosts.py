@@ -121,9 +121,13 @@ class Hosts:
         with log.open("ab") as out:
             return subprocess.Popen(line, cwd=ROOT, env=self.environment(), stdout=out, stderr=subprocess.STDOUT)
 
-    def get(self, path: str) -> object:
+    def stop_job(self, submission: str) -> None:
+        """As `ray job stop`."""
+        self.get(f"/api/jobs/{submission}/stop", "POST")
+
+    def get(self, path: str, method: str = "GET") -> object:
         """JSON from the dashboard's HTTP API, with the token."""
-        request = urllib.request.Request(self.jobs + path, headers={"Authorization": f"Bearer {self.token}"})
+        request = urllib.request.Request(self.jobs + path, method=method, headers={"Authorization": f"Bearer {self.token}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 

@@ -71,6 +71,24 @@ class Story:
             time.sleep(0.2)
         raise SystemExit(f"nothing was disturbed: the job ended before its log showed {pattern!r}\n{log.read_text()[-2000:]}")
 
+    def manners(self) -> None:
+        """The same job submitted twice runs once; a job that fails says so by its status; one that is stopped goes on when submitted again."""
+        twice = self.hosts.s2v("teach", self.at("corpus"), *self.options)
+        if twice.returncode or "once" not in twice.stdout:
+            raise SystemExit(f"a second submission of a job that succeeded: status {twice.returncode}, {twice.stdout[-1000:]}{twice.stderr[-1000:]}")
+        if self.hosts.s2v("teach", self.at("nowhere"), *self.options).returncode == 0:
+            raise SystemExit("a job without a corpus ended with status 0")
+        command = ("distill", self.at("corpus"), self.at("stopped"), *self.options, "--set", "distill.steps=400")
+        log = self.hosts.folder / "job-stopped.log"
+        client = self.hosts.start_s2v(*command, log=log)
+        self._when(log, client, r"distill [4-9]\d/", lambda: self.hosts.stop_job(re.findall(r"Job '([^']+)' submitted", log.read_text())[-1]))
+        if client.wait() == 0:
+            raise SystemExit("a job that was stopped ended with status 0")
+        again = self.hosts.s2v(*command, attempt=2)
+        if again.returncode or "continues from the checkpoint" not in again.stdout:
+            raise SystemExit(f"a stopped job did not go on: status {again.returncode}, {again.stdout[-2000:]}")
+        say("submitted twice: ran once; failed: told by its status; stopped: went on from its checkpoint")
+
     def only(self, role: str) -> Host:
         (host,) = [h for h in self.hosts.hosts.values() if h.role == role]
         return host
@@ -165,6 +183,7 @@ def main() -> int:
         story.step("ingest", "ingest", at("videos"), at("corpus"), fault=(r"files of layout", story.drain_ingest))
         story.step("teach", "teach", at("corpus"))
         story.step("distill", "distill", at("corpus"), at("student"))
+        story.manners()
         log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(r"gan [3-9]\d/", story.kill_train))
         story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "tune_spaces/smoke.yaml", "--student", at("student"))
         story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
