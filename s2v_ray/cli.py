@@ -169,7 +169,7 @@ def tune(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) ->
     s2v tune report SWEEP                   shows and writes that again, of a sweep that runs, too
 
     --resume goes on with a sweep that was cut off, with the same space and recipe: no finished trial runs again, an unfinished one goes on
-    from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE.
+    from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE. Exit status 1 where no trial has finished.
 
     JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
     """
@@ -470,6 +470,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--space", metavar="URI", help="YAML file: what to vary, and how to search")
     p.add_argument("--student", metavar="URI", help="run of `s2v distill`, or its bundle; default: one is distilled first, for all trials")
     p.add_argument("--resume", action="store_true", help="go on with the sweep that lies there")
+    p.set_defaults(failed=lambda result: result["winner"] is None)
     p = add(generate, ("speech", "speech file"), recipe=None)
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")

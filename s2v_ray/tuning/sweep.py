@@ -62,25 +62,26 @@ def run_sweep(
 
     Raises:
         SpaceError: not even one trial fits the cluster, or not the whole population.
-        ArtifactError: corpus, student or folder cannot be used; or no trial came to an end.
+        ArtifactError: corpus, student or folder cannot be used; or the sweep was interrupted.
     """
     uri, corpus = storage.absolute(uri), storage.absolute(corpus)
     student = None if student is None else storage.absolute(student)
     sweep = claim_sweep(uri, space, recipe, corpus, student, resume)
+    table = Table(sweep, progress)
+    past = [t for t in table.trials.values() if t.state != "running"]
+    if len(past) == space.trials:
+        return summary(sweep, past)
     start_ray()
     fits, share = slots([n["Resources"] for n in ray.nodes() if n["Alive"]], recipe, space.at_once)
     if space.scheduler == "pbt" and space.trials > fits:
         advice = f"lower trials or parallel.cpus_per_worker, or set at_once: {space.trials}"
         raise SpaceError(f"a population trains all at once: {space.trials} trials need room, {fits} fit; {advice}")
-    table = Table(sweep, progress)
     if space.task == "gan" and student is None and not has_bundle(storage.join(uri, "student")):
         progress(f"sweep {space.name}: distils the student that all trials share")
         launch("distill", recipe, corpus, storage.join(uri, "student"), progress=progress)
-    past = [t for t in table.trials.values() if t.state != "running"]
-    if len(past) < space.trials:
-        to_go, cut_off = space.trials - len(past), len(table.trials) - len(past)
-        progress(f"sweep {space.name}: {to_go} of {space.trials} trials to go, {cut_off} of them cut off; {min(fits, to_go)} at a time")
-        _tune(table, share, fits)
+    to_go, cut_off = space.trials - len(past), len(table.trials) - len(past)
+    progress(f"sweep {space.name}: {to_go} of {space.trials} trials to go, {cut_off} of them cut off; {min(fits, to_go)} at a time")
+    _tune(table, share, fits)
     return summary(sweep, list(table.trials.values()))
 
 
@@ -219,7 +220,7 @@ def _config(sweep: Sweep, trial: Trial, share: dict[str, float]) -> dict[str, An
 def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     sweep, space = table.sweep, table.sweep.space
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name, "reuse_actors": False}
     param_space: dict[str, Any] = {}
@@ -383,7 +384,7 @@ class _Trial(tune.Trainable):
         found = {k: v for k, v in event.items() if k.startswith("val_")}
         if not found:
             return None
-        if absent := [m for m in (*space.objectives, space.leading) if f"val_{m}" not in found]:
+        if absent := [m for m in dict.fromkeys((*space.objectives, space.leading)) if f"val_{m}" not in found]:
             reason = f"validation does not measure {', '.join(absent)} on this corpus: `s2v teach` makes the judges"
             return {ENDED: f"failed: {reason}", "done": True}
         if event["step"] == steps:

@@ -70,6 +70,7 @@ def test_a_sweep_of_nothing_yet(tmp_path: Path) -> None:
     with pytest.raises(storage.ArtifactError, match="has no trial yet"):
         write_report(empty)
     add_trial(empty, 0, [], "running")
+    assert cli.main(["tune", "report", empty.uri]) == 1, "no winner"
     assert "No trial has finished yet" in storage.read_bytes(write_report(empty)["report"]).decode()
     assert format_table(empty).splitlines()[-1] == "no trial has finished"
     with pytest.raises(storage.ArtifactError, match="no trial of the sweep .* has finished"):
