@@ -27,6 +27,8 @@ from s2v_ray.serving.service import Service, open_bundle
 from s2v_ray.serving.settings import ServeSettings, parse_settings
 
 APPLICATION = "s2v"
+PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30"}
+"""Seconds that Serve gives its proxy on this machine: by default 5 to start, after which it kills it, and a busy machine needs longer."""
 LOADED = 3
 """Bundles that a replica keeps in memory; Serve leads a request to a replica that has its bundle, if the header names it."""
 HANDOVER_SECONDS = 60.0
@@ -94,13 +96,15 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
     Raises:
         ValueError: the port is taken, or the endpoint does not start.
     """
-    token = read_token(settings.token_env)
+    read_token(settings.token_env)  # what is wrong with it is said here, not in a replica's log
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as e:
             raise ValueError(f"cannot listen on {host} port {port} ({e.strerror}): choose another with --port") from e
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, int(settings.replicas[1] * settings.cpus) + 1)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
@@ -110,7 +114,6 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
             serve.run(app(settings.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
         except RuntimeError as e:
             raise ValueError(f"the endpoint did not start: {_reason()}") from e
-        del token
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         serve.shutdown()
