@@ -280,10 +280,22 @@ def _scheduler(table: Table) -> TrialScheduler:
 
         interval = space.pbt.every * every
         random.seed(space.seed)  # Ray Tune draws donors from Python's own generator
-        return PopulationBasedTraining(
+        return _Population(
             **lead, perturbation_interval=interval, quantile_fraction=space.pbt.quantile, custom_explore_fn=change, require_attrs=False, log_config=False
         )
     return FIFOScheduler()
+
+
+class _Population(PopulationBasedTraining):
+    """Ray Tune's population based training, for a population that fits at once.
+
+    As it is, it pauses whoever reports while another is not running, so that all get their turn. Here that other is only starting, which
+    takes long: by then the one paused is starting in turn, and soon nobody trains.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        return str(TrialScheduler.CONTINUE) if decision == TrialScheduler.PAUSE else decision
 
 
 def _tell(scheduler: ASHAScheduler, trial: Trial) -> None:
