@@ -280,10 +280,65 @@ def _scheduler(table: Table) -> TrialScheduler:
 
         interval = space.pbt.every * every
         random.seed(space.seed)  # Ray Tune draws donors from Python's own generator
-        return PopulationBasedTraining(
+        return _Population(
             **lead, perturbation_interval=interval, quantile_fraction=space.pbt.quantile, custom_explore_fn=change, require_attrs=False, log_config=False
         )
     return FIFOScheduler()
+
+
+class _Population(PopulationBasedTraining):
+    """Ray Tune's population based training, in step: who reports waits, in its process and without training, until all have reported.
+
+    Ray Tune's own two ways cost a restart of every run at every look: one pauses all of them, the other whoever reports while another is
+    only starting. A start takes long. And what is decided here does not depend on who came first.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.waiting: dict[Any, dict[str, Any]] = {}
+        self.gone: set[Any] = set()
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result[self._time_attr] - self._trial_state[trial].last_perturbation_time < self._perturbation_interval:
+            return str(TrialScheduler.CONTINUE)
+        self.waiting[trial] = result
+        return self._look(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, trial, result)
+        self._leave(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_error(tune_controller, trial)
+        self._leave(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, trial)
+        self._leave(tune_controller, trial)
+
+    def _leave(self, tune_controller: Any, trial: Any) -> None:
+        self.gone.add(trial)
+        self._trial_state[trial].last_score = None  # nobody begins from it any more
+        self.waiting.pop(trial, None)
+        if self.waiting:
+            self._look(tune_controller, None)
+
+    def _look(self, tune_controller: Any, reporting: Any) -> str:
+        """If all have reported: replaces the worst and lets the others go on. Returns what becomes of the one reporting."""
+        if any(t not in self.waiting for t in tune_controller.get_trials() if t not in self.gone):
+            return str(TrialScheduler.NOOP)
+        reported, self.waiting = self.waiting, {}
+        for trial, result in reported.items():
+            self._save_trial_state(self._trial_state[trial], result[self._time_attr], result, trial)
+        decision = str(TrialScheduler.NOOP)
+        for trial in sorted(reported, key=lambda t: -self._trial_state[t].last_score):  # the best first: their checkpoints are what others begin from
+            if super().on_trial_result(tune_controller, trial, reported[trial]) == TrialScheduler.NOOP:
+                continue  # replaced
+            if trial is reporting:
+                decision = str(TrialScheduler.CONTINUE)
+            else:
+                getattr(tune_controller, "_tune_controller", tune_controller)._schedule_trial_train(trial)
+        return decision
 
 
 def _tell(scheduler: ASHAScheduler, trial: Trial) -> None:
