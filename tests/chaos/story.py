@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-import httpx  # noqa: E402
+import httpx2 as httpx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from s2v_ray import storage  # noqa: E402
