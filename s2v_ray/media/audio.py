@@ -230,7 +230,10 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
         with av.open(_Plain(file), "r", options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ValueError("the file has no sound")
-            rate, channels = container.streams.audio[0].rate, container.streams.audio[0].channels
+            context = container.streams.audio[0].codec_context
+            if context is None:
+                raise ValueError("the file's sound is in a codec that is not known: send WAV, FLAC or MP3")
+            rate, channels = context.sample_rate, context.channels
             if not 4_000 <= rate <= MAX_RATE or channels > 8:
                 raise ValueError(f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000")
             out = np.empty(limit, np.float32)  # pages that are not written take no memory
