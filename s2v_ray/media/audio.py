@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ LOG_FLOOR = 1e-5
 LOG_MEAN, LOG_STD = -6.0, 4.0
 MAX_DRIFT = 0.02
 """Seconds by which a packet's timestamp may differ from the running count of samples before it is believed (a gap or an overlap)."""
+MAX_KERNEL = 2**25
+"""Taps of the resampling filter, about: 4451 * 3200 for the oddest usual rate (22,255 Hz), 2 ** 45 for what a flipped bit makes of one."""
 
 
 def _import_torchaudio() -> ModuleType:
@@ -98,7 +101,13 @@ def _mel(device: torch.device) -> torch.nn.Module:
 
 
 def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
-    """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay."""
+    """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay.
+
+    Raises:
+        ValueError: the rates have so little in common that the filter would not fit into memory.
+    """
+    if (rate // math.gcd(rate, to)) * (to // math.gcd(rate, to)) > MAX_KERNEL:
+        raise ValueError(f"sound at {rate} samples a second cannot be brought to {to}: resample it to a usual rate first")
     samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32))
     return samples.numpy() if rate == to or not len(sound) else torchaudio.functional.resample(samples, rate, to).numpy()
 
