@@ -162,6 +162,40 @@ def evaluate(args: argparse.Namespace, recipe: config.Recipe, progress: Progress
     return artifacts, results
 
 
+def tune(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
+    """Try what a space says: loss weights, schedules of discriminators, ... Each trial is a whole training run; a rule in the space picks the winner.
+
+    s2v tune CORPUS SWEEP --space FILE      runs the trials, shows them, and writes SWEEP/report.html
+    s2v tune report SWEEP                   shows and writes that again, of a sweep that runs, too
+
+    --resume goes on with a sweep that was cut off, with the same space and recipe: no finished trial runs again, an unfinished one goes on
+    from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE. Exit status 1 where no trial has finished.
+
+    JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
+    """
+    from s2v_ray.tuning.report import format_table, write_report
+    from s2v_ray.tuning.trials import open_sweep, summary
+
+    uri = storage.absolute(args.sweep)
+    if args.space:
+        from s2v_ray.tuning.space import load_space
+        from s2v_ray.tuning.sweep import run_sweep
+
+        space = load_space(args.space, recipe)
+        student = bundle_of(args.student) if args.student else None
+        result = run_sweep(uri, space, recipe, args.corpus, student=student, resume=args.resume, progress=progress)
+    elif args.corpus == "report":
+        sweep = open_sweep(uri)
+        result = summary(sweep, sweep.trials())
+    else:
+        raise ValueError("s2v tune needs --space FILE, one of tune_spaces/ or your own; `s2v tune report SWEEP` shows a sweep")
+    sweep = open_sweep(uri)
+    artifacts = {"sweep": uri, **write_report(sweep)}
+    print(format_table(sweep))
+    print(f"report: {artifacts['report']}")
+    return artifacts, result
+
+
 def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
     """Speech in (WAV, FLAC, MP3, or the sound of a video), talking face out (MP4), marked as synthetic.
 
@@ -188,6 +222,89 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
     result = generate_file(predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed, progress=progress)
     progress(f"wrote {args.output}: {result['seconds']:.1f} s of video in {result['elapsed']:.1f} s")
     return {"video": args.output}, result
+
+
+def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Write beside a bundle the file that `serve deploy` takes: an endpoint of it on a cluster.
+
+    s2v export BUNDLE                       of a bundle, or of a run's
+    s2v export --best SWEEP -o BUNDLE       first makes the bundle, of a sweep's winner; its card says where it comes from. A student is not served.
+
+    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values, digests of recipe and corpus).
+    """
+    from s2v_ray.serving.deploy import write_serve_config
+
+    if bool(args.best) == bool(args.bundle) or bool(args.best) != bool(args.output):
+        raise ValueError("s2v export takes a bundle, or --best SWEEP with -o BUNDLE")
+    best: dict[str, Any] = {}
+    if args.best:
+        from s2v_ray.tuning.export import export_best
+        from s2v_ray.tuning.trials import open_sweep
+
+        sweep = open_sweep(storage.absolute(args.best))
+        best = export_best(sweep, storage.absolute(args.output))
+        progress(f"the bundle of trial {best['trial']} is at {best['bundle']}")
+        if sweep.space.task == "distill":
+            return {"bundle": best["bundle"]}, best
+    bundle = bundle_of(args.output if args.best else args.bundle)
+    uri = write_serve_config(bundle, host=args.host, port=args.port, **_endpoint_settings(args))
+    progress(f"wrote {uri}: `serve deploy` takes it")
+    return {"serve": uri, "bundle": bundle}, {**best, "serve": uri, "bundle": bundle}
+
+
+def serve(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """Serve a bundle on this machine: an HTTP API, a page to talk to it at /, and a user study at /study. Ctrl-C ends it.
+
+    Only this machine can reach it unless --host says otherwise; then demand a token: --token-env NAME, with the token in that variable.
+
+    JSON result: address.
+    """
+    import tempfile
+
+    from s2v_ray.models.bundle import read_card
+    from s2v_ray.serving.app import serve_until_interrupted
+    from s2v_ray.serving.settings import parse_settings
+
+    if args.host not in ("127.0.0.1", "::1", "localhost") and not args.token_env:
+        progress(f"anybody who reaches {args.host} can use this endpoint: demand a token with --token-env")
+    with tempfile.TemporaryDirectory(prefix="s2v-jobs-") as folder:
+        settings = parse_settings({"bundle": bundle_of(args.bundle), "jobs": folder} | _endpoint_settings(args))
+        for uri in settings.uris().values():
+            read_card(uri, "speech2video")
+        address = f"http://{args.host}:{args.port}"
+        serve_until_interrupted(settings, args.host, args.port, lambda at: progress(f"serving {settings.bundle} at {at}"))
+    return {}, {"address": address}
+
+
+def study(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
+    """The user study: `study make URI` makes its clips, `s2v serve --study URI` asks people at /study, `study report URI` says what they answered.
+
+    JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and high of the 95% interval, count).
+    """
+    from s2v_ray.serving.study import format_report, make_study, report
+
+    uri = storage.absolute(args.study)
+    if args.action == "report":
+        result = report(uri)
+        print(format_report(result))
+        return {}, result
+    if not args.corpus or not args.bundle:
+        raise ValueError("study make needs --corpus and --bundle")
+    reference = bundle_of(args.reference_bundle) if args.reference_bundle else None
+    made = make_study(storage.absolute(args.corpus), uri, bundle_of(args.bundle), reference, clips=args.clips, seed=args.seed, progress=progress)
+    return {"study": uri}, made
+
+
+def _endpoint_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of ``ServeSettings`` that the command line names."""
+    given = {name: getattr(args, name) for name in ("token_env", "device", "detector") if getattr(args, name)}
+    given |= {name: storage.absolute(getattr(args, name)) for name in ("teacher", "jobs", "study") if getattr(args, name)}
+    if args.reference:
+        given["reference"] = bundle_of(args.reference)
+    if args.more:
+        pairs = [word.partition("=") for word in args.more]
+        given["bundles"] = {name: bundle_of(uri) for name, _, uri in pairs}
+    return given | ({"replicas": tuple(args.replicas)} if args.replicas else {})
 
 
 def plan(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:
@@ -299,7 +416,7 @@ def _read_face(args: argparse.Namespace, size: int) -> np.ndarray:
     import cv2
     import numpy as np
 
-    from s2v_ray.media.face import align, make_detector
+    from s2v_ray.media.face import crop_face, make_detector
 
     data = np.frombuffer(storage.read_bytes(storage.absolute(args.face)), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
@@ -308,10 +425,11 @@ def _read_face(args: argparse.Namespace, size: int) -> np.ndarray:
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if args.detector == "none":
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    faces = make_detector(args.detector).detect(image)
-    if len(faces) != 1:
-        raise ValueError(f"{args.face} shows {len(faces) or 'no'} faces where one is needed; an aligned crop is taken as it is with --detector none")
-    return align(image[None], faces[0].landmarks[None], size)[0][0]
+    detector = make_detector(args.detector)
+    try:
+        return crop_face(image, size, detector)
+    except ValueError as e:
+        raise ValueError(f"{args.face} {e}; an aligned crop is taken as it is with --detector none") from e
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -325,7 +443,7 @@ def _parser() -> argparse.ArgumentParser:
         lines = "\n".join(line.strip() for line in rest.splitlines())
         p = commands.add_parser(run.__name__, help=summary, description=summary, epilog=lines, formatter_class=argparse.RawDescriptionHelpFormatter)
         for name, text in positional:
-            p.add_argument(name, metavar=name.removesuffix("_uri").upper(), help=text)
+            p.add_argument(name, metavar=name.removesuffix("_uri").upper(), help=text, choices=("make", "report") if name == "action" else None)
         if recipe:
             known = ", ".join(config.built_in_recipes())
             p.add_argument("--recipe", default=recipe, metavar="NAME|URI", help=f"a built-in recipe ({known}) or a YAML file; default {recipe}")
@@ -348,6 +466,11 @@ def _parser() -> argparse.ArgumentParser:
     p = add(evaluate, corpus, ("out", "URI of the folder for the report"))
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("--reference-bundle", metavar="URI", help="run of `s2v train --reference`, or its bundle")
+    p = add(tune, ("corpus", "URI of the corpus, or the word report"), ("sweep", "URI of the sweep: table, runs, report"))
+    p.add_argument("--space", metavar="URI", help="YAML file: what to vary, and how to search")
+    p.add_argument("--student", metavar="URI", help="run of `s2v distill`, or its bundle; default: one is distilled first, for all trials")
+    p.add_argument("--resume", action="store_true", help="go on with the sweep that lies there")
+    p.set_defaults(failed=lambda result: result["winner"] is None)
     p = add(generate, ("speech", "speech file"), recipe=None)
     p.add_argument("--bundle", required=True, metavar="URI", help="run of `s2v train`, or its bundle")
     p.add_argument("-o", "--output", required=True, metavar="PATH", help="MP4 to write")
@@ -357,6 +480,29 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--detector", default="haar", metavar="URI", help="finds that face: haar (default), YuNet weights, or none for an aligned crop")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (blinks, small movements); default 0")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    for run in (serve, export):
+        p = add(run, recipe=None)
+        p.add_argument("bundle", metavar="BUNDLE", nargs="?" if run is export else None, help="run of `s2v train`, or its bundle")
+        if run is export:
+            p.add_argument("--best", metavar="URI", help="the sweep whose winner is wanted, in place of a bundle")
+            p.add_argument("-o", "--output", metavar="URI", help="bundle to write, with --best")
+        p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; default 127.0.0.1: this machine alone")
+        p.add_argument("--port", type=int, default=8000, help="default 8000")
+        p.add_argument("--token-env", metavar="NAME", help="demand the bearer token that this environment variable holds")
+        p.add_argument("--reference", metavar="URI", help="a reference bundle, to compare with")
+        p.add_argument("--more", action="append", default=[], metavar="NAME=URI", help="another bundle, which callers can ask for by name; may be repeated")
+        p.add_argument("--teacher", metavar="URI", help="the identity teacher (CORPUS/teachers/identity): then a face can stand in for a voice")
+        p.add_argument("--detector", metavar="URI", help="finds that face: haar (default), or YuNet weights")
+        p.add_argument("--jobs", metavar="URI", help="folder of the jobs; `serve` without it: a temporary one")
+        p.add_argument("--study", metavar="URI", help="a study made by `s2v study make`, asked at /study")
+        p.add_argument("--replicas", type=int, nargs=2, metavar=("FEWEST", "MOST"), help="replicas, scaled on load; default 1 1")
+        p.add_argument("--device", help="cpu (default) or cuda")
+    p = add(study, ("action", "make or report"), ("study", "URI of the study"), recipe=None)
+    p.add_argument("--corpus", metavar="URI", help="make: the corpus, whose split test the clips come from")
+    p.add_argument("--bundle", metavar="URI", help="make: run of `s2v train`, or its bundle")
+    p.add_argument("--reference-bundle", metavar="URI", help="make: run of `s2v train --reference`, or its bundle")
+    p.add_argument("--clips", type=int, default=20, help="make: number of clips; default 20")
+    p.add_argument("--seed", type=int, default=0, help="make: which clips, and the order of the questions; default 0")
     p = add(plan, recipe="full")
     p.add_argument("--corpus", required=True, metavar="URI", help="the corpus: size of a clip, number of clips")
     p.add_argument("--cluster", required=True, metavar="URI", help="manifest of the cluster: cluster/aws.yaml")

@@ -71,7 +71,9 @@ class Measured:
     Attributes:
         clips_per_second: of all workers together, time spent waiting for data taken out.
         workers: how many they were.
-        gpu: whether each had a GPU. Without, the workers share one machine, and more of them make it no faster.
+        gpu: whether each had a GPU. Without, the workers share one machine.
+        full_at: without GPUs, the number of workers that keeps the machine's CPUs busy: its CPUs / threads of a worker. More of
+            them make it no faster. None: those that were measured did.
         decode_clips_per_cpu_second: clips that one CPU decodes a second; None: decoding is not judged.
         peak_bytes: largest memory of a rank; None: the arithmetic of ``memory_per_rank`` must do.
     """
@@ -79,6 +81,7 @@ class Measured:
     clips_per_second: float
     workers: int = 1
     gpu: bool = False
+    full_at: float | None = None
     decode_clips_per_cpu_second: float | None = None
     peak_bytes: float | None = None
     origin: str = ""
@@ -336,7 +339,8 @@ def step_seconds(setup: Setup, workers: int) -> tuple[float, float]:
     """Seconds of a step: computing, and averaging gradients (and gathering weights) over the workers."""
     measured, assumed = setup.measured, setup.assumed
     batch = setup.worker_batch * workers
-    speed = measured.clips_per_second * (workers / measured.workers if measured.gpu else 1.0)
+    full = math.inf if measured.gpu else measured.full_at or measured.workers
+    speed = measured.clips_per_second * min(workers, full) / min(measured.workers, full)
     bandwidth = assumed.node_bandwidth if setup.nodes(workers) == 1 else min(assumed.node_bandwidth, setup.price.network)
     reduce = 0.0
     for engine in setup.engines.values():

@@ -287,6 +287,19 @@ def download(uri: str, folder: str) -> str:
     return target
 
 
+def signed_url(uri: str, seconds: int) -> str | None:
+    """An address under which anybody can read one object of S3 for a while; None where the URI is not of S3.
+
+    Raises:
+        StoreError: there are no credentials to sign with.
+    """
+    if not uri.startswith(("s3://", "s3a://")):
+        return None
+    fs, path = filesystem(uri)
+    with in_plain_words("sign", uri):
+        return str(fs.sign(path, expiration=seconds))
+
+
 def check_writable(uri: str) -> None:
     """Finds out before hours of work whether the results can be written.
 

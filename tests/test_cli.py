@@ -20,7 +20,8 @@ from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.speech import Student
 from s2v_ray.shards import CORPUS_SCHEMA
 
-COMMANDS = ("puppets", "ingest", "offsets", "teach", "distill", "train", "evaluate", "generate", "plan", "submit", "demo", "doctor", "recipes")
+COMMANDS = ("puppets", "ingest", "offsets", "teach", "distill", "train", "evaluate", "tune", "export", "generate", "plan", "submit")
+COMMANDS += ("demo", "doctor", "recipes")
 EMOTIONS = ("neutral", "happy")
 
 

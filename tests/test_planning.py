@@ -113,6 +113,11 @@ def test_workers_without_gpus_share_the_machine() -> None:
     assert planning.step_seconds(one_machine, 4)[0] == 2 * planning.step_seconds(one_machine, 2)[0] == pytest.approx(64 / 80)
 
 
+def test_workers_without_gpus_are_faster_together_until_the_cpus_are_busy() -> None:
+    one_thread_of_two = setup(measured=Measured(40.0, 1, gpu=False, full_at=2))
+    assert [planning.step_seconds(one_thread_of_two, n)[0] for n in (1, 2, 4)] == pytest.approx([16 / 40, 32 / 80, 64 / 80])
+
+
 @pytest.mark.parametrize(
     ("changes", "workers", "bottleneck", "rate"),
     [

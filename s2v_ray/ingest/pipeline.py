@@ -26,7 +26,7 @@ import ray.data
 import torch
 
 from s2v_ray import config, shards, storage
-from s2v_ray.config import Recipe
+from s2v_ray.config import ROLE_LABEL, Recipe, Role
 from s2v_ray.ingest import offset
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.ingest.stages import Entry, Process, Reason, Reject, assign_splits, file_of, order_key
@@ -66,6 +66,14 @@ def start_ray() -> None:
                 raise
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def place(role: Role) -> dict[str, str] | None:
+    """The label selector for work of this role; None on a cluster whose nodes carry no roles, such as one machine.
+
+    A cluster with roles has, or can grow, nodes for each role that it is used for: the manifests in ``cluster/`` do.
+    """
+    return {ROLE_LABEL: role} if any(ROLE_LABEL in node["Labels"] for node in ray.nodes() if node["Alive"]) else None
 
 
 def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress = print) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def _process(clips: list[SourceClip], folder: str, recipe: Recipe, progress: Pro
         return [], []
     each = min(FILES_A_TASK, max(1, len(clips) // 64))
     items = [{"first": i, "files": [asdict(c) for c in clips[i : i + each]]} for i in range(0, len(clips), each)]
-    data = ray.data.from_items(items, override_num_blocks=min(len(items), 400)).flat_map(_Stage(recipe, folder))
+    data = ray.data.from_items(items, override_num_blocks=min(len(items), 400)).flat_map(_Stage(recipe, folder), label_selector=place("ingest"))
     rows, done, begin = [], 0, time.monotonic()
     said = begin
     for row in data.iter_rows():
@@ -267,7 +275,7 @@ def _write_shards(plan: list[_Shard], corpus: str) -> None:
     if not plan:
         return
     items = [{"shard": storage.join(corpus, s.name), "ids": [r["id"] for r in s.rows], "parts": [(r["uri"], r["group"]) for r in s.rows]} for s in plan]
-    ray.data.from_items(items, override_num_blocks=len(items)).map(_write_shard).take_all()
+    ray.data.from_items(items, override_num_blocks=len(items)).map(_write_shard, label_selector=place("ingest")).take_all()
 
 
 def _write_shard(item: dict[str, Any]) -> dict[str, Any]:
@@ -358,9 +366,10 @@ def _annotate(corpus: str, role: str, names: list[str], progress: Progress) -> d
     storage.remove(marker)
     items = [{"shard": storage.join(corpus, n), "outputs": storage.join(network, n)} for n in names]
     gpus = int(ray.cluster_resources().get("GPU", 0))
+    selector = place("train" if gpus else "ingest")
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, gpus or int(ray.cluster_resources().get("CPU", 1))))
     data = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _Annotator, fn_constructor_args=(network, role), compute=pool, num_gpus=1 if gpus else 0, num_cpus=1
+        _Annotator, fn_constructor_args=(network, role), compute=pool, num_gpus=1 if gpus else 0, num_cpus=1, label_selector=selector
     )
     clips, said = 0, time.monotonic()
     for i, row in enumerate(data.iter_rows(), 1):

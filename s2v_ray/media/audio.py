@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -97,10 +100,39 @@ def _mel(device: torch.device) -> torch.nn.Module:
     ).to(device)
 
 
+MAX_PHASES = 2_000_000
+"""Largest product of two rates over their greatest divisor squared: the filter bank of ``resample`` has about so many numbers."""
+
+
 def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
-    """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay."""
+    """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay.
+
+    Raises:
+        ValueError: two rates with hardly a common divisor (44,101 and 16,000, say), whose filter bank would take gigabytes.
+    """
     samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32))
-    return samples.numpy() if rate == to or not len(sound) else torchaudio.functional.resample(samples, rate, to).numpy()
+    if rate == to or not len(sound):
+        return samples.numpy()
+    if not 0 < rate * to // math.gcd(rate, to) ** 2 <= MAX_PHASES:
+        raise ValueError(f"a sample rate of {rate} a second is not supported: convert the sound to {to}, 44100 or 48000 a second")
+    return torchaudio.functional.resample(samples, rate, to).numpy()
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate: int, to: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """The same in pieces, at constant memory: each piece is resampled with as much of its neighbours as the filter reaches."""
+    step, reach = rate // math.gcd(rate, to), 12 * max(rate, to) // to + 12  # twice what the six zero crossings on either side need
+    reach = -(-reach // step) * step
+    held, lead = np.zeros(0, np.float32), 0  # what is at hand, of which the first ``lead`` samples are done
+    for block in blocks:
+        held = np.concatenate([held, block])
+        ready = (len(held) - lead - reach) // step * step
+        if ready >= rate // 4:
+            done = resample(held[: lead + ready + reach], rate, to)
+            yield done[lead * to // rate : (lead + ready) * to // rate]
+            keep = min(reach, lead + ready)
+            held, lead = held[lead + ready - keep :], keep
+    if len(held) > lead:
+        yield resample(held, rate, to)[lead * to // rate :]
 
 
 def read_speech(path: str | Path) -> np.ndarray:
@@ -127,30 +159,108 @@ def read_sound(path: str | Path) -> Sound | None:
         if not container.streams.audio:
             return None
         blocks: list[np.ndarray] = []
-        rate, start, count, complete = 0, 0.0, 0, True
+        rate, start, complete = 0, 0.0, True
         try:
-            for frame in container.decode(audio=0):
-                if not blocks:
-                    rate, start = frame.sample_rate, frame.time or 0.0
-                if frame.sample_rate != rate:
-                    break  # another recording was appended: what follows cannot be placed
-                block = _mono(frame)
-                due = count if frame.time is None else round((frame.time - start) * rate)
-                if due - count > MAX_DRIFT * rate:
-                    blocks.append(np.zeros(due - count, np.float32))
-                    count = due
-                elif count - due > MAX_DRIFT * rate:
-                    block = block[count - due :]
+            for rate, start, block in _placed(container):  # noqa: B007
                 blocks.append(block)
-                count += len(block)
         except av.FFmpegError:
             complete = False
-    if not count:
+    if not blocks:
         return None
     samples = np.concatenate(blocks)
     peak = float(np.abs(samples).max()) if np.isfinite(samples).all() else float("inf")
-    clean = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
-    return Sound(resample(clean, rate).clip(-1.0, 1.0), start, peak, complete)
+    return Sound(resample(_clean(samples), rate).clip(-1.0, 1.0), start, peak, complete)
+
+
+def _placed(container: av.container.InputContainer) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Rate, time of the first sample, and the next block of the first sound track, float32 mono; what its timestamps leave out comes as silence."""
+    rate, start, count = 0, 0.0, 0
+    for frame in container.decode(audio=0):
+        if not rate:
+            rate, start = frame.sample_rate, frame.time or 0.0
+        if frame.sample_rate != rate:
+            return  # another recording was appended: what follows cannot be placed
+        block = _mono(frame)
+        due = count if frame.time is None else round((frame.time - start) * rate)
+        if due - count > MAX_DRIFT * rate:
+            while count < due:  # in pieces: a timestamp can lie years ahead
+                gap = np.zeros(min(due - count, rate), np.float32)
+                count += len(gap)
+                yield rate, start, gap
+        elif count - due > MAX_DRIFT * rate:
+            block = block[count - due :]
+        if len(block):
+            count += len(block)
+            yield rate, start, block
+
+
+def _clean(samples: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
+
+
+CONTAINERS = "wav,w64,aiff,caf,au,mp3,aac,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,amr,avi,asf,mpegts,mpeg"
+"""Containers that strangers may send. None of them names other files or addresses."""
+MAX_RATE = 192_000
+
+
+class TooLong(ValueError):
+    """The sound goes on for longer than is allowed, or takes too long to decode."""
+
+
+def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) -> np.ndarray:
+    """The sound of a file from a stranger, as ``read_speech``, in bounded time and memory whatever the file claims to be.
+
+    Only ``CONTAINERS`` are tried, no other file or address is opened, pictures are never decoded, and decoding ends as soon as there is
+    more sound than is allowed.
+
+    Args:
+        file: open for reading at its beginning, seekable.
+        max_seconds: of sound.
+        work_seconds: time that decoding may take.
+
+    Raises:
+        TooLong: more sound, or more work.
+        ValueError: no media file, no sound, broken off, or a sample rate that is not supported.
+    """
+    until = time.monotonic() + work_seconds
+    limit = round(max_seconds * SAMPLE_RATE)
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none", "max_pixels": "1", "max_samples": str(2 * MAX_RATE), "threads": "1"}
+    options |= {"max_streams": "16", "probesize": "1000000", "analyzeduration": "2000000"}
+    try:
+        with av.open(_Plain(file), "r", options=options, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise ValueError("the file has no sound")
+            rate, channels = container.streams.audio[0].rate, container.streams.audio[0].channels
+            if not 4_000 <= rate <= MAX_RATE or channels > 8:
+                raise ValueError(f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000")
+            out = np.empty(limit, np.float32)  # pages that are not written take no memory
+            count = 0
+            for piece in resample_blocks(_timed(container, rate, until), rate):
+                if count + len(piece) > limit:
+                    raise TooLong(f"the sound is longer than the {max_seconds:g} s that are allowed")
+                out[count : count + len(piece)] = piece.clip(-1.0, 1.0)
+                count += len(piece)
+    except (av.FFmpegError, EOFError, MemoryError) as e:
+        raise ValueError(f"the file cannot be read as sound: {getattr(e, 'strerror', None) or 'it is damaged'}") from e
+    if not count:
+        raise ValueError("the file has no sound")
+    return out[:count]
+
+
+def _timed(container: av.container.InputContainer, rate: int, until: float) -> Iterator[np.ndarray]:
+    for found, _, block in _placed(container):
+        if time.monotonic() > until:
+            raise TooLong("the sound takes too long to decode: send it as WAV, FLAC or MP3")
+        if found != rate:
+            raise ValueError("the file is damaged: its sample rate is not the one that its head says")
+        yield _clean(block)
+
+
+class _Plain:
+    """What FFmpeg may do with an upload: read and seek. It sees no name."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def open_media(path: str | Path) -> av.container.InputContainer:

@@ -177,6 +177,18 @@ def align(frames: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndar
     return np.concatenate(crops), _apply(matrices, landmarks).astype(np.float32)
 
 
+def crop_face(image: np.ndarray, size: int, detector: Detector) -> np.ndarray:
+    """The aligned crop, uint8 ``[size, size, 3]``, of the one face in a uint8 ``[H, W, 3]`` RGB picture.
+
+    Raises:
+        ValueError: no face, or several.
+    """
+    faces = detector.detect(image)
+    if len(faces) != 1:
+        raise ValueError(f"shows {len(faces) or 'no'} faces where one is needed")
+    return align(image[None], faces[0].landmarks[None], size)[0][0]
+
+
 def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
     """Warps at up to 8 times the size and averages down, so that a large face is not aliased; only the part that is needed is touched."""
     scale = float(np.median(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])))

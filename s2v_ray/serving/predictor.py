@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from s2v_ray import storage
 from s2v_ray.clip import to_pixels, to_unit
@@ -43,6 +44,48 @@ class Codes:
     identity: Tensor
     emotion: Tensor
     emotion_logits: Tensor
+
+
+class Drawing:
+    """A speech on its way to frames. Made by ``Predictor.begin``; ``Predictor`` alone moves it on.
+
+    Attributes:
+        sound: float32 ``[T * 640]``.
+        frames: T, in all. left: not drawn yet.
+        person: ``[D]``; None until it is heard. mood: ``[E]``; the same.
+        still: ``[1, 3, S, S]`` for reference bundles.
+        spans: what is yet to be heard for the codes.
+    """
+
+    def __init__(
+        self,
+        sound: Tensor,
+        person: Tensor | None,
+        mood: Tensor | None,
+        still: Tensor | None,
+        noise: NoiseSequence,
+        spans: list[tuple[int, int]],
+        contents: Iterator[Tensor],
+    ) -> None:
+        self.sound, self.person, self.mood, self.still, self.spans = sound, person, mood, still, spans
+        self.frames = self.left = _frames(sound)
+        self.sums: list[Tensor | float] = [0.0, 0.0]
+        self.heard = 0
+        self._noise, self._contents = noise, contents
+        self._content = torch.zeros(1, 0, 0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the codes are known."""
+        return self.person is not None and self.mood is not None
+
+    def take(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Content ``[1, t, C]`` and noise ``[1, t, Z]`` of the next frames, at most so many."""
+        if not self._content.shape[1]:
+            self._content = next(self._contents)
+        part, self._content = self._content[:, :frames], self._content[:, frames:]
+        self.left -= part.shape[1]
+        return part, self._noise.draw(part.shape[1])
 
 
 class Predictor:
@@ -83,15 +126,24 @@ class Predictor:
         return Codes(codes.identity.clone(), codes.emotion.clone(), codes.emotion_logits.clone())  # usable in autograd again
 
     def generate(
-        self, speech: np.ndarray, *, identity: Tensor | None = None, emotion: str | None = None, still: np.ndarray | None = None, seed: int = 0
+        self,
+        speech: np.ndarray,
+        *,
+        identity: Tensor | None = None,
+        emotion: str | Tensor | None = None,
+        still: np.ndarray | None = None,
+        seed: int = 0,
+        listen: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Draws the face that says ``speech``, float32 ``[N]`` at 16 kHz in [-1, 1].
 
         Args:
             identity: ``[D]``: whose face; None for the one heard. A teacher's code of a still gives the seen identity.
-            emotion: one of ``emotions``, to be shown instead of the one heard.
+            emotion: one of ``emotions``, or a code ``[E]``, to be shown instead of the one heard.
             still: uint8 ``[S, S, 3]``, aligned to ``media.face.TEMPLATE``: reference bundles need it, others take none.
             seed: of the noise sequence. The same input and seed give the same frames, however they are chunked.
+            listen: frames from the start in which identity and emotion are heard; None: all. With few of them the first frame comes as
+                soon for long speech as for short.
 
         Returns:
             Chunks, uint8 ``[t, size, size, 3]``; together one frame for each started 40 ms of speech.
@@ -99,31 +151,80 @@ class Predictor:
         Raises:
             ValueError: an input that cannot be used; raised by the call itself, before anything is drawn.
         """
+        return self._alone(self.begin(speech, identity=identity, emotion=emotion, still=still, seed=seed, listen=listen))
+
+    def begin(
+        self,
+        speech: np.ndarray,
+        *,
+        identity: Tensor | None = None,
+        emotion: str | Tensor | None = None,
+        still: np.ndarray | None = None,
+        seed: int = 0,
+        listen: int | None = None,
+    ) -> Drawing:
+        """Takes a speech on, to be drawn with others; arguments and errors as ``generate``'s. Nothing is heard or drawn yet."""
         sound = _whole_frames(speech)
         image = self._still(still)
-        if emotion is not None and emotion not in self.emotions:
+        if isinstance(emotion, str) and emotion not in self.emotions:
             raise ValueError(f"unknown emotion {emotion!r}; this bundle knows {', '.join(self.emotions)}")
-        if identity is not None and (identity.ndim != 1 or len(identity) != self.card["identity_dim"] or not identity.isfinite().all() or not identity.any()):
-            raise ValueError(f"identity must be {self.card['identity_dim']} finite numbers that are not all 0, not {list(identity.shape)}")
-        return self._draw(sound, identity, emotion, image, seed)
+        mood = self.model.student.emotion_codes[self.emotions.index(emotion)] if isinstance(emotion, str) else emotion
+        for name, code, width in (("identity", identity, self.card["identity_dim"]), ("emotion", mood, self.model.student.emotion_codes.shape[1])):
+            if code is not None and (code.ndim != 1 or len(code) != width or not code.isfinite().all()):
+                raise ValueError(f"{name} must be {width} finite numbers, not {list(code.shape)}")
+        if identity is not None and not identity.any():
+            raise ValueError(f"identity must be {self.card['identity_dim']} finite numbers that are not all 0")
+        noise = NoiseSequence(1, self.model.generator.noise_dim, torch.Generator().manual_seed(seed))
+        person = None if identity is None else F.normalize(identity.to(self.device, torch.float32), dim=0)
+        heard = _frames(sound) if listen is None else min(listen, _frames(sound))
+        spans = list(_spans(heard, self._heard_frames)) if person is None or mood is None else []
+        return Drawing(sound, person, None if mood is None else mood.to(self.device, torch.float32), image, noise, spans, self._contents(sound))
 
     @torch.inference_mode()
-    def _draw(self, sound: Tensor, identity: Tensor | None, emotion: str | None, still: Tensor | None, seed: int) -> Iterator[np.ndarray]:
-        if identity is None or emotion is None:
-            codes = self._codes(sound)
-        person = codes.identity if identity is None else F.normalize(identity.to(self.device, torch.float32), dim=0)
-        mood = codes.emotion if emotion is None else self.model.student.emotion_codes[self.emotions.index(emotion)]
-        noise = NoiseSequence(1, self.model.generator.noise_dim, torch.Generator().manual_seed(seed))
-        for content in self._contents(sound):
-            for part in content.split(self._drawn_frames, dim=1):
-                frames = self.model.generator(person[None], mood[None], part, noise.draw(part.shape[1]).to(self.device), still)
-                yield to_pixels(frames[0]).cpu().numpy()
+    def hear_on(self, drawing: Drawing) -> bool:
+        """Hears one more chunk for a drawing's codes; returns whether they are complete. Then ``draw`` takes it."""
+        if drawing.spans:
+            start, end = drawing.spans.pop(0)
+            heard = self.model.student(self._cut(drawing.sound, start, end), content=False)
+            drawing.sums = [s + (end - start) * x[0] for s, x in zip(drawing.sums, (heard.identity, heard.emotion), strict=True)]
+            drawing.heard += end - start
+        if not drawing.spans:
+            identity, emotion = drawing.sums
+            if drawing.person is None:
+                drawing.person = F.normalize(torch.as_tensor(identity) / drawing.heard, dim=0)
+            if drawing.mood is None:
+                drawing.mood = torch.as_tensor(emotion) / drawing.heard
+        return drawing.ready
+
+    @torch.inference_mode()
+    def draw(self, drawings: Sequence[Drawing], frames: int = DRAWN_FRAMES) -> list[np.ndarray]:
+        """The next frames of several speeches, drawn in one go: each gets the frames that it would get alone.
+
+        Args:
+            drawings: ready (see ``hear_on``) and not at their end.
+            frames: at most so many of each.
+
+        Returns:
+            uint8 ``[t, size, size, 3]`` for each, ``1 <= t <= frames``.
+        """
+        parts = [d.take(frames) for d in drawings]
+        content, noise = (pad_sequence([p[i][0] for p in parts], batch_first=True).to(self.device) for i in (0, 1))
+        person, mood = (torch.stack([c for c in codes if c is not None]) for codes in zip(*((d.person, d.mood) for d in drawings), strict=True))
+        stills = [d.still for d in drawings if d.still is not None]
+        made = to_pixels(self.model.generator(person, mood, content, noise, torch.cat(stills) if stills else None)).cpu().numpy()
+        return [pixels[: p[0].shape[1]] for pixels, p in zip(made, parts, strict=True)]
+
+    def _alone(self, drawing: Drawing) -> Iterator[np.ndarray]:
+        while not self.hear_on(drawing):
+            pass
+        while drawing.left:
+            yield self.draw([drawing], self._drawn_frames)[0]
 
     @torch.inference_mode()
     def _codes(self, sound: Tensor) -> Codes:
         sums: list[Tensor | float] = [0.0, 0.0, 0.0]
         for start, end in _spans(_frames(sound), self._heard_frames):
-            heard = self.model.student(self._cut(sound, start, end))
+            heard = self.model.student(self._cut(sound, start, end), content=False)
             sums = [s + (end - start) * x[0] for s, x in zip(sums, (heard.identity, heard.emotion, heard.emotion_logits), strict=True)]
         identity, emotion, logits = (torch.as_tensor(s) / _frames(sound) for s in sums)
         return Codes(F.normalize(identity, dim=0), emotion, logits)
@@ -244,15 +345,16 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _whole_frames(speech: np.ndarray) -> Tensor:
-    """``[N]`` -> ``[T * 640]``: checked, and filled up with silence to whole frames."""
+    """``[N]`` -> ``[T * 640]``: checked, clipped to [-1, 1], and filled up with silence to whole frames; a single copy."""
     if speech.ndim != 1:
         raise ValueError(f"speech must be mono, [N], not {list(speech.shape)}")
     if len(speech) < SAMPLES_PER_FRAME:
         raise ValueError(f"the speech is {len(speech)} samples long, shorter than one video frame ({SAMPLES_PER_FRAME} samples, 40 ms)")
-    if not np.isfinite(speech).all():
+    sound = np.zeros(frames_to_samples(samples_to_frames(len(speech))), np.float32)
+    np.clip(speech, -1.0, 1.0, out=sound[: len(speech)])  # NaN stays NaN
+    if not np.isfinite(sound).all() or np.isinf(speech).any():
         raise ValueError("the speech has samples that are not finite numbers")
-    sound = torch.from_numpy(np.ascontiguousarray(speech, dtype=np.float32)).clamp(-1.0, 1.0)
-    return F.pad(sound, (0, frames_to_samples(samples_to_frames(len(sound))) - len(sound)))
+    return torch.from_numpy(sound)
 
 
 def _frames(sound: Tensor) -> int:

@@ -203,15 +203,23 @@ def latest(run: str, tell: Callable[[str], None] = print) -> Checkpoint | None:
     for step in reversed(_steps(run)):
         uri = _uri(run, step)
         try:
-            manifest = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)
-            _check_digests(uri, manifest["sha256"])
+            return open_checkpoint(uri)
         except storage.StoreError:
             raise  # else an hour without S3 would throw the newest checkpoints away
         except (storage.ArtifactError, FileNotFoundError, KeyError) as e:
             tell(f"checkpoint of step {step} passed over: {e}")
-            continue
-        return Checkpoint(uri, step, manifest["workers"])
     return None
+
+
+def open_checkpoint(uri: str) -> Checkpoint:
+    """The checkpoint at ``uri``, checked.
+
+    Raises:
+        ArtifactError, FileNotFoundError, KeyError: it is missing, torn or damaged.
+    """
+    manifest = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)
+    _check_digests(uri, manifest["sha256"])
+    return Checkpoint(uri, manifest["step"], manifest["workers"])
 
 
 def _uri(run: str, step: int) -> str:

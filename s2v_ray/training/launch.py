@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -21,7 +22,8 @@ from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, digest
 from s2v_ray.ingest.pipeline import start_ray
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
-from s2v_ray.training import loop
+from s2v_ray.training import collective, loop
+from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
 from s2v_ray.training.engine import has_bf16, make_engine
 from s2v_ray.training.stream import stream
 from s2v_ray.training.validation import window_frames
@@ -37,9 +39,15 @@ MAY_DIFFER = (
     *(f"recipe.parallel.{key}" for key in ("workers", "min_workers", "max_failures", "cpus_per_worker", "threads", "gpu")),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
+HEARD_SECONDS = 0.05
+"""The same where workers wait for the driver to hear them."""
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """A step allocates and frees the same large tensors. Kept by the process, in huge pages, they are not faulted in afresh each time:
 a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35, take no notice."""
+
+
+class Stopped(ValueError):
+    """A run was ended before its last step by whom it reports to."""
 
 
 def launch(
@@ -50,7 +58,10 @@ def launch(
     *,
     student: str | None = None,
     reference: bool = False,
+    begin_from: str = "",
+    cluster: dict[str, float] | None = None,
     progress: Callable[[str], None] = print,
+    record: Callable[[dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Trains to the end of the recipe, or continues a run that was cut off.
 
@@ -59,7 +70,10 @@ def launch(
         corpus, run: URIs. The run folder gets manifest, checkpoints, metrics and bundle.
         student: URI of a student's bundle, for the GAN.
         reference: builds the reference baseline.
+        begin_from: URI of another run's checkpoint, from which a fresh run begins, at its step: with other weights and schedules, if need be.
+        cluster: what the run may use, CPU and GPU; None: the whole cluster.
         progress: hears each line.
+        record: hears each record of metrics.jsonl, and says whether training goes on. Training waits for the answer.
 
     Returns:
         ``run``, ``bundle`` (URIs), ``steps``, and ``metrics``: the last training record and the validation's.
@@ -67,30 +81,35 @@ def launch(
     Raises:
         ArtifactError: corpus, student or run folder cannot be used, or the cluster has too little.
         TrainingDiverged: a loss is not finite.
+        Stopped: ``record`` said so. The checkpoints stay, and a later call goes on from them.
         TrainingFailedError: anything else that a worker died of, with its traceback.
     """
     corpus, run = storage.absolute(corpus), storage.absolute(run)
     student = None if student is None else storage.absolute(student)
-    claim_run(run, kind, recipe, corpus, student, reference)
+    claim_run(run, kind, recipe, corpus, student, reference, begin_from)
     start_ray()
-    scaling, data_cpus = scale(recipe, ray.cluster_resources())
+    scaling, data_cpus = scale(recipe, ray.cluster_resources() if cluster is None else cluster)
     messages = _Messages.options(num_cpus=0).remote()  # type: ignore[attr-defined]
     settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
+    if begin_from:
+        settings["begin_from"] = begin_from
     trainer = ray.train.torch.TorchTrainer(
         _work,
-        train_loop_config={**settings, "messages": messages, "data_cpus": data_cpus},
+        train_loop_config={**settings, "messages": messages, "data_cpus": data_cpus, "watched": record is not None},
         scaling_config=scaling,
         run_config=_run_config(run, digest(settings), recipe.parallel.max_failures),
     )
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     stop = threading.Event()
-    relay = threading.Thread(target=_relay, args=(messages, progress, stop), daemon=True)
+    relay = threading.Thread(target=_relay, args=(messages, progress, record, stop), daemon=True)
     relay.start()
     try:
         trainer.fit()
+        if (refusal := ray.get(messages.refusal.remote())) is not None:
+            raise refusal
         metrics = ray.get(messages.result.remote())
     except ray.train.v2.api.exceptions.TrainingFailedError as e:
-        raise _user_error(e) or e from None
+        raise ray.get(messages.refusal.remote()) or _user_error(e) or e from None
     finally:
         stop.set()
         relay.join()
@@ -122,7 +141,7 @@ def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingC
     return ray.train.ScalingConfig(num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources), data_cpus
 
 
-def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool) -> dict[str, Any]:
+def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool, begin_from: str = "") -> dict[str, Any]:
     """Writes the manifest of a fresh run folder, or checks that the one there is of the very same run.
 
     Raises:
@@ -132,7 +151,11 @@ def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | 
     if student is not None:
         parents["student"] = digest(storage.read_manifest(student, "bundle", BUNDLE_SCHEMA))
     mine = {"task": kind, "reference": reference, "parents": parents, "config_digest": recipe.digest(), "recipe": recipe.model_dump(mode="json")}
+    if begin_from:
+        mine["begin_from"] = begin_from
     if not storage.exists(storage.join(run, storage.MANIFEST)):
+        if begin_from:
+            parents["checkpoint"] = digest(storage.read_manifest(begin_from, "checkpoint", CHECKPOINT_SCHEMA))
         storage.check_writable(run)
         return storage.write_manifest(run, "run", RUN_SCHEMA, **mine)
     there = storage.read_manifest(run, "run", RUN_SCHEMA)
@@ -162,7 +185,8 @@ def _work(settings: dict[str, Any]) -> None:
         raise  # may have passed when the workers are started again
     except ValueError as e:
         ray.get(messages.refuse.remote(e))  # would end every other attempt as it ended this one
-        raise
+        if ray.train.get_context().get_world_size() > 1 and not isinstance(e, Stopped | loop.TrainingDiverged):
+            raise  # the others may wait for this worker; those two end all workers alike
 
 
 def _train(settings: dict[str, Any]) -> None:
@@ -204,9 +228,11 @@ def _train(settings: dict[str, Any]) -> None:
         device=device,
         validation=_validation(windows, settings["corpus"], section.batch // world, shown, rank, world),
         progress=lambda line: ray.get(messages.say.remote(line)),
-        report=lambda record: ray.train.report(record),
         notice=_notice,
         examples=_examples(windows, settings["corpus"], section.heard_frames),
+        report=functools.partial(_report, messages if settings["watched"] else None),
+        watched=settings["watched"],
+        begin_from=settings.get("begin_from", ""),
     )
     if rank == 0:
         ray.get(messages.finish.remote(result))
@@ -216,6 +242,15 @@ def _notice() -> str:
     """The nodes that are about to be taken away, or ""; a barrier of all workers."""
     info = ray.train.get_preemption_info()
     return f"the machines {', '.join(n[:8] for n in info.preempted_node_ids)} are about to be taken away" if info else ""
+
+
+def _report(messages: Any, record: dict[str, Any]) -> None:
+    """To Ray Train; and, from the first worker, to a driver that decides by it."""
+    ray.train.report(record)
+    if messages is None:
+        return
+    if not collective.from_first(ray.get(messages.hear.remote(record)) if collective.worker()[0] == 0 else None):
+        raise Stopped(f"stopped at step {record['step']}")
 
 
 def _task_of(kind: Kind, recipe: Recipe) -> tuple[Any, int, int, Callable[..., loop.Task]]:
@@ -268,6 +303,8 @@ class _Messages:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.records: list[dict[str, Any]] = []
+        self.go_on = True
         self.metrics: dict[str, float] = {}
         self.refused: ValueError | None = None
 
@@ -280,9 +317,21 @@ class _Messages:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def take(self) -> list[str]:
+    async def hear(self, record: dict[str, Any]) -> bool:
+        """Whether training goes on; known when the driver has heard the record."""
+        self.records.append(record)
+        while any(r is record for r in self.records):
+            await asyncio.sleep(HEARD_SECONDS)
+        return self.go_on
+
+    def take(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Lines, once; and records, until they are ``heard``."""
         taken, self.lines = self.lines, []
-        return taken
+        return taken, self.records
+
+    def heard(self, go_on: bool) -> None:
+        self.go_on = go_on
+        self.records.clear()
 
     def finish(self, metrics: dict[str, float]) -> None:
         self.metrics = metrics
@@ -291,11 +340,15 @@ class _Messages:
         return self.metrics
 
 
-def _relay(messages: Any, progress: Callable[[str], None], stop: threading.Event) -> None:
+def _relay(messages: Any, progress: Callable[[str], None], record: Callable[[dict[str, Any]], bool] | None, stop: threading.Event) -> None:
     while True:
-        last = stop.wait(POLL_SECONDS)
-        for line in ray.get(messages.take.remote()):
+        last = stop.wait(POLL_SECONDS if record is None else HEARD_SECONDS)
+        lines, records = ray.get(messages.take.remote())
+        for line in lines:
             progress(line)
+        if records:
+            assert record is not None, "workers send records only where they are watched"
+            ray.get(messages.heard.remote(all([record(one) for one in records])))
         if last:
             return
 

@@ -143,6 +143,8 @@ def run(
     report: Callable[[dict[str, Any]], None] | None = None,
     notice: Callable[[], str] | None = None,
     examples: Callable[[], ClipBatch] | None = None,
+    watched: bool = False,
+    begin_from: str = "",
 ) -> dict[str, Any]:
     """Trains ``task`` up to ``steps``, from the run's last whole checkpoint if there is one; validates and exports.
 
@@ -151,10 +153,12 @@ def run(
         run: URI of the run folder.
         kind: what the progress lines call it.
         clips: clips in a step, all workers together.
-        report: hears every flushed record, on all workers equally often (``ray.train.report``).
         notice: what is about to be taken away, or ""; the same on all workers, who ask it every ``NOTICE_EVERY`` steps. A new
             one makes them take a checkpoint at once.
         examples: the clips of the samples that are drawn every ``log.samples_every`` steps.
+        report: hears every flushed record, on all workers equally often (``ray.train.report``).
+        watched: the record of a validation is reported when the checkpoint of its step is whole: who decides by it may begin from there.
+        begin_from: URI of another run's checkpoint, for a run that has none of its own yet.
 
     Returns:
         the last training record and the validation's metrics.
@@ -168,7 +172,7 @@ def run(
     """
     rank, _ = collective.worker()
     tell = progress if rank == 0 else _silent
-    start = _resume(task, run, kind, tell)
+    start = _resume(task, run, kind, tell, begin_from)
     metrics = MetricsFile(run, start, tell)
     board = Board(run, start, tell) if rank == 0 else None
     saver = checkpoint.Saver(run, log.keep_checkpoints, log.keep_best, tell)
@@ -212,7 +216,7 @@ def run(
                     report(record)
             measured = {}
             if validation is not None and (done == steps or (log.validate_every and done % log.validate_every == 0)):
-                measured = found = _validate(task, validation, device, kind, done, metrics, board, tell, report)
+                measured = found = _validate(task, validation, device, kind, done, metrics, board, tell)
             drawn = log.samples_every and examples is not None and (done == steps or done % log.samples_every == 0)
             if drawn and examples is not None:
                 samples = task.samples(examples().to(device))
@@ -220,10 +224,16 @@ def run(
                     board.samples(done, samples)
             if save:
                 saver.save(done, task.engines, task.state(), measured)
+            if measured and report is not None:
+                if save and watched:
+                    saver.wait()
+                report(_record(done, measured))
             if save or measured or drawn:
                 window.since = time.monotonic()  # none of them is training speed
         if start == steps and validation is not None:
-            found = _validate(task, validation, device, kind, steps, metrics, board, tell, report)
+            found = _validate(task, validation, device, kind, steps, metrics, board, tell)
+            if report is not None:
+                report(_record(steps, found))
     finally:
         saver.wait()
         metrics.close()
@@ -242,22 +252,23 @@ def _validate(
     metrics: MetricsFile,
     board: Board | None,
     tell: Callable[[str], None],
-    report: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, float]:
-    """Validates, told, written and reported; training goes on as if it had not been."""
+    """Validates, told and written; training goes on as if it had not been."""
     if task.note and not any("val_" in name for r in metrics.records for name in r):
         tell(f"{kind}: {task.note}")
     random = checkpoint.random_state()
     found = task.validate(b.to(device) for b in validation())
     checkpoint.set_random_state(random)
-    record = {"step": step, **{f"val_{name}": value for name, value in found.items()}}
+    record = _record(step, found)
     if board is not None:
         metrics.append(record)
         board.record(record)
     tell(f"{kind} validation at step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    if report is not None:
-        report(record)
     return found
+
+
+def _record(step: int, found: dict[str, float]) -> dict[str, Any]:
+    return {"step": step, **{f"val_{name}": value for name, value in found.items()}}
 
 
 def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
@@ -270,12 +281,15 @@ def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
     return f"{kind} {int(record['step'])}/{steps}  {losses}  ({speed})"
 
 
-def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None]) -> int:
-    found = collective.from_first(checkpoint.latest(run, tell) if collective.worker()[0] == 0 else None)  # all continue from what worker 0 found whole
+def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None], begin_from: str) -> int:
+    found: checkpoint.Checkpoint | None = None
+    if collective.worker()[0] == 0:
+        found = checkpoint.latest(run, tell) or (checkpoint.open_checkpoint(begin_from) if begin_from else None)
+    found = collective.from_first(found)  # all continue from what worker 0 found whole
     if found is None:
         return 0
     task.load_state(checkpoint.load(found, task.engines))
-    tell(f"{kind} continues from the checkpoint of step {found.step}")
+    tell(f"{kind} continues from the checkpoint of step {found.step}" + (f", {begin_from}" if found.uri == begin_from else ""))
     return int(found.step)
 
 

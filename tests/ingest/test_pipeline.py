@@ -177,3 +177,18 @@ def test_bad_sources_targets_and_detectors_stop_before_work(tmp_path: Path) -> N
     with pytest.raises(storage.ArtifactError, match="cannot write to"):
         pipeline.ingest(str(tmp_path / "src"), str(tmp_path / "file/corpus"), recipe())
     assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([{"Alive": True, "Labels": {"ray.io/node-id": "a"}}], None),
+        ([{"Alive": True, "Labels": {"s2v-role": "driver"}}], {"s2v-role": "ingest"}),  # the node for it may have yet to come
+        ([{"Alive": False, "Labels": {"s2v-role": "driver"}}, {"Alive": True, "Labels": {}}], None),
+    ],
+)
+def test_work_asks_for_the_nodes_of_its_role_where_nodes_have_roles(
+    nodes: list[dict[str, object]], expected: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.ray, "nodes", lambda: nodes)
+    assert pipeline.place("ingest") == expected

@@ -229,3 +229,34 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(tmp_path: P
         run(ToyTask(nan_at=range(8, 100)), tmp_path, 40, [], log=LogConfig(log_every=2, checkpoint_every=30, keep_checkpoints=2))
     assert task.exported is None and task.seen == 8
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def test_a_run_begins_from_another_runs_checkpoint_and_then_goes_on_from_its_own(tmp_path: Path) -> None:
+    first, second, again = ToyTask(), ToyTask(), ToyTask()
+    torch.manual_seed(3)
+    run(first, tmp_path / "first", 8, [])
+    donor = tmp_path / "first" / "checkpoints" / "step-00000004"
+    lines: list[str] = []
+    run(second, tmp_path / "second", 8, lines, begin_from=str(donor))
+    assert lines[0] == f"toy continues from the checkpoint of step 4, {donor}" and second.seen == 8
+    assert [json.loads(line)["step"] for line in (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()] == [6, 8]
+    for name, value in first.engine.module.state_dict().items():
+        assert value.equal(second.engine.module.state_dict()[name]), "the same weights, random numbers and batches from there on"
+    lines.clear()
+    run(again, tmp_path / "second", 12, lines, begin_from=str(donor))
+    assert lines[0] == "toy continues from the checkpoint of step 8"
+    with pytest.raises(ValueError, match="there is no checkpoint at"):
+        run(ToyTask(), tmp_path / "third", 8, [], begin_from=str(tmp_path / "nothing"))
+
+
+def test_a_validation_is_reported_when_the_checkpoint_of_its_step_is_whole(tmp_path: Path) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def report(record: dict[str, Any]) -> None:
+        if "val_seen" in record:
+            found = checkpoint.latest(str(tmp_path))
+            seen.append((record["step"], found is not None and found.step == record["step"]))
+
+    log = LogConfig(log_every=2, checkpoint_every=4, validate_every=4)
+    run(ToyTask(), tmp_path, 8, [], validation=lambda: [next(toy_batches(0))], report=report, watched=True, log=log)
+    assert seen == [(4, True), (8, True)]

@@ -1,0 +1,305 @@
+"use strict";
+// The page of an endpoint. It plays fragmented MP4 while it arrives (Media Source Extensions) and shows the frames on a canvas.
+
+const $ = (id) => document.getElementById(id);
+let speech = null; // Blob
+let recorder = null;
+let request = null; // AbortController of what is being made
+let players = [];
+let models = [];
+let limits = { video_seconds: 0 };
+let jobs = false;
+
+// ---- the API
+
+function token() {
+  return $("token").value || sessionStorage.getItem("token") || new URLSearchParams(location.hash.slice(1)).get("token") || "";
+}
+
+class Refused extends Error {
+  constructor(code, message) { super(message); this.code = code; }
+}
+
+async function call(path, options = {}) {
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const answer = await fetch(path, { ...options, headers });
+  if (answer.ok) return answer;
+  const body = await answer.json().catch(() => null);
+  if (answer.status === 401) $("token-field").hidden = false;
+  throw new Refused(body?.error?.code ?? "", body?.error?.message ?? `the endpoint answers ${answer.status}: try again in a moment`);
+}
+
+async function loadModels() {
+  const found = await (await call("v1/models")).json();
+  if ($("token").value) sessionStorage.setItem("token", $("token").value);
+  $("token-field").hidden = true;
+  ({ models, limits, jobs } = found);
+  const own = models.filter((m) => !m.reference);
+  $("model").replaceChildren(...own.map((m) => new Option(m.name, m.name)));
+  $("model-field").hidden = own.length < 2;
+  $("compare-field").hidden = !models.some((m) => m.name === "reference");
+  $("study-link").hidden = !found.study;
+  showModel();
+}
+
+function showModel() {
+  const model = models.find((m) => m.name === $("model").value) ?? models[0];
+  const before = $("emotion").value;
+  $("emotion").replaceChildren(new Option("as heard in the speech", ""), ...model.emotions.map((e) => new Option(e, e)));
+  if (model.emotions.includes(before)) $("emotion").value = before;
+  $("by-face").hidden = !model.faces;
+}
+
+// ---- speech
+
+function setSpeech(blob, name) {
+  speech = blob;
+  if ($("heard").src) URL.revokeObjectURL($("heard").src);
+  $("heard").src = URL.createObjectURL(blob);
+  $("heard").hidden = false;
+  $("make").disabled = false;
+  say(`${name} is ready.`);
+}
+
+async function toggleRecording() {
+  if (recorder) return recorder.stop();
+  let microphone;
+  try {
+    microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+  } catch (error) {
+    return say(navigator.mediaDevices ? `The microphone cannot be used: ${error.message}` : "A browser gives the microphone only to https:// and to this machine's own pages.", true);
+  }
+  const parts = [];
+  const began = performance.now();
+  const clock = setInterval(() => { $("record").textContent = `Stop ${((performance.now() - began) / 1000).toFixed(0)} s`; }, 250);
+  recorder = new MediaRecorder(microphone);
+  recorder.ondataavailable = (event) => parts.push(event.data);
+  recorder.onstop = () => {
+    clearInterval(clock);
+    microphone.getTracks().forEach((track) => track.stop());
+    const blob = new Blob(parts, { type: recorder.mimeType });
+    recorder = null;
+    $("record").textContent = "Record";
+    $("record").setAttribute("aria-pressed", "false");
+    setSpeech(blob, "The recording");
+  };
+  recorder.start();
+  $("record").textContent = "Stop";
+  $("record").setAttribute("aria-pressed", "true");
+  say("Speak now.");
+}
+
+// ---- playing
+
+class Player {
+  constructor(figure) {
+    this.figure = figure;
+    this.video = figure.querySelector("video");
+    this.canvas = figure.querySelector("canvas");
+    this.hint = figure.querySelector(".hint");
+    this.parts = [];
+    this.done = false;
+    this.first = new Promise((resolve) => { this.onFirst = resolve; });
+    this.drawing = 0;
+    const brush = this.canvas.getContext("2d");
+    brush.imageSmoothingQuality = "high";
+    brush.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.canvas.dataset.frames = "0";
+    const draw = () => {
+      if (this.closed) return;
+      const { video, canvas } = this;
+      if (video.readyState >= 2 && video.currentTime !== this.shown) {
+        this.shown = video.currentTime;
+        brush.drawImage(video, 0, 0, canvas.width, canvas.height);
+        canvas.dataset.frames = String(Number(canvas.dataset.frames) + 1);
+        this.figure.querySelector(".badge").hidden = false;
+        this.onFirst();
+      }
+      requestAnimationFrame(draw);
+    };
+    requestAnimationFrame(draw);
+  }
+
+  // Feeds the video while it arrives; resolves when all of it has.
+  async feed(answer) {
+    const reader = answer.body.getReader();
+    let source = null, buffer = null, waiting = [];
+    const append = () => {
+      if (buffer && !buffer.updating && waiting.length) buffer.appendBuffer(waiting.shift());
+      else if (this.done && buffer && !buffer.updating && source.readyState === "open") source.endOfStream();
+    };
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      this.parts.push(value);
+      this.hint.textContent = "";
+      waiting.push(value);
+      if (!source) {
+        const type = codecsOf(value);
+        if (!type || !window.MediaSource?.isTypeSupported(type)) { waiting = []; continue; }
+        source = new MediaSource();
+        this.video.src = URL.createObjectURL(source);
+        await new Promise((resolve) => source.addEventListener("sourceopen", resolve, { once: true }));
+        buffer = source.addSourceBuffer(type);
+        buffer.addEventListener("updateend", append);
+        this.play();
+      }
+      append();
+    }
+    this.done = true;
+    if (source) append();
+    else { this.video.src = URL.createObjectURL(this.blob()); this.play(); } // a browser that cannot play what is still arriving
+  }
+
+  blob() { return new Blob(this.parts, { type: "video/mp4" }); }
+
+  play() { this.video.play().catch(() => { $("play").focus(); }); }
+
+  async snapshot() {
+    await this.first;
+    const small = document.createElement("canvas");
+    small.width = this.video.videoWidth; small.height = this.video.videoHeight;
+    small.getContext("2d").drawImage(this.video, 0, 0);
+    return new Promise((resolve) => small.toBlob(resolve, "image/png"));
+  }
+
+  close() { this.closed = true; this.video.pause(); this.video.removeAttribute("src"); this.video.load(); }
+}
+
+// The codecs of an MP4, as MediaSource wants them named: profile, constraints and level of the H.264 stand in its avcC box.
+function codecsOf(head) {
+  for (let i = 0; i + 8 < head.length; i++) {
+    if (head[i] === 0x61 && head[i + 1] === 0x76 && head[i + 2] === 0x63 && head[i + 3] === 0x43) {
+      const hex = [...head.slice(i + 5, i + 8)].map((b) => b.toString(16).padStart(2, "0")).join("");
+      return `video/mp4; codecs="avc1.${hex}, mp4a.40.2"`;
+    }
+  }
+  return null;
+}
+
+// ---- making
+
+function formFor(model, face) {
+  const form = new FormData();
+  form.append("speech", speech, "speech");
+  form.append("seed", $("seed").value || "0");
+  if (model) form.append("model", model);
+  if ($("emotion").value) form.append("emotion", $("emotion").value);
+  const identity = document.querySelector("input[name=identity]:checked").value;
+  const file = identity && $(identity).files[0];
+  if (face) { form.append("face", face, "face"); form.append("aligned", "true"); }
+  else if (file) form.append(identity, file, identity);
+  else if (identity) throw new Error(identity === "face" ? "Choose the picture whose face is to be shown." : "Choose the recording whose voice is to be shown.");
+  return form;
+}
+
+async function make(event) {
+  event.preventDefault();
+  if (!speech) return say("Record or choose a speech first.", true);
+  stop();
+  const mine = request = new AbortController();
+  const compare = $("compare").checked && !$("compare-field").hidden;
+  $("stage-reference").hidden = !compare;
+  $("download").hidden = true;
+  $("stop").hidden = false;
+  $("play").disabled = true;
+  try {
+    const form = formFor($("model").value);
+    say("Listening …");
+    const began = performance.now();
+    const player = new Player($("stage"));
+    players = [player];
+    player.hint.textContent = "Listening …";
+    form.append("stream", "true");
+    let answer;
+    try {
+      answer = await call("v1/videos", { method: "POST", body: form, signal: mine.signal });
+    } catch (error) {
+      if (error.code !== "speech_too_long" || !jobs) throw error;
+      form.delete("stream");
+      answer = await asJob(form, mine.signal);
+    }
+    const fed = player.feed(answer);
+    player.first.then(() => say(`First frame after ${((performance.now() - began) / 1000).toFixed(1)} s; more is being drawn.`));
+    if (compare) {
+      const other = new Player($("stage-reference"));
+      players.push(other);
+      other.hint.textContent = "Waiting for a picture …";
+      const seen = document.querySelector("input[name=identity]:checked").value === "face";
+      const second = formFor("reference", seen ? null : await player.snapshot());
+      second.append("stream", "true");
+      await other.feed(await call("v1/videos", { method: "POST", body: second, signal: mine.signal }));
+    }
+    await fed;
+    say(`Done after ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+    if ($("download").href) URL.revokeObjectURL($("download").href);
+    $("download").href = URL.createObjectURL(player.blob());
+    $("download").download = "synthetic-face.mp4";
+    $("download").hidden = false;
+    $("play").disabled = false;
+  } catch (error) {
+    if (error.name !== "AbortError") { say(sentence(error.message), true); players.forEach((p) => { p.hint.textContent = ""; }); }
+  } finally {
+    if (request === mine) { request = null; $("stop").hidden = true; $("progress").hidden = true; }
+  }
+}
+
+// Speech that is too long for one request: a job, and its video when it is done.
+async function asJob(form, signal) {
+  let job = await (await call("v1/jobs", { method: "POST", body: form, signal })).json();
+  signal.addEventListener("abort", () => call(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {}));
+  $("progress").hidden = false;
+  while (job.state === "queued" || job.state === "running") {
+    say(`Long speech is drawn as a job: ${Math.round(100 * job.progress)} %`);
+    $("progress").value = job.progress;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    job = await (await call(`v1/jobs/${job.id}`, { signal })).json();
+  }
+  if (job.state !== "done") throw new Error(job.error?.message ?? `the job is ${job.state}`);
+  return job.result.startsWith("/") ? call(job.result.slice(1), { signal }) : fetch(job.result, { signal });
+}
+
+function stop() {
+  request?.abort();
+  request = null;
+  players.forEach((player) => player.close());
+  players = [];
+  $("stop").hidden = true;
+}
+
+function playAgain() {
+  const ended = players.some((p) => p.video.paused || p.video.ended);
+  for (const { video } of players) {
+    if (ended) { video.currentTime = 0; video.play().catch((error) => say(error.message, true)); } else video.pause();
+  }
+}
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
+// ---- wiring
+
+$("record").addEventListener("click", toggleRecording);
+$("form").addEventListener("submit", make);
+$("stop").addEventListener("click", () => { stop(); say("Stopped."); });
+$("play").addEventListener("click", playAgain);
+$("model").addEventListener("change", showModel);
+$("token").addEventListener("change", () => loadModels().catch((error) => say(sentence(error.message), true)));
+$("file").addEventListener("change", () => { if ($("file").files[0]) setSpeech($("file").files[0], $("file").files[0].name); });
+for (const radio of document.querySelectorAll("input[name=identity]")) {
+  radio.addEventListener("change", () => { for (const id of ["identity_speech", "face"]) $(id).hidden = radio.value !== id; });
+}
+for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files[0]) setSpeech(event.dataTransfer.files[0], event.dataTransfer.files[0].name);
+  });
+}
+loadModels().catch((error) => say(sentence(error.message), true));

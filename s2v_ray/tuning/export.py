@@ -1,0 +1,47 @@
+"""The winner of a sweep as a bundle that says where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, cast
+
+from s2v_ray import storage
+from s2v_ray.config import parse_recipe
+from s2v_ray.models.bundle import Kind, load_bundle, read_card, save_bundle
+from s2v_ray.tuning.trials import Sweep, summary
+
+
+def export_best(sweep: Sweep, out: str) -> dict[str, Any]:
+    """Writes the winner's bundle to ``out``; the weights are those of its run, the card tells the sweep as well.
+
+    The card's lineage keeps what the run knew (corpus, student or teachers, digest of the trial's recipe), and gains ``sweep``: URI, name and digests
+    of space and recipe, the trial, its values, its runs (from whose checkpoints they began), and what it was chosen from.
+
+    Returns:
+        ``bundle`` (URI), ``trial``, ``scores``, ``lineage``.
+
+    Raises:
+        ArtifactError: no trial has finished, or its bundle is damaged.
+    """
+    found = summary(sweep, sweep.trials())
+    if found["winner"] is None:
+        raise storage.ArtifactError(f"no trial of the sweep {sweep.uri} has finished: `s2v tune --resume` goes on with it")
+    source = storage.join(found["run"], "bundle")
+    kind = cast(Kind, read_card(source)["kind"])
+    model, card = load_bundle(source, kind)
+    chosen = {
+        "uri": sweep.uri,
+        "name": sweep.space.name,
+        "space_digest": sweep.manifest["space_digest"],
+        "config_digest": sweep.manifest["config_digest"],
+        "trial": found["winner"],
+        "params": found["params"],
+        "runs": [asdict(s) for s in sweep.segments(found["winner"])],
+        "rule": sweep.space.winner.model_dump(mode="json"),
+        "objectives": list(sweep.space.objectives),
+        "pareto": found["pareto"],
+        "trials": found["trials"],
+    }
+    lineage = {**card["lineage"], "sweep": chosen}
+    save_bundle(out, model, parse_recipe(card["recipe"]), kind, lineage, {**card["metrics"], **found["scores"]})
+    return {"bundle": out, "trial": found["winner"], "scores": found["scores"], "lineage": lineage}

@@ -1,0 +1,265 @@
+"""One HTML file that shows a sweep: table, plots, what a population changed, and video of the best."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from s2v_ray import storage
+from s2v_ray.evaluation import pictures
+from s2v_ray.evaluation.sample import read_sample
+from s2v_ray.media.video import SYNTHETIC, write_mp4
+from s2v_ray.metrics import VALIDATION
+from s2v_ray.serving.predictor import Predictor
+from s2v_ray.tuning.search import make_study
+from s2v_ray.tuning.space import Choice, LogUniform, Params, better
+from s2v_ray.tuning.trials import Sweep, Trial, summary
+from s2v_ray.tuning.winner import mean_ranks
+
+SHOWN_TRIALS = 3
+"""Trials whose videos are shown, the best ones."""
+SHOWN_CLIPS = 2
+SHOWN_FRAMES = 75
+LEAST_TRIALS = 5
+"""Fewer say nothing of importances."""
+
+
+def write_report(sweep: Sweep) -> dict[str, str]:
+    """Writes SWEEP/report.html, self-contained; of a sweep that still runs, as far as it came.
+
+    Returns:
+        ``report``: its URI.
+
+    Raises:
+        ArtifactError: there is no trial yet.
+    """
+    trials = sweep.trials()
+    if not trials:
+        raise storage.ArtifactError(f"the sweep {sweep.uri} has no trial yet")
+    uri = storage.join(sweep.uri, "report.html")
+    storage.write_bytes(uri, _page(sweep, trials).encode())
+    return {"report": uri}
+
+
+def format_table(sweep: Sweep) -> str:
+    """Trials by number, for the terminal: state, steps, figures, values."""
+    trials = sweep.trials()
+    figures = _figures(sweep, trials)
+    lines = [["trial", "state", "steps", *(f"{m} {VALIDATION[m].arrow}" for m in figures), "values"]]
+    result = summary(sweep, trials)
+    for trial in trials:
+        mark = "*" if trial.number == result["winner"] else "+" if trial.number in result["pareto"] else ""
+        scores = [f"{trial.scores()[m]:.{VALIDATION[m].digits}f}" if m in trial.scores() else "-" for m in figures]
+        values = " ".join(f"{k.removeprefix('gan.').removeprefix('discriminators.')}={_shown(v)}" for k, v in _params(sweep, trial).items())
+        lines.append([f"{trial.number}{mark}", trial.state, str(trial.steps()), *scores, values])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
+    text = ["  ".join([*(c.rjust(w) for c, w in zip(line[:-1], widths, strict=True)), line[-1]]) for line in lines]
+    return "\n".join([*text, "* the winner, + in the Pareto set" if result["pareto"] else "no trial has finished"])
+
+
+def exploits(sweep: Sweep, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """What a population changed in mid-run.
+
+    Returns:
+        for each run that began from another trial's checkpoint: ``trial``; ``left`` and ``before``, the step at which it gave up its own
+        run and the leading figure there; ``parent``, ``step`` and ``parent_value``, the same of the trial it began from; ``changed``, (key,
+        the other trial's value, the new one); ``until`` and ``after``, step and figure at the end of the new run, or None.
+    """
+    lead = sweep.space.leading
+    by_number = {t.number: t for t in trials}
+    found = []
+    for trial in trials:
+        segments = sweep.segments(trial.number)
+        for index, segment in enumerate(segments):
+            if segment.parent is None:
+                continue
+            earlier = [p for p in trial.curve if p["segment"] == index - 1]
+            own = [p for p in trial.curve if p["segment"] == index]
+            parent = [p for p in by_number[segment.parent].curve if p["step"] == segment.step]
+            theirs = _params_at(sweep, segment.parent, segment.begin_from)
+            changed = [(k, theirs.get(k), v) for k, v in segment.params.items() if theirs.get(k) != v]
+            found.append(
+                {
+                    "trial": trial.number,
+                    "left": earlier[-1]["step"] if earlier else 0,
+                    "before": earlier[-1][lead] if earlier else float("nan"),
+                    "parent": segment.parent,
+                    "step": segment.step,
+                    "parent_value": parent[-1][lead] if parent else float("nan"),
+                    "changed": changed,
+                    "until": own[-1]["step"] if own else None,
+                    "after": own[-1][lead] if own else None,
+                }
+            )
+    return found
+
+
+def _params(sweep: Sweep, trial: Trial) -> Params:
+    """The values that a trial ended with."""
+    segments = sweep.segments(trial.number)
+    return segments[-1].params if segments else trial.params
+
+
+def _params_at(sweep: Sweep, number: int, checkpoint: str) -> Params:
+    """The values of the run that wrote ``checkpoint``."""
+    return next(s.params for s in sweep.segments(number) if checkpoint.startswith(sweep.run_of(number, s) + "/"))
+
+
+def _figures(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
+    seen = {m for t in trials for m in t.scores()}
+    first = [m for m in dict.fromkeys((*sweep.space.objectives, sweep.space.leading)) if m in seen]
+    return first + [m for m in VALIDATION if m in seen and m not in first]
+
+
+def _page(sweep: Sweep, trials: list[Trial]) -> str:
+    source = resources.files("s2v_ray.tuning") / "templates" / "sweep.html"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    figures = _figures(sweep, trials)
+    return environment.from_string(source.read_text()).render(
+        sweep=sweep,
+        result=summary(sweep, trials),
+        metrics=VALIDATION,
+        figures=figures,
+        keys=list(sweep.space.parameters),
+        rows=[{"trial": t, "scores": t.scores(), "params": _params(sweep, t)} for t in trials],
+        exploits=exploits(sweep, trials),
+        lead=sweep.space.leading,
+        curves=[_curves(sweep, trials, m) for m in dict.fromkeys((sweep.space.leading, *sweep.space.objectives)) if m in figures],
+        parallel=_parallel(sweep, trials),
+        importance=_importance(sweep, trials),
+        video=base64.b64encode(video).decode() if (video := _video(sweep, trials)) else "",
+        shown=_shown,
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _svg(figure: Any) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display
+
+    with rc_context({"svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(width, height))
+        return figure, figure.add_subplot()
+
+
+def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
+    """One line for each run; where a trial began from another's checkpoint, a dotted line leads there."""
+    best = summary(sweep, trials)["winner"]
+    figure, axes = _figure(9, 3)
+    for trial in trials:
+        style = {"color": "#c60", "linewidth": 2.2, "zorder": 3} if trial.number == best else {"color": f"C{trial.number % 10}", "linewidth": 1, "alpha": 0.7}
+        for index, segment in enumerate(sweep.segments(trial.number)):
+            points = [(p["step"], p[metric]) for p in trial.curve if p["segment"] == index and metric in p]
+            if not points:
+                continue
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, marker=".", **style)
+            axes.annotate(str(trial.number), (x[-1], y[-1]), xytext=(3, 0), textcoords="offset points", color=style["color"])
+            origin = [p[metric] for t in trials if t.number == segment.parent for p in t.curve if p["step"] == segment.step and metric in p]
+            if origin:
+                axes.plot((segment.step, x[0]), (origin[-1], y[0]), linestyle=":", **style)
+    axes.set_xlabel("step")
+    axes.set_ylabel(f"{VALIDATION[metric].name} ({better(metric)} is better)")
+    return _svg(figure)
+
+
+def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
+    """A line for each trial through its values, darker where its leading figure is better."""
+    lead, keys = sweep.space.leading, list(sweep.space.parameters)
+    shown = [(t, _params(sweep, t)) for t in trials if lead in t.scores()]
+    figure, axes = _figure(max(8.0, 1.3 * len(keys)), 3.6)
+    if not shown:
+        return _svg(figure)
+    from matplotlib import colormaps
+
+    columns = [*keys, lead]
+    order = np.argsort(np.argsort([t.scores()[lead] * (1 if better(lead) == "lower" else -1) for t, _ in shown]))
+    low_high = [_bounds(sweep, k) for k in keys]
+    values = [t.scores()[lead] for t, _ in shown]
+    low_high.append((min(values), max(values)))
+    for rank, (trial, params) in zip(order, shown, strict=True):
+        heights = [*(_height(sweep, k, params.get(k), bounds) for k, bounds in zip(keys, low_high, strict=False))]
+        heights.append((trial.scores()[lead] - low_high[-1][0]) / ((low_high[-1][1] - low_high[-1][0]) or 1.0))
+        shade = 1.0 - 0.8 * rank / max(1, len(shown) - 1)
+        axes.plot(range(len(columns)), heights, marker=".", linewidth=0.6 + 1.4 * shade, color=colormaps["viridis_r"](shade), alpha=0.4 + 0.6 * shade)
+    axes.set_xticks(range(len(columns)), [c.removeprefix("gan.").removeprefix("discriminators.").replace(".", ".\n") for c in columns], rotation=30, ha="right")
+    axes.set_yticks([])
+    for i, (low, high) in enumerate(low_high):
+        axes.axvline(i, color="#ccc", linewidth=0.8, zorder=0)
+        for height, value in ((-0.06, low), (1.03, high)):
+            axes.text(i, height, _shown(value), ha="center", fontsize=7)
+    return _svg(figure)
+
+
+def _bounds(sweep: Sweep, key: str) -> tuple[Any, Any]:
+    parameter = sweep.space.parameters[key]
+    return (parameter.values[0], parameter.values[-1]) if isinstance(parameter, Choice) else parameter.bounds(sweep.recipe)
+
+
+def _height(sweep: Sweep, key: str, value: Any, bounds: tuple[Any, Any]) -> float:
+    """Where a value lies between its bounds, in [0, 1]; NaN, a gap in the line, where it was not drawn."""
+    parameter = sweep.space.parameters[key]
+    if value is None:
+        return float("nan")
+    if isinstance(parameter, Choice):
+        return [str(v) for v in parameter.values].index(str(value)) / (len(parameter.values) - 1)
+    low, high, at = np.log([*bounds, value]) if isinstance(parameter, LogUniform) else (*bounds, value)
+    return float((at - low) / (high - low))
+
+
+def _importance(sweep: Sweep, trials: Sequence[Trial]) -> str:
+    """Bars of fANOVA's importances (Hutter et al. 2014); "" where there are too few trials, or they are all alike."""
+    import optuna
+
+    lead = sweep.space.leading
+    values = {t.number: t.scores()[lead] for t in trials if t.state in ("finished", "stopped") and lead in t.scores()}
+    if len(values) < LEAST_TRIALS or len(set(values.values())) == 1:
+        return ""
+    kept = [t for t in trials if t.number in values]
+    study = make_study(sweep.space, sweep.recipe, kept)
+    scores = [values[t.number] for t in kept]
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: scores[t.number])
+    if not found:
+        return ""
+    figure, axes = _figure(8, 0.6 + 0.25 * len(found))
+    axes.barh(list(found)[::-1], list(found.values())[::-1], color="#2563a8")
+    return _svg(figure)
+
+
+def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
+    """The best trials beside the real clips, playable, with sound; b"" where there is nothing to see."""
+    scores = {t.number: t.scores() for t in trials if t.state == "finished" and all(m in t.scores() for m in sweep.space.objectives)}
+    if sweep.space.task != "gan" or not scores:
+        return b""
+    best = summary(sweep, trials)["winner"]
+    weights = getattr(sweep.space.winner, "weights", {})
+    means = mean_ranks(scores, sweep.space.objectives, weights)
+    chosen = sorted(scores, key=lambda n: (n != best, means[n], n))[:SHOWN_TRIALS]
+    clips = read_sample(sweep.corpus, "val", SHOWN_CLIPS, seed=0)
+    speech = [c.speech[: SHOWN_FRAMES * (len(c.speech) // len(c.frames))] for c in clips]
+    rows = {"real": np.concatenate([c.frames[:SHOWN_FRAMES] for c in clips])}
+    for number in chosen:
+        predictor = Predictor(storage.join(sweep.run_of(number, sweep.segments(number)[-1]), "bundle"))
+        rows[f"trial {number}"] = np.concatenate([chunk for sound in speech for chunk in predictor.generate(sound)])
+    with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
+        path = Path(folder) / "best.mp4"
+        write_mp4(str(path), pictures.side_by_side(rows), np.concatenate(speech), metadata=SYNTHETIC)
+        return path.read_bytes()

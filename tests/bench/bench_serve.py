@@ -1,0 +1,211 @@
+"""The endpoint on Ray Serve against the predictor called directly, the first byte of a stream, memory of a replica, and overload.
+
+    python tests/bench/bench_serve.py --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory overload]
+
+Figures are medians over rounds in which the two sides take turns. Starts a Ray of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import socket
+import statistics
+import tempfile
+import threading
+import time
+import wave
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import requests
+import torch
+
+from s2v_ray.media.video import SYNTHETIC, write_mp4
+from s2v_ray.serving.app import serve_here
+from s2v_ray.serving.predictor import Predictor
+from s2v_ray.serving.settings import parse_settings
+
+CALLERS = 16
+
+
+def wav(seconds: float, seed: int = 0) -> bytes:
+    """Noise that rises and falls as speech does."""
+    n = round(seconds * 16000)
+    sound = 0.3 * np.sin(np.arange(n) * 2 * np.pi * 3 / 16000) ** 2 * np.random.default_rng(seed).standard_normal(n)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(16000)
+        f.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def post(address: str, sound: bytes, **data: str) -> requests.Response:
+    return requests.post(f"{address}/v1/videos", files={"speech": sound}, data=data, timeout=600)
+
+
+def directly(predictor: Predictor, sounds: list[np.ndarray], batch_frames: int, folder: Path) -> float:
+    """Seconds for all of them drawn in batches of so many frames, and written as MP4."""
+    began = time.perf_counter()
+    drawings = [predictor.begin(s) for s in sounds]
+    made: list[list[np.ndarray]] = [[] for _ in drawings]
+    for drawing in drawings:
+        while not predictor.hear_on(drawing):
+            pass
+    width = max(1, batch_frames // 16)
+    for at in range(0, len(drawings), width):
+        group = list(range(at, min(at + width, len(drawings))))
+        while open_ := [i for i in group if drawings[i].left]:
+            for i, part in zip(open_, predictor.draw([drawings[i] for i in open_]), strict=True):
+                made[i].append(part)
+    for i, sound in enumerate(sounds):
+        write_mp4(folder / f"{i}.mp4", np.concatenate(made[i]), sound, metadata=SYNTHETIC)
+    return time.perf_counter() - began
+
+
+def throughput(address: str, bundle: str, batch_frames: int, seconds: float, rounds: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    predictor = Predictor(bundle)
+    uploads = [wav(seconds, i) for i in range(CALLERS)]
+    sounds = [np.frombuffer(u[44:], "<i2").astype(np.float32) / 32768 for u in uploads]
+    frames = CALLERS * round(25 * seconds)
+    ratios, direct, served = [], [], []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(lambda u: post(address, u).raise_for_status(), uploads))
+        for _ in range(rounds):
+            direct.append(directly(predictor, sounds, batch_frames, Path(folder)))
+            began = time.perf_counter()
+            for answer in pool.map(lambda u: post(address, u), uploads):
+                assert answer.status_code == 200, answer.text
+            served.append(time.perf_counter() - began)
+            ratios.append(direct[-1] / served[-1])
+    speeds = {"direct frames/s": frames / statistics.median(direct), "endpoint frames/s": frames / statistics.median(served)}
+    return speeds | {"endpoint / direct": statistics.median(ratios), "bar": "at least 0.85", "rounds": rounds}
+
+
+def first_fragment(address: str, sound: bytes) -> float:
+    """Seconds until the first frames can be shown."""
+    began = time.perf_counter()
+    with requests.post(f"{address}/v1/videos", files={"speech": sound}, data={"stream": "true"}, stream=True, timeout=600) as answer:
+        got = b""
+        for block in answer.iter_content(None):
+            got += block
+            if b"moof" in got and b"mdat" in got:
+                return time.perf_counter() - began
+    raise RuntimeError(f"no video came: {answer.status_code} {got[:200]!r}")
+
+
+def latency(address: str, rounds: int) -> dict[str, Any]:
+    short, long = wav(2), wav(60)
+    first_fragment(address, short)
+    pairs = []
+    for _ in range(rounds):
+        pairs.append((first_fragment(address, short), first_fragment(address, long)))
+        time.sleep(0.5)
+    figures = {"2 s: first video, s": statistics.median(a for a, _ in pairs), "60 s: first video, s": statistics.median(b for _, b in pairs)}
+    return figures | {"60 s / 2 s": statistics.median(b / a for a, b in pairs), "bar": "at most 1.5", "rounds": rounds}
+
+
+def replicas() -> list[psutil.Process]:
+    """Processes of the endpoint's replicas."""
+    return [p for p in psutil.process_iter(["cmdline"]) if "ServeReplica:s2v" in " ".join(p.info["cmdline"] or [])]
+
+
+def peak(work: Callable[[], object]) -> float:
+    """Largest resident memory of a replica while ``work`` runs, MiB."""
+    found, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            found.append(max(p.memory_info().rss for p in replicas()) / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(found)
+
+
+def memory(address: str, long_seconds: float) -> dict[str, Any]:
+    def make(seconds: float) -> None:
+        answer = post(address, wav(seconds))
+        assert answer.status_code == 200, answer.text
+
+    make(10)
+    short = peak(lambda: make(10))
+    long = peak(lambda: make(long_seconds))
+    return {"10 s: peak MiB": short, f"{long_seconds:g} s: peak MiB": long, "long / short": long / short, "bar": "at most 1.2"}
+
+
+def overload(address: str, seconds: float, callers: int) -> dict[str, Any]:
+    sound, statuses, dropped = wav(3), Counter[str](), Counter[str]()
+    without: list[int] = []
+    stop = time.monotonic() + seconds
+
+    def call(_: int) -> None:
+        while time.monotonic() < stop:
+            try:
+                answer = post(address, sound)
+            except requests.RequestException as e:
+                dropped[type(e).__name__] += 1
+                continue
+            statuses[str(answer.status_code)] += 1
+            if answer.status_code in (429, 503):
+                if "retry-after" not in answer.headers:
+                    without.append(answer.status_code)
+                time.sleep(0.2)  # far sooner than it is told to
+
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(call, range(callers)))
+    began = time.perf_counter()
+    after = post(address, sound).status_code
+    others = sum(n for code, n in statuses.items() if code not in ("200", "429", "503"))
+    figures = {"callers": callers, "statuses": dict(statuses), "dropped": sum(dropped.values()), "kinds": dict(dropped), "other errors": others}
+    return figures | {"without Retry-After": len(without), "after": after, "after, s": time.perf_counter() - began, "bar": "0 dropped, 0 others"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--parts", nargs="+", default=["throughput", "latency", "memory", "overload"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each speech of throughput")
+    parser.add_argument("--long", type=float, default=600.0, help="length of the long speech of memory")
+    parser.add_argument("--overload-seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    settings = parse_settings({"bundle": str(Path(args.bundle).resolve()), "limits": {"video_seconds": 700, "draw_seconds": 1200}})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    results: dict[str, Any] = {}
+    began = time.perf_counter()
+    with serve_here(settings, "127.0.0.1", port) as address:
+        print(f"up after {time.perf_counter() - began:.0f} s", flush=True)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "throughput": lambda: throughput(address, settings.bundle, settings.batch_frames, args.seconds, args.rounds),
+            "latency": lambda: latency(address, args.rounds),
+            "memory": lambda: memory(address, args.long),
+            "overload": lambda: overload(address, args.overload_seconds, 10 * settings.limits.videos),
+        }
+        for name in args.parts:
+            results[name] = parts[name]()
+            shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in results[name].items()}
+            print(f"{name:11}", "; ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The page in a real browser: headless Chromium with a fake microphone. Without Chromium (Debian: chromium, chromium-driver) these tests are skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import uvicorn
+
+from s2v_ray import storage
+from s2v_ray.media.video import write_mp4
+from s2v_ray.serving.study import REAL, SCHEMA, SPEECH
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream --autoplay-policy=no-user-gesture-required --window-size=1100,900"
+)
+PATIENCE = 40
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The application behind a real server on a free port; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    items = []
+    for n in range(2):
+        clips = {c: f"{n}{k}.mp4" for k, c in enumerate((REAL, SPEECH))}
+        for name in clips.values():
+            write_mp4(folder / "clips" / name, rng.integers(0, 255, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8 * 640, np.float32))
+        items.append({"clip": f"c{n}", "speaker": "s", "emotion": ("happy", "sad")[n], "clips": clips})
+    fields: dict[str, Any] = {"seed": 1, "pairs": 1, "singles": 1, "emotions": ["happy", "sad"], "items": items}
+    storage.write_manifest(str(folder), "study", SCHEMA, config_digest="", parents={}, **fields)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def address(serve_app: Callable[..., Any], study: str) -> Iterator[str]:
+    with listening(serve_app(token="", study=study).app) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
+    driver.set_script_timeout(PATIENCE)
+    yield driver
+    driver.quit()
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+def find(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def picture(browser: Any, figure: str = "#stage") -> str:
+    return browser.execute_script(f"return document.querySelector('{figure} canvas').toDataURL()")
+
+
+def complaints(browser: Any) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str, downloads: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+
+    def press(*keys: str) -> None:
+        ActionChains(browser).send_keys(*keys).perform()
+
+    def focus(name: str) -> None:
+        """Walks with the tab key."""
+        for _ in range(40):
+            if browser.execute_script("return document.activeElement.id") == name:
+                return
+            press(Keys.TAB)
+        raise AssertionError(f"{name} is not reached by tabs")
+
+    focus("record")
+    press(Keys.SPACE)
+    until(lambda: find(browser, "#record").get_attribute("aria-pressed") == "true", "the recording to begin")
+    time.sleep(2.0)
+    press(Keys.SPACE)
+    until(lambda: find(browser, "#make").is_enabled(), "the recording")
+    focus("emotion")
+    press("h")  # happy
+    assert find(browser, "#emotion").get_attribute("value") == "happy"
+    blank = picture(browser)
+    focus("make")
+    press(Keys.ENTER)
+    until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 3, "frames on the canvas")
+    seen = {blank}
+    until(lambda: seen.add(picture(browser)) or len(seen) >= 4, "frames that change")
+    until(lambda: find(browser, "#status").text.startswith("Done"), f"the end; the page says {find(browser, '#status').text!r}")
+    assert find(browser, "#stage .badge").is_displayed()  # synthetic
+    focus("download")
+    press(Keys.ENTER)
+    file = downloads / "synthetic-face.mp4"
+    until(file.exists, "the download")
+    with av.open(str(file)) as container:
+        assert "synthetic" in container.metadata["comment"]
+        assert sum(1 for _ in container.decode(video=0)) > 25
+    assert complaints(browser) == []
+
+
+def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, make: Any, tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes(make.wav(make.speech(2.0)))
+    browser.get(address)
+    until(lambda: find(browser, "#compare").is_displayed(), "the choice to compare")
+    find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
+    find(browser, "#compare").click()
+    find(browser, "#make").click()
+    until(lambda: find(browser, "#status").text.startswith("Done"), "both videos")
+    until(lambda: int(find(browser, "#stage-reference canvas").get_attribute("data-frames") or 0) > 0, "frames of the baseline")
+    assert picture(browser) != picture(browser, "#stage-reference")
+    assert complaints(browser) == []
+
+
+def test_what_is_refused_is_said(browser: Any, address: str, tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_text("no sound at all")
+    browser.get(address)
+    until(lambda: find(browser, "#compare").is_displayed(), "the page")
+    find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
+    find(browser, "#make").click()
+    said = until(lambda: "bad" in (find(browser, "#status").get_attribute("class") or "") and find(browser, "#status").text, "the sentence")
+    assert said.startswith("Speech: the file cannot be read as sound")
+    assert all("415" in c for c in complaints(browser))  # which the browser notes by itself
+
+
+def test_a_participant_answers_the_study(browser: Any, address: str, study: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser.get(f"{address}/study")
+    find(browser, "#start").click()
+    for n in range(2):
+        until(lambda n=n: find(browser, "#count").text == f"{n + 1} of 2", f"question {n + 1}")
+        until(lambda: find(browser, "#answers button").is_enabled(), "the clips to be watched")
+        ActionChains(browser).send_keys("1").perform()
+    until(lambda: "Thank you" in find(browser, "#status").text, "the end")
+    assert len(storage.list_files(f"{study}/answers", ".json")) == 2
+    assert complaints(browser) == []

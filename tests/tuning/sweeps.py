@@ -1,0 +1,63 @@
+"""Sweeps of a few trials, made without training."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "training"))
+from tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
+
+from s2v_ray import storage  # noqa: E402
+from s2v_ray.config import Recipe, load_recipe  # noqa: E402
+from s2v_ray.models.bundle import save_bundle  # noqa: E402
+from s2v_ray.models.generator import Speech2Video  # noqa: E402
+from s2v_ray.models.speech import Student  # noqa: E402
+from s2v_ray.tuning.space import parse_space, trial_recipe  # noqa: E402
+from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep  # noqa: E402
+
+PARAMETERS: dict[str, Any] = {
+    "gan.lr": {"distribution": "loguniform", "low": 0.0001, "high": 0.01},
+    "gan.discriminators.frame.interval": {"distribution": "choice", "values": [1, 2, 4]},
+    "gan.discriminators.frame.start": {"distribution": "int", "low": 0.0, "high": 0.5, "of": "gan.steps"},
+}
+
+
+def tiny_recipe() -> Recipe:
+    """Without the sync network, which the tiny corpus does not have."""
+    return load_recipe("debug", ["gan.discriminators.sync.weight=0", "log.log_every=3", "parallel.threads=1"])
+
+
+def make_parents(folder: str) -> tuple[str, str]:
+    """A corpus and a student that never learned anything."""
+    corpus, student = make_corpus(storage.join(folder, "corpus"), clips=16), storage.join(folder, "student")
+    torch.manual_seed(0)
+    save_bundle(student, Student(tiny_recipe().student, 6, EMOTIONS), tiny_recipe(), "student", {"corpus": "c"}, {})
+    return corpus, student
+
+
+def make_sweep(folder: str, **fields: Any) -> Sweep:
+    """A fresh sweep without trials."""
+    corpus, student = make_parents(folder)
+    space = parse_space({"objectives": ["mouth_l1", "psnr"], "parameters": PARAMETERS, "validations": 4, **fields}, tiny_recipe())
+    return claim_sweep(storage.join(folder, "sweep"), space, tiny_recipe(), corpus, student, False)
+
+
+def add_trial(sweep: Sweep, number: int, curve: list[tuple[int, float, float]], state: str = "finished", reason: str = "") -> Trial:
+    """A trial with one segment: (step, mouth_l1, psnr) of each validation; with a bundle where it finished."""
+    params = {"gan.lr": 0.001 * (number + 1), "gan.discriminators.frame.interval": 2, "gan.discriminators.frame.start": number}
+    trial = Trial(number, params, state, reason)  # type: ignore[arg-type]
+    trial.started()
+    for step, mouth, psnr in curve:
+        trial.note({"step": step, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": mouth, "psnr": psnr})
+    sweep.write(trial)
+    sweep.write_segments(number, [Segment("run-0", params)])
+    if state == "finished":
+        torch.manual_seed(number)
+        recipe = trial_recipe(sweep.space, sweep.recipe, params)
+        bundle = storage.join(sweep.folder(number), "run-0", "bundle")
+        save_bundle(bundle, Speech2Video(recipe, 6, EMOTIONS), recipe, "speech2video", {"corpus": "c", "config_digest": recipe.digest()}, {"l1": 0.5})
+    return trial
