@@ -90,7 +90,7 @@ def interrupted(rank: int, world: int, folder: str) -> list[tuple[dict[str, Tens
         place = f"{folder}/{stage}"
         whole = train_gan(rank, world, make_engine, stage, steps=4)
         train_gan(rank, world, make_engine, stage, steps=2, folder=place)
-        pairs.append((whole["state"], train_gan(rank, world, make_engine, stage, steps=4, folder=place, start=2)["state"]))
+        pairs.append((whole["state"], train_gan(rank, world, make_engine, stage, steps=4, folder=place, start=2, saved_by=world)["state"]))
     return pairs
 
 
