@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from s2v_ray import storage
+from s2v_ray.metrics import VALIDATION
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -202,6 +203,12 @@ class GanConfig(Section):
 
 class ParallelConfig(Section):
     workers: Positive = Field(1, description="Training workers.")
+    min_workers: int = Field(
+        0,
+        ge=0,
+        description="Elastic: the least workers that training starts and goes on with, where there are no machines for more; 0: parallel.workers exactly.",
+    )
+    max_failures: int = Field(3, ge=0, description="How often workers that died are started again, from the last checkpoint, within one run.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker; it computes on the machine's idle ones too (threads).")
     threads: int = Field(0, ge=0, description="Compute threads of a worker without a GPU; 0: the machine's CPUs / workers on it.")
     gpu: bool = Field(False, description="One GPU for each worker.")
@@ -214,8 +221,10 @@ class ParallelConfig(Section):
 class LogConfig(Section):
     log_every: Positive = Field(25, description="Steps between progress lines.")
     validate_every: int = Field(0, ge=0, description="Steps between validations; 0: only at the end.")
+    samples_every: int = Field(0, ge=0, description="Steps between sample videos of the GAN, in RUN/samples and TensorBoard; 0: none.")
     checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
-    keep_checkpoints: Positive = Field(2, description="Checkpoints kept.")
+    keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept.")
+    keep_best: str = Field("", description="Validation metric (metrics.VALIDATION) by which the best checkpoint is kept, too; '': none.")
 
 
 class EvaluateConfig(Section):
@@ -256,8 +265,17 @@ class Recipe(Section):
         if self.gan.frames > self.gan.heard_frames:
             raise ValueError("gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard")
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):
-            if batch % self.parallel.workers:
-                raise ValueError(f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}")
+            for workers in range(self.parallel.min_workers or self.parallel.workers, self.parallel.workers + 1):
+                if batch % workers:
+                    elastic = f" and of each number from parallel.min_workers={self.parallel.min_workers} on" if self.parallel.min_workers else ""
+                    raise ValueError(f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}{elastic}")
+        if self.parallel.min_workers > self.parallel.workers:
+            raise ValueError(f"parallel.min_workers={self.parallel.min_workers} must not exceed parallel.workers={self.parallel.workers}")
+        if self.log.keep_best:
+            if self.log.keep_best not in VALIDATION:
+                raise ValueError(f"log.keep_best={self.log.keep_best} is no validation metric: {', '.join(VALIDATION)}")
+            if not self.log.validate_every or self.log.checkpoint_every % self.log.validate_every:
+                raise ValueError("log.keep_best needs a validation at each checkpoint: set log.validate_every so that it divides log.checkpoint_every")
         return self
 
     def with_reference(self, reference: bool) -> Recipe:

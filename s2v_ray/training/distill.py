@@ -18,6 +18,7 @@ from s2v_ray.metrics.probe import linear_probe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.speech import Heard, Student
 from s2v_ray.models.teachers import load as load_teacher
+from s2v_ray.training.board import Sample
 from s2v_ray.training.collective import gather
 from s2v_ray.training.engine import Engine, EngineFactory, check_finite
 from s2v_ray.training.schedules import warmup_cosine
@@ -96,6 +97,9 @@ class DistillTask:
             "leak_identity": linear_probe(emotion[first], [speaker for speaker, _ in labels], sentences),
         }
         return figures | {name: probe.accuracy for name, probe in leaks.items() if probe is not None}
+
+    def samples(self, batch: ClipBatch) -> list[Sample]:
+        return []  # it draws nothing
 
     def state(self) -> dict[str, Any]:
         return {

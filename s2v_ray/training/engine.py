@@ -14,9 +14,11 @@ What holds for every engine, at every ZeRO stage (each line was compared with pl
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -55,11 +57,15 @@ class Engine(Protocol):
     def grad_norm(self) -> float | None:
         """Norm of the last step's gradients before clipping, or None at stage 0, which does not tell."""
 
-    def save(self, folder: str, tag: str) -> None:
-        """Writes this worker's part of the state to ``folder/tag`` (local). All workers call it."""
+    def snapshot(self) -> dict[str, Any]:
+        """This worker's part of the state, as files: name -> content for ``torch.save``, in memory of its own. All workers call it."""
 
-    def load(self, folder: str, tag: str) -> None:
-        """Reads what ``save`` wrote, on the same number of workers. All workers call it."""
+    def load(self, folder: str, *, reshape: bool = False) -> None:
+        """Reads the files that ``snapshot`` gave on all workers. All workers call it, before the first step.
+
+        Args:
+            reshape: the files are of another number of workers.
+        """
 
 
 EngineFactory = Callable[..., Engine]
@@ -108,13 +114,45 @@ class DeepSpeedEngine:
         norm = self._engine.get_global_grad_norm()
         return None if norm is None else float(norm)
 
-    def save(self, folder: str, tag: str) -> None:
-        self._engine.save_checkpoint(folder, tag=tag, save_latest=False)
+    def snapshot(self) -> dict[str, Any]:
+        # DeepSpeed composes its files with the other workers; only what it would write last is kept instead
+        files: dict[str, Any] = {}
+        writer = self._engine.checkpoint_engine
+        writer.makedirs = lambda path, exist_ok=True: None
+        writer.save = lambda state_dict, path: files.update({os.path.basename(path): copied(state_dict)})
+        self._engine._copy_recovery_script = lambda path: None
+        self._engine.save_checkpoint("snapshot", tag=".", save_latest=False)
+        return files
 
-    def load(self, folder: str, tag: str) -> None:
-        path, _ = self._engine.load_checkpoint(folder, tag=tag)
+    def load(self, folder: str, *, reshape: bool = False) -> None:
+        if not reshape or self._engine.zero_optimization_stage() == 0:  # at stage 0 every worker holds the whole state
+            self._load(folder)
+            return
+        with tempfile.TemporaryDirectory() as universal, _loading_without_pickle():
+            _to_universal(folder, universal)
+            self._engine._config.load_universal_checkpoint = True
+            try:
+                self._load(universal)
+            finally:
+                self._engine._config.load_universal_checkpoint = False
+        self._load_unoptimized(folder)
+
+    def _load(self, folder: str) -> None:
+        path, _ = self._engine.load_checkpoint(folder, tag=".")
         if path is None:
-            raise ValueError(f"there is no engine state at {folder}/{tag}")
+            raise ValueError(f"there is no engine state in {folder}")
+
+    def _load_unoptimized(self, folder: str) -> None:
+        """Buffers, and parameters that no optimizer moves: universal checkpoints leave them out. (At stage 3 those parameters are split: left as made.)"""
+        file = sorted(name for name in os.listdir(folder) if name.endswith("model_states.pt"))[0]
+        state = _load_without_pickle(os.path.join(folder, file), "cpu")["module"]
+        kept = dict(self.module.named_buffers())
+        if self._engine.zero_optimization_stage() < 3:
+            kept |= {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
+        with torch.no_grad():
+            for name, tensor in kept.items():
+                if name in state:
+                    tensor.copy_(state[name])
 
 
 def make_engine(
@@ -240,11 +278,43 @@ def _deepspeed(world_size: int) -> Any:
     return deepspeed
 
 
-def _load_without_pickle(path: str, map_location: Any = None) -> Any:
-    """DeepSpeed's own reader unpickles anything; this one accepts tensors, plain values and three classes of DeepSpeed."""
+def copied(value: Any) -> Any:
+    """``value`` with copies of all tensors, on the CPU: training changes the originals while the copies are written."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((k, copied(v)) for k, v in value.items())
+    if isinstance(value, list) or type(value) is tuple:
+        return type(value)(copied(v) for v in value)
+    return value
+
+
+def _to_universal(folder: str, target: str) -> None:
+    """DeepSpeed's files of any number of workers -> one file for each parameter and moment, which any number can read."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    settings = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True, "inject_missing_state": True}
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        # the target's parent gets a file "latest_universal": a folder of its own
+        ds_to_universal.main(SimpleNamespace(input_folder=folder, output_folder=os.path.join(target, "."), **settings))
+
+
+@contextmanager
+def _loading_without_pickle() -> Iterator[None]:
+    """While inside, ``torch.load`` is ``_load_without_pickle``, whatever DeepSpeed asks of it."""
+    original = torch.load
+    torch.load = lambda f, map_location=None, **_: _load_without_pickle(f, map_location, original)
+    try:
+        yield
+    finally:
+        torch.load = original
+
+
+def _load_without_pickle(path: Any, map_location: Any = None, load: Callable[..., Any] = torch.load) -> Any:
+    """DeepSpeed's own reader unpickles anything; this one accepts tensors, plain values and a few classes of DeepSpeed and Python."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
     with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return load(path, map_location=map_location, weights_only=True)

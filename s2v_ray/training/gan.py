@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from s2v_ray import shards, storage
-from s2v_ray.clip import ClipBatch, to_unit
+from s2v_ray.clip import ClipBatch, to_pixels, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import aggregate_emotion
 from s2v_ray.losses.reconstruction import weighted_l1
@@ -24,6 +25,7 @@ from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import NoiseSequence, Speech2Video
 from s2v_ray.training.adversaries import Adversaries, Scene
+from s2v_ray.training.board import Sample
 from s2v_ray.training.engine import Engine, EngineFactory, check_finite, frozen
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.sync import load_sync
@@ -55,7 +57,7 @@ class GanTask:
         for p in model.distilled():
             p.requires_grad_(False)
         self.mask = mouth_mask(recipe.media.size).to(device)
-        self.random = torch.Generator().manual_seed(recipe.seed * 1009 + rank)
+        self.random = torch.Generator()
         self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in frozen}
         groups = [{"params": [p for p in model.parameters() if id(p) not in frozen], "name": "generator"}]
         self.generator = make_engine(model, groups, lr=config.lr, betas=config.betas, weight_decay=0.0, zero_stage=recipe.parallel.zero_generator)
@@ -68,6 +70,7 @@ class GanTask:
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
         config = self.recipe.gan
+        self.random.manual_seed(draw_seed(self.recipe.seed, step, self.rank))
         self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
         real, still = self._augmented(batch, step)
         noise = NoiseSequence(len(real), config.generator.noise_dim, self.random).draw(real.shape[1]).to(self.device)
@@ -129,7 +132,8 @@ class GanTask:
         """A copy of the model that holds the moving average of its parameters."""
         with self.generator.gathered():
             weights = {name: value.detach().clone() for name, value in self.generator.module.state_dict().items()}
-        model = Speech2Video(self.recipe, self.student.identity_dim, self.student.emotions).to(self.device)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn for nothing
+            model = Speech2Video(self.recipe, self.student.identity_dim, self.student.emotions).to(self.device)
         model.load_state_dict(weights | self.ema)
         return model.eval().requires_grad_(False)
 
@@ -146,13 +150,21 @@ class GanTask:
             figures.add(batch, _speech_under(batch, t), fake, self.mask)
         return figures.result()
 
+    @torch.no_grad()
+    def samples(self, batch: ClipBatch) -> list[Sample]:
+        """What the averaged generator makes of a batch's speech."""
+        t = batch.frames.shape[1]
+        noise = NoiseSequence(len(batch.frames), self.recipe.gan.generator.noise_dim, torch.Generator().manual_seed(0)).draw(t).to(self.device)
+        fake, _ = self.averaged()(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+        columns = (to_pixels(fake), batch.frames, _speech_under(batch, t))
+        return [Sample(name, *(c.cpu().numpy() for c in clip)) for name, *clip in zip(batch.ids, *columns, strict=True)]
+
     def state(self) -> dict[str, Any]:
-        return {"ema": self.ema, "random": self.random.get_state()}
+        return {"ema": self.ema}
 
     def load_state(self, state: dict[str, Any]) -> None:
         for name, value in state["ema"].items():
             self.ema[name].copy_(value)
-        self.random.set_state(state["random"])
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         model = self.averaged()
@@ -184,6 +196,11 @@ def make_task(
         "config_digest": recipe.digest(),
     }
     return GanTask(recipe, model.to(device), adversaries.to(device), make_engine, device, rank, lineage, open_judges(corpus, device))
+
+
+def draw_seed(*key: int) -> int:
+    """A seed for what a worker draws in a step: no state to be kept, and other draws on each worker, however many they are."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def _speech_under(batch: ClipBatch, frames: int) -> Tensor:

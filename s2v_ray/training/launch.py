@@ -22,7 +22,7 @@ from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, digest
 from s2v_ray.ingest.pipeline import start_ray
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
-from s2v_ray.training import loop
+from s2v_ray.training import collective, loop
 from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
 from s2v_ray.training.engine import has_bf16, make_engine
 from s2v_ray.training.stream import stream
@@ -31,7 +31,14 @@ from s2v_ray.training.validation import window_frames
 Kind = Literal["distill", "gan"]
 RUN_SCHEMA = 1
 VALIDATION_CLIPS = 128
+SAMPLES = 3
 POLL_SECONDS = 0.3
+MAY_DIFFER = (
+    "config_digest",
+    "recipe.log.",
+    *(f"recipe.parallel.{key}" for key in ("workers", "min_workers", "max_failures", "cpus_per_worker", "threads", "gpu")),
+)
+"""What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
 HEARD_SECONDS = 0.05
 """The same where workers wait for the driver to hear them."""
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -90,7 +97,7 @@ def launch(
         _work,
         train_loop_config={**settings, "messages": messages, "data_cpus": data_cpus, "watched": record is not None},
         scaling_config=scaling,
-        run_config=_run_config(run, digest(settings)),
+        run_config=_run_config(run, digest(settings), recipe.parallel.max_failures),
     )
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     stop = threading.Event()
@@ -98,9 +105,11 @@ def launch(
     relay.start()
     try:
         trainer.fit()
+        if (refusal := ray.get(messages.refusal.remote())) is not None:
+            raise refusal
         metrics = ray.get(messages.result.remote())
     except ray.train.v2.api.exceptions.TrainingFailedError as e:
-        raise _user_error(e) or e from None
+        raise ray.get(messages.refusal.remote()) or _user_error(e) or e from None
     finally:
         stop.set()
         relay.join()
@@ -118,15 +127,18 @@ def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingC
         ArtifactError: the cluster has too little; Ray alone would wait for more without an end.
     """
     parallel, cpus = recipe.parallel, cluster.get("CPU", 0.0)
-    if parallel.gpu and cluster.get("GPU", 0.0) < parallel.workers:
-        raise storage.ArtifactError(f"parallel.workers={parallel.workers} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g}")
+    least = parallel.min_workers or parallel.workers
+    if parallel.gpu and cluster.get("GPU", 0.0) < least:
+        name = "min_workers" if parallel.min_workers else "workers"
+        raise storage.ArtifactError(f"parallel.{name}={least} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g}")
     data_cpus = min(1.0, cpus / 2)
     each = min(parallel.cpus_per_worker, (cpus - data_cpus) / parallel.workers)
     each = round(each, 2) if each < 1 else float(int(each))
     if each <= 0:
         raise storage.ArtifactError(f"the cluster has {cpus:g} CPUs, too few for {parallel.workers} workers and the decoding of their clips")
     resources = {"CPU": each, "GPU": 1.0} if parallel.gpu else {"CPU": each}
-    return ray.train.ScalingConfig(num_workers=parallel.workers, use_gpu=parallel.gpu, resources_per_worker=resources), data_cpus
+    workers = (least, parallel.workers) if parallel.min_workers else parallel.workers
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources), data_cpus
 
 
 def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool, begin_from: str = "") -> dict[str, Any]:
@@ -147,9 +159,9 @@ def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | 
         storage.check_writable(run)
         return storage.write_manifest(run, "run", RUN_SCHEMA, **mine)
     there = storage.read_manifest(run, "run", RUN_SCHEMA)
-    differences = [f"{key} {old!r} there, {new!r} here" for key, old, new in _differences(there, mine) if key != "config_digest"]
-    if there.get("config_digest") != mine["config_digest"] or differences:
-        raise storage.ArtifactError(f"{run} holds another run ({'; '.join(differences[:3]) or 'made by another version'}): name another folder, or remove it")
+    differences = [f"{key} {old!r} there, {new!r} here" for key, old, new in _differences(there, mine) if not key.startswith(MAY_DIFFER)]
+    if differences:
+        raise storage.ArtifactError(f"{run} holds another run ({'; '.join(differences[:3])}): name another folder, or remove it")
     return there
 
 
@@ -163,7 +175,21 @@ def _differences(there: Any, mine: dict[str, Any], prefix: str = "") -> Iterator
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """A worker's whole life."""
+    """A worker's whole life, which Ray begins anew when a worker has died."""
+    messages = settings["messages"]
+    if (refusal := ray.get(messages.refusal.remote())) is not None:
+        raise refusal
+    try:
+        _train(settings)
+    except storage.StoreError:
+        raise  # may have passed when the workers are started again
+    except ValueError as e:
+        ray.get(messages.refuse.remote(e))  # would end every other attempt as it ended this one
+        if ray.train.get_context().get_world_size() > 1 and not isinstance(e, Stopped | loop.TrainingDiverged):
+            raise  # the others may wait for this worker; those two end all workers alike
+
+
+def _train(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     recipe = Recipe.model_validate(settings["recipe"])
@@ -202,17 +228,28 @@ def _work(settings: dict[str, Any]) -> None:
         device=device,
         validation=_validation(windows, settings["corpus"], section.batch // world, shown, rank, world),
         progress=lambda line: ray.get(messages.say.remote(line)),
-        report=functools.partial(_report, messages if settings["watched"] and rank == 0 else None),
+        notice=_notice,
+        examples=_examples(windows, settings["corpus"], section.heard_frames),
+        report=functools.partial(_report, messages if settings["watched"] else None),
+        watched=settings["watched"],
         begin_from=settings.get("begin_from", ""),
     )
     if rank == 0:
         ray.get(messages.finish.remote(result))
 
 
+def _notice() -> str:
+    """The nodes that are about to be taken away, or ""; a barrier of all workers."""
+    info = ray.train.get_preemption_info()
+    return f"the machines {', '.join(n[:8] for n in info.preempted_node_ids)} are about to be taken away" if info else ""
+
+
 def _report(messages: Any, record: dict[str, Any]) -> None:
     """To Ray Train; and, from the first worker, to a driver that decides by it."""
     ray.train.report(record)
-    if messages is not None and not ray.get(messages.hear.remote(record)):
+    if messages is None:
+        return
+    if not collective.from_first(ray.get(messages.hear.remote(record)) if collective.worker()[0] == 0 else None):
         raise Stopped(f"stopped at step {record['step']}")
 
 
@@ -239,16 +276,25 @@ def _validation(
     return lambda: windows("val", batch=batch, frames=frames, seed=0, steps=steps, rank=rank, world=world, executor="local")
 
 
-def _run_config(run: str, name: str) -> ray.train.RunConfig:
+def _examples(windows: Callable[..., Iterator[ClipBatch]], corpus: str, heard_frames: int) -> Callable[[], ClipBatch] | None:
+    """The clips of the samples, always the same, as long as is heard at once; None where the corpus has no validation split."""
+    lengths = [row["num_frames"] for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, ["num_frames"])]
+    if not lengths:
+        return None
+    frames = min(heard_frames, max(lengths))
+    return lambda: next(windows("val", batch=SAMPLES, frames=frames, seed=0, steps=1, executor="local"))
+
+
+def _run_config(run: str, name: str, max_failures: int) -> ray.train.RunConfig:
     """Ray Train's own few files go beside ours; its name is explicit, since Ray resumes by name."""
-    environment = {"env_vars": MALLOC}
+    common = {"name": name, "worker_runtime_env": {"env_vars": MALLOC}, "failure_config": ray.train.FailureConfig(max_failures=max_failures)}
     if "://" not in run:
-        return ray.train.RunConfig(storage_path=storage.join(run, "ray"), name=name, worker_runtime_env=environment)
+        return ray.train.RunConfig(storage_path=storage.join(run, "ray"), **common)
     import pyarrow.fs
 
     fs, path = storage.filesystem(run)
     handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    return ray.train.RunConfig(storage_path=storage.join(path, "ray"), storage_filesystem=handler, name=name, worker_runtime_env=environment)
+    return ray.train.RunConfig(storage_path=storage.join(path, "ray"), storage_filesystem=handler, **common)
 
 
 @ray.remote
@@ -260,6 +306,13 @@ class _Messages:
         self.records: list[dict[str, Any]] = []
         self.go_on = True
         self.metrics: dict[str, float] = {}
+        self.refused: ValueError | None = None
+
+    def refuse(self, error: ValueError) -> None:
+        self.refused = self.refused or error
+
+    def refusal(self) -> ValueError | None:
+        return self.refused
 
     def say(self, line: str) -> None:
         self.lines.append(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,9 +17,12 @@ from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
 from s2v_ray.training import checkpoint, collective
 from s2v_ray.training.alarms import DIAGNOSTICS, Watch
+from s2v_ray.training.board import Board, Sample
 from s2v_ray.training.engine import Engine, NotFinite
 
 METRICS = "metrics.jsonl"
+NOTICE_EVERY = 8
+"""Steps between questions whether a machine is about to be taken away: asking is a word between all workers."""
 SKIPS_IN_A_ROW = 10
 """Batches without a finite loss, one after another, that end a run: then it is not the data."""
 NO_LOSSES = {"step", "clips_per_second", "data_wait", "seconds_left", "skipped", "alarms", *DIAGNOSTICS}
@@ -42,6 +46,9 @@ class Task(Protocol):
 
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
         """Figures of the model as it stands (``metrics.VALIDATION``), the same on all workers; each brings its own batches."""
+
+    def samples(self, batch: ClipBatch) -> list[Sample]:
+        """What it generates of a batch's speech, to be looked at; [] where it generates nothing."""
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         """Writes the bundle (worker 0) and ends."""
@@ -84,18 +91,41 @@ class Progress:
 class MetricsFile:
     """``metrics.jsonl`` of a run: a record for each window of steps, and one (``step``, ``val_...``) for each validation.
 
-    Rewritten whole each time, because object stores cannot append; a resumed run drops later lines.
+    Rewritten whole each time, because object stores cannot append, by a thread, because they can be slow; a resumed run drops
+    later lines. While a store refuses, training goes on, and what is missing is written with the next record.
     """
 
-    def __init__(self, run: str, start_step: int) -> None:
-        self.uri = storage.join(run, METRICS)
+    def __init__(self, run: str, start_step: int, tell: Callable[[str], None]) -> None:
+        self.uri, self.tell = storage.join(run, METRICS), tell
         lines = storage.read_bytes(self.uri).decode().splitlines() if storage.exists(self.uri) else []
         self.records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._last: Future[bool] | None = None
+        self._refused = False
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a record, in place of an earlier one of this step and these names."""
         self.records = [r for r in self.records if r["step"] != record["step"] or r.keys() != record.keys()] + [record]
-        storage.write_bytes(self.uri, "".join(json.dumps(r) + "\n" for r in self.records).encode())
+        if self._last is not None:
+            self._last.cancel()  # if it still waits for its turn: it would write less
+        self._last = self._writer.submit(self._write, "".join(json.dumps(r) + "\n" for r in self.records).encode())
+
+    def _write(self, lines: bytes) -> bool:
+        try:
+            storage.write_bytes(self.uri, lines)
+        except OSError as e:  # StoreError, too
+            if not self._refused:
+                self.tell(f"{METRICS} could not be written ({storage.scrub(str(e))}): training goes on, and it is tried again with the next line")
+            self._refused = True
+            return False
+        self._refused = False
+        return True
+
+    def close(self) -> None:
+        """Waits for what is to be written, and tries once more what was refused."""
+        if self._last is not None and not self._last.result():
+            self._writer.submit(self._write, "".join(json.dumps(r) + "\n" for r in self.records).encode()).result()
+        self._writer.shutdown()
 
 
 def run(
@@ -111,6 +141,9 @@ def run(
     validation: Callable[[], Iterable[ClipBatch]] | None = None,
     progress: Callable[[str], None] = print,
     report: Callable[[dict[str, Any]], None] | None = None,
+    notice: Callable[[], str] | None = None,
+    examples: Callable[[], ClipBatch] | None = None,
+    watched: bool = False,
     begin_from: str = "",
 ) -> dict[str, Any]:
     """Trains ``task`` up to ``steps``, from the run's last whole checkpoint if there is one; validates and exports.
@@ -120,14 +153,18 @@ def run(
         run: URI of the run folder.
         kind: what the progress lines call it.
         clips: clips in a step, all workers together.
-        report: hears every flushed record, on all workers equally often (``ray.train.report``). That of a validation comes when the
-            checkpoint of the same step is whole: who decides by it may begin from there.
+        notice: what is about to be taken away, or ""; the same on all workers, who ask it every ``NOTICE_EVERY`` steps. A new
+            one makes them take a checkpoint at once.
+        examples: the clips of the samples that are drawn every ``log.samples_every`` steps.
+        report: hears every flushed record, on all workers equally often (``ray.train.report``).
+        watched: the record of a validation is reported when the checkpoint of its step is whole: who decides by it may begin from there.
         begin_from: URI of another run's checkpoint, for a run that has none of its own yet.
 
     Returns:
         the last training record and the validation's metrics.
 
-    A batch whose loss is not finite is skipped, told and counted.
+    A batch whose loss is not finite is skipped, told and counted. Checkpoints are written beside training; one that cannot be
+    written is told, and training goes on.
 
     Raises:
         TrainingDiverged: ``SKIPS_IN_A_ROW`` such batches, or one just before a checkpoint; none is written then, and no bundle.
@@ -136,49 +173,72 @@ def run(
     rank, _ = collective.worker()
     tell = progress if rank == 0 else _silent
     start = _resume(task, run, kind, tell, begin_from)
-    metrics = MetricsFile(run, start)
+    metrics = MetricsFile(run, start, tell)
+    board = Board(run, start, tell) if rank == 0 else None
+    saver = checkpoint.Saver(run, log.keep_checkpoints, log.keep_best, tell)
     record: dict[str, Any] = {"step": start}
     window = Progress(steps, clips)
     source = batches(start) if start < steps else iter(())
-    skipped, watch = 0, Watch()
-    for step in range(start, steps):
-        asked = time.monotonic()
-        batch = next(source).to(device)
-        waited = time.monotonic() - asked
-        done, measured = step + 1, {}
-        save = done % log.checkpoint_every == 0 or done == steps
-        try:
-            window.add(step, task.step(batch, step), waited)
-            skipped = 0
-        except NotFinite as e:
-            window.add(step, {}, waited)
-            skipped += 1
-            window.skipped += 1
-            tell(f"{kind}: the loss is not finite at step {step} ({e}): this batch is skipped ({', '.join(batch.ids[:3])}, ...)")
-            if skipped == SKIPS_IN_A_ROW or save:
-                raise _diverged(run, kind, step, e) from None
-        if done % log.log_every == 0 or save:
-            record = window.flush()
-            for alarm in watch.hear(record):
-                tell(f"{kind} ALARM {alarm.name} (step {done}): {alarm.advice}")
-            if watch.ringing():
-                record["alarms"] = watch.ringing()
-            if rank == 0:
-                metrics.append(record)
-            tell(progress_line(kind, record, steps))
+    skipped, watch, heeded = 0, Watch(), ""
+    found: dict[str, float] = {}
+    try:
+        for step in range(start, steps):
+            asked = time.monotonic()
+            batch = next(source).to(device)
+            waited = time.monotonic() - asked
+            done = step + 1
+            save = done % log.checkpoint_every == 0 or done == steps
+            if notice is not None and done % NOTICE_EVERY == 0 and (coming := notice()) not in ("", heeded):
+                heeded, save = coming, True
+                tell(f"{kind}: {coming}: a checkpoint is taken at step {done}")
+            try:
+                window.add(step, task.step(batch, step), waited)
+                skipped = 0
+            except NotFinite as e:
+                window.add(step, {}, waited)
+                skipped += 1
+                window.skipped += 1
+                tell(f"{kind}: the loss is not finite at step {step} ({e}): this batch is skipped ({', '.join(batch.ids[:3])}, ...)")
+                if skipped == SKIPS_IN_A_ROW or save:
+                    saver.wait()
+                    raise _diverged(run, kind, step, e) from None
+            if done % log.log_every == 0 or save:
+                record = window.flush()
+                for alarm in watch.hear(record):
+                    tell(f"{kind} ALARM {alarm.name} (step {done}): {alarm.advice}")
+                if watch.ringing():
+                    record["alarms"] = watch.ringing()
+                if board is not None:
+                    metrics.append(record)
+                    board.record(record)
+                tell(progress_line(kind, record, steps))
+                if report is not None:
+                    report(record)
+            measured = {}
+            if validation is not None and (done == steps or (log.validate_every and done % log.validate_every == 0)):
+                measured = found = _validate(task, validation, device, kind, done, metrics, board, tell)
+            drawn = log.samples_every and examples is not None and (done == steps or done % log.samples_every == 0)
+            if drawn and examples is not None:
+                samples = task.samples(examples().to(device))
+                if board is not None and samples:
+                    board.samples(done, samples)
+            if save:
+                saver.save(done, task.engines, task.state(), measured)
+            if measured and report is not None:
+                if save and watched:
+                    saver.wait()
+                report(_record(done, measured))
+            if save or measured or drawn:
+                window.since = time.monotonic()  # none of them is training speed
+        if start == steps and validation is not None:
+            found = _validate(task, validation, device, kind, steps, metrics, board, tell)
             if report is not None:
-                report(record)
-        if validation is not None and log.validate_every and done % log.validate_every == 0 and done < steps:
-            measured = _validate(task, validation, device, kind, done, metrics, tell)
-            window.since = time.monotonic()  # nor is validation training speed
-        if save:
-            checkpoint.save(run, done, task.engines, task.state(), log.keep_checkpoints)
-            window.since = time.monotonic()  # saving is not training speed
-        if measured and report is not None:
-            report(_record(done, measured))
-    found = _validate(task, validation, device, kind, steps, metrics, tell) if validation is not None else {}
-    if found and report is not None:
-        report(_record(steps, found))
+                report(_record(steps, found))
+    finally:
+        saver.wait()
+        metrics.close()
+        if board is not None:
+            board.close()
     task.export(run, found)
     return {**record, **found}
 
@@ -190,6 +250,7 @@ def _validate(
     kind: str,
     step: int,
     metrics: MetricsFile,
+    board: Board | None,
     tell: Callable[[str], None],
 ) -> dict[str, float]:
     """Validates, told and written; training goes on as if it had not been."""
@@ -198,8 +259,10 @@ def _validate(
     random = checkpoint.random_state()
     found = task.validate(b.to(device) for b in validation())
     checkpoint.set_random_state(random)
-    if collective.worker()[0] == 0:
-        metrics.append(_record(step, found))
+    record = _record(step, found)
+    if board is not None:
+        metrics.append(record)
+        board.record(record)
     tell(f"{kind} validation at step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
     return found
 

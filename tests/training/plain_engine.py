@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -60,14 +60,13 @@ class PlainEngine:
     def gathered(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def save(self, folder: str, tag: str) -> None:
+    def snapshot(self) -> dict[str, Any]:
         rank = dist.get_rank() if dist.is_initialized() else 0
-        os.makedirs(f"{folder}/{tag}", exist_ok=True)
-        torch.save({"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}, f"{folder}/{tag}/rank{rank}.pt")
+        return copy.deepcopy({f"rank{rank}.pt": {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}})
 
-    def load(self, folder: str, tag: str) -> None:
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        state = torch.load(f"{folder}/{tag}/rank{rank}.pt", weights_only=True)
+    def load(self, folder: str, *, reshape: bool = False) -> None:
+        rank = dist.get_rank() if dist.is_initialized() and not reshape else 0
+        state = torch.load(f"{folder}/rank{rank}.pt", weights_only=True)
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
 

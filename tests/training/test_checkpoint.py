@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def engine() -> PlainEngine:
     return make_plain_engine(module, groups, lr=0.1, betas=(0.9, 0.99), weight_decay=0.0, zero_stage=0, bf16=False, grad_clip=0.0, micro_batch=1, world_size=1)
 
 
+def save(run: str, step: int, engines: dict[str, Any], state: dict[str, Any], keep: int, metrics: dict[str, float] | None = None, **how: Any) -> list[str]:
+    """Saves, waits, and gives back what was told."""
+    told: list[str] = []
+    saver = checkpoint.Saver(run, keep, tell=told.append, **how)
+    saver.save(step, engines, state, metrics)
+    saver.wait()
+    return told
+
+
 def train(e: PlainEngine) -> None:
     e.backward(e(torch.randn(4, 3)).square().mean() * random.random() * np.random.rand())
     e.step()
@@ -34,7 +44,7 @@ def train(e: PlainEngine) -> None:
 def test_random_generators_weights_and_state_continue(tmp_path: Path) -> None:
     e = engine()
     train(e)
-    checkpoint.save(str(tmp_path), 1, {"student": e}, {"ema": {"w": torch.ones(2)}, "seen": 7}, keep=2)
+    save(str(tmp_path), 1, {"student": e}, {"ema": {"w": torch.ones(2)}, "seen": 7}, 2)
     train(e)
     other = engine()
     found = checkpoint.latest(str(tmp_path))
@@ -47,14 +57,14 @@ def test_random_generators_weights_and_state_continue(tmp_path: Path) -> None:
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 1500):
-        checkpoint.save(str(tmp_path), step, {"student": engine()}, {}, keep=2)
+        save(str(tmp_path), step, {"student": engine()}, {}, 2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00001500"]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "no manifest", "no file"])
 def test_damage_is_told_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     for step in (1, 2):
-        checkpoint.save(str(tmp_path), step, {"student": engine()}, {}, keep=5)
+        save(str(tmp_path), step, {"student": engine()}, {}, 5)
     folder = tmp_path / "checkpoints" / "step-00000002"
     victim = folder / ("manifest.json" if harm == "no manifest" else "student/rank0.pt")
     data = bytearray(victim.read_bytes())
@@ -77,8 +87,8 @@ def test_nothing_there() -> None:
 
 def test_any_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     run = "memory://bucket/run"
-    checkpoint.save(run, 3, {"student": engine()}, {"x": 1}, keep=1)
-    checkpoint.save(run, 4, {"student": (e := engine())}, {"x": 2}, keep=1)
+    save(run, 3, {"student": engine()}, {"x": 1}, 1)
+    save(run, 4, {"student": (e := engine())}, {"x": 2}, 1)
     found = checkpoint.latest(run)
     assert found is not None and found.step == 4
     other = engine()
@@ -86,13 +96,91 @@ def test_any_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(other.module.state_dict(), e.module.state_dict())
 
 
-def test_another_number_of_workers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(storage.ArtifactError, match="made by 4 workers, not by 1: set parallel.workers=4"):
-        checkpoint.load(checkpoint.Checkpoint(str(tmp_path), 1, 4), {})
+def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is the state as it was, though training changes it meanwhile; the next checkpoint waits its turn."""
+    upload, gate = checkpoint._upload, threading.Event()
+
+    def slowly(path: str, uri: str) -> None:
+        assert gate.wait(30)
+        upload(path, uri)
+
+    monkeypatch.setattr(checkpoint, "_upload", slowly)
+    run, e, saver = "memory://slow/run", engine(), checkpoint.Saver("memory://slow/run", 2)
+    before = {name: value.clone() for name, value in e.module.state_dict().items()}
+    ema = {"w": torch.zeros(2)}
+    saver.save(1, {"student": e}, {"ema": ema})  # returns though nothing can be written yet
+    train(e)
+    ema["w"] += 1
+    assert checkpoint.latest(run) is None
+    threading.Timer(0.3, gate.set).start()
+    saver.save(2, {"student": e}, {"ema": ema})
+    assert saver.waited >= 0.25
+    first = checkpoint.latest(run)
+    assert first is not None
+    saver.wait()
+    other = engine()
+    assert checkpoint.load(checkpoint.Checkpoint(f"{run}/checkpoints/step-00000001", 1, 1), {"student": other})["ema"]["w"].sum() == 0
+    torch.testing.assert_close(other.module.state_dict(), before, rtol=0, atol=0)
+    newest = checkpoint.latest(run)
+    assert newest is not None and newest.step == 2
+
+
+def test_a_store_that_refuses_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    upload, refused = checkpoint._upload, [storage.StoreError("busy")] * 2
+
+    def sometimes(path: str, uri: str) -> None:
+        if refused:
+            raise refused.pop()
+        upload(path, uri)
+
+    monkeypatch.setattr(checkpoint, "_upload", sometimes)
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda seconds: None)
+    assert save("memory://busy/run", 1, {"student": engine()}, {}, 1) == []
+    found = checkpoint.latest("memory://busy/run")
+    assert found is not None and found.step == 1
+
+
+@pytest.mark.parametrize("error", [storage.StoreError("cannot write s3://b/run: b refuses"), OSError(28, "No space left on device")])
+def test_what_cannot_be_written_is_told_and_earlier_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    run = str(tmp_path)
+    assert save(run, 1, {"student": engine()}, {}, 1) == []
+    write = torch.save
+
+    def full(content: Any, path: Any) -> None:
+        write(content, path)
+        if "worker" in str(path):
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        told = save(run, 2, {"student": engine()}, {}, 1, patience=0.0)
+    assert (
+        len(told) == 1 and told[0].startswith("the checkpoint of step 2 could not be written (") and told[0].endswith("training goes on, earlier ones are kept")
+    )
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    assert save(run, 3, {"student": engine()}, {}, 1) == []
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    for step, ssim in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.6), (5, 0.8)):
+        save(str(tmp_path), step, {}, {}, 2, {"ssim": ssim, "l1": ssim}, keep_best="ssim")
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+    save(str(tmp_path), 6, {}, {}, 1, {"l1": 0.1}, keep_best="l1")  # lower is better
+    save(str(tmp_path), 7, {}, {}, 1, {"l1": 0.3}, keep_best="l1")
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["6", "7"]
+
+
+def test_one_that_was_cut_off_goes_when_a_newer_one_is_whole_and_counts_for_none(tmp_path: Path) -> None:
+    save(str(tmp_path), 1, {}, {}, 2)
+    save(str(tmp_path), 2, {}, {}, 2)
+    (tmp_path / "checkpoints" / "step-00000002" / "manifest.json").unlink()
+    save(str(tmp_path), 3, {}, {}, 2)
+    assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
 
 
 def test_foreign_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(str(tmp_path), 1, {}, {}, keep=1)
+    save(str(tmp_path), 1, {}, {}, 1)
     found = checkpoint.latest(str(tmp_path))
     assert found is not None
     evil: Any = {"state": {"x": nn.Linear(1, 1)}, "random": {}}

@@ -42,6 +42,7 @@ def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
         claim_run(run, "distill", recipe("distill.lr=0.01"), corpus, None, False)
     with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
         claim_run(run, "gan", recipe(), corpus, None, False)
+    assert claim_run(run, "distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, None, False) == made  # the same run, shared by others
     other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
     with pytest.raises(storage.ArtifactError, match="parents.corpus"):
         claim_run(run, "distill", recipe(), other, None, False)
@@ -66,6 +67,11 @@ def test_decoding_always_finds_room(cpus: float, workers: int, asked: float, eac
     config, data_cpus = scale(recipe(f"parallel.workers={workers}", f"parallel.cpus_per_worker={asked}"), {"CPU": cpus})
     assert config.resources_per_worker == {"CPU": each} and data_cpus == data
     assert workers * each + data_cpus <= cpus
+
+
+def test_elastic_workers_are_a_range() -> None:
+    config, _ = scale(recipe("parallel.workers=2", "parallel.min_workers=1", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
+    assert config.num_workers == (1, 2)
 
 
 def test_too_small_a_cluster_is_told_at_once() -> None:

@@ -9,16 +9,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 sys.path.insert(0, os.path.dirname(__file__))
 from plain_engine import make_plain_engine  # noqa: E402
 
+from s2v_ray import storage  # noqa: E402
 from s2v_ray.clip import ClipBatch  # noqa: E402
 from s2v_ray.config import LogConfig  # noqa: E402
 from s2v_ray.training import checkpoint, loop  # noqa: E402
+from s2v_ray.training.board import Sample  # noqa: E402
 from s2v_ray.training.engine import check_finite  # noqa: E402
 
 
@@ -55,6 +60,10 @@ class ToyTask:
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
         torch.rand(3)  # a careless task: training must not feel it
         return {"clips": float(sum(len(b.speech) for b in batches)), "seen": float(self.seen)}
+
+    def samples(self, batch: ClipBatch) -> list[Sample]:
+        frames = np.full((10, 32, 32, 3), self.seen, np.uint8)
+        return [Sample("clip", frames, frames + 100, np.zeros(6400, np.float32))]
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         self.exported = metrics
@@ -137,6 +146,52 @@ def test_a_run_that_was_cut_off_continues_exactly(tmp_path: Path) -> None:
     assert steps == [2, 4, 6, 8, 10, 12]
 
 
+def test_a_person_finds_events_and_tagged_samples(tmp_path: Path) -> None:
+    log = LogConfig(log_every=2, checkpoint_every=4, validate_every=2, samples_every=3)
+    run(ToyTask(), tmp_path, 4, [], log=log, validation=lambda: [next(toy_batches(0))], examples=lambda: next(toy_batches(0)))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("training/loss")] == [2, 4] == [e.step for e in events.Scalars("validation/seen")]
+    assert [e.step for e in events.Images("samples")] == [3, 4]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step-00000003-clip.mp4", "step-00000004-clip.mp4"]
+    with av.open(str(tmp_path / "samples" / "step-00000003-clip.mp4")) as video:
+        assert "synthetic" in str(video.metadata).lower() and len(video.streams.audio) == 1
+        assert next(video.decode(video=0)).to_ndarray(format="rgb24").shape == (32, 64, 3)
+
+
+def test_a_notice_makes_a_checkpoint_at_once_and_only_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    asked: list[int] = []
+
+    def notice() -> str:
+        asked.append(1)
+        return "the machine a1 is about to be taken away" if len(asked) > 1 else ""
+
+    run(ToyTask(), tmp_path, 40, lines, log=LogConfig(log_every=50, checkpoint_every=100, keep_checkpoints=9), notice=notice)
+    assert sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) == [16, 40]
+    assert "toy: the machine a1 is about to be taken away: a checkpoint is taken at step 16" in lines
+
+
+def test_a_store_that_refuses_metrics_and_views_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, lines = storage.write_bytes, []
+
+    def refuse(uri: str, data: bytes) -> None:
+        if uri.endswith(("metrics.jsonl", ".mp4")) and refusing:
+            raise storage.StoreError(f"cannot write {uri}: the store is down")
+        write(uri, data)
+
+    def heard(record: dict[str, float]) -> None:
+        if record["step"] == 6:
+            refusing.clear()
+
+    refusing = [True]
+    monkeypatch.setattr(storage, "write_bytes", refuse)
+    log = LogConfig(log_every=2, checkpoint_every=4, samples_every=4)
+    result = run(ToyTask(), tmp_path, 8, lines, log=log, examples=lambda: next(toy_batches(0)), report=heard)
+    assert result["step"] == 8 and sum("metrics.jsonl could not be written" in line for line in lines) == 1
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2, 4, 6, 8]
+
+
 def _interrupt_at(step: int) -> Any:
     def report(record: dict[str, float]) -> None:
         if record["step"] == step:
@@ -203,5 +258,5 @@ def test_a_validation_is_reported_when_the_checkpoint_of_its_step_is_whole(tmp_p
             seen.append((record["step"], found is not None and found.step == record["step"]))
 
     log = LogConfig(log_every=2, checkpoint_every=4, validate_every=4)
-    run(ToyTask(), tmp_path, 8, [], validation=lambda: [next(toy_batches(0))], report=report, log=log)
+    run(ToyTask(), tmp_path, 8, [], validation=lambda: [next(toy_batches(0))], report=report, watched=True, log=log)
     assert seen == [(4, True), (8, True)]
