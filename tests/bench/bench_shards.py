@@ -153,9 +153,7 @@ def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
         yield from _read_tars(root, format)
         return
     with mock.patch.object(shards, "decode_frames", format.decode):
-        yield from stream.stream(
-            root, "train", batch=BATCH, frames=FRAMES, heard_frames=HEARD, seed=0, steps=clips // BATCH, teachers=False, executor="local"
-        )
+        yield from stream.stream(root, "train", batch=BATCH, frames=FRAMES, heard_frames=HEARD, seed=0, steps=clips // BATCH, teachers=False, executor="local")
 
 
 def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
