@@ -24,7 +24,6 @@ from s2v_ray.serving.errors import Refusal
 from s2v_ray.serving.predictor import Predictor
 from s2v_ray.serving.settings import ServeSettings
 
-
 LISTEN_FRAMES = seconds_to_frames(4.0)
 """What a stream hears for identity and emotion before it draws: longer than a clip of distillation."""
 
