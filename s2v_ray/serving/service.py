@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from s2v_ray.media.face import Detector, make_detector
-from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames
+from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_to_frames
 from s2v_ray.media.video import SYNTHETIC, Fragments, Mp4Writer
 from s2v_ray.models.teachers import FaceNetwork, load
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.errors import Refusal
-from s2v_ray.serving.predictor import HEARD_FRAMES, Predictor
+from s2v_ray.serving.predictor import Predictor
 from s2v_ray.serving.settings import ServeSettings
+
+LISTEN_FRAMES = seconds_to_frames(4.0)
+"""What a stream hears for identity and emotion before it draws: longer than a clip of distillation."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,9 @@ class Service:
                 yield part
 
     async def stream(self, order: Order) -> AsyncIterator[bytes]:
-        """Fragmented MP4 while it is made. Identity and emotion are heard in the first ten seconds, so that long speech begins as soon as short."""
+        """Fragmented MP4 while it is made. Identity and emotion are heard in the first seconds, so that long speech begins soon."""
         fragments, done = Fragments(SYNTHETIC), 0
-        async with aclosing(self.frames(order, listen=HEARD_FRAMES)) as parts:  # type: ignore[type-var]
+        async with aclosing(self.frames(order, listen=LISTEN_FRAMES)) as parts:  # type: ignore[type-var]
             async for part in parts:
                 sound = _under(order.speech, done, len(part))
                 done += len(part)
