@@ -556,6 +556,6 @@ def _is_users(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not isinstance(error, storage.ArtifactError):
         return f"no such file: {error}"
     return " ".join(str(error).split()) or type(error).__name__

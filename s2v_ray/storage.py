@@ -12,6 +12,7 @@ Who repeats a failed request of S3, and how often:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -201,8 +202,11 @@ def read_bytes(uri: str) -> bytes:
         StoreError: the object store refuses, or does not answer.
     """
     fs, path = filesystem(uri)
-    with in_plain_words("read", uri):
-        return fs.cat_file(path)
+    try:
+        with in_plain_words("read", uri):
+            return fs.cat_file(path)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(errno.ENOENT, "no such file", uri) from e  # S3's own says only that "the specified key" does not exist
 
 
 def write_bytes(uri: str, data: bytes) -> None:

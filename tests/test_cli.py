@@ -20,7 +20,7 @@ from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.speech import Student
 from s2v_ray.shards import CORPUS_SCHEMA
 
-COMMANDS = ("puppets", "ingest", "offsets", "teach", "distill", "train", "evaluate", "tune", "export", "generate", "plan", "submit")
+COMMANDS = ("puppets", "ingest", "offsets", "teach", "distill", "train", "evaluate", "tune", "export", "generate", "serve", "study", "plan", "submit")
 COMMANDS += ("demo", "doctor", "recipes")
 EMOTIONS = ("neutral", "happy")
 
@@ -229,3 +229,16 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("s2v_ray.config.load_recipe", interrupt)
     assert cli.main(["puppets", "out"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_tune_and_export_say_what_they_need(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "needs --space FILE" in fails(capsys, "tune", tmp_path / "corpus", tmp_path / "sweep")
+    assert "there is no space at" in fails(capsys, "tune", tmp_path / "corpus", tmp_path / "sweep", "--space", tmp_path / "no.yaml")
+    (tmp_path / "space.yaml").write_text("objectives: [sync]\nparameters: {gan.lr: {distribution: uniform, low: 0.001, high: fast}}\n")
+    assert "parameters.gan.lr.uniform.high" in fails(capsys, "tune", tmp_path / "corpus", tmp_path / "sweep", "--space", tmp_path / "space.yaml")
+    (tmp_path / "space.yaml").write_text("objectives: [sync]\nparameters: {gan.lr: {distribution: uniform, low: 0.001, high: 0.01}}\n")
+    assert "there is no corpus at" in fails(capsys, "tune", tmp_path / "corpus", tmp_path / "sweep", "--space", tmp_path / "space.yaml")
+    assert "there is no sweep at" in fails(capsys, "tune", "report", tmp_path / "sweep")
+    assert "takes a bundle, or --best SWEEP with -o BUNDLE" in fails(capsys, "export", "--best", tmp_path / "sweep")
+    assert "there is no sweep at" in fails(capsys, "export", "--best", tmp_path / "sweep", "-o", tmp_path / "out")
+    assert not (tmp_path / "sweep").exists()

@@ -41,7 +41,7 @@ SILENCE = 1e-4
 MAX_PEAK = 4.0
 """Sound is clipped at 1; a file that goes beyond this (12 dB over) does not hold sound as it says."""
 _PIECE = re.compile(r"#\d+\.\d\ds$")  # what ``Crop`` appends to the name of a file that is cut into pieces
-_BATCH = 16  # full-size frames held at once
+_BATCH, _BATCH_BYTES = 16, 64 * 2**20  # full-size frames held at once, and their bytes: one of 8K has 100 MB
 
 
 class Reason(StrEnum):
@@ -260,7 +260,7 @@ class Crop:
         for i, (_, shown) in enumerate(video.iter_frames(placed.take.path)):
             if i in wanted:
                 held += [shown.rgb()] * wanted[i]
-            if held and (len(held) >= _BATCH or done + len(held) == len(placed.indices)):
+            if held and (len(held) >= _BATCH or len(held) * held[0].nbytes >= _BATCH_BYTES or done + len(held) == len(placed.indices)):
                 crop, landmarks = face.align(np.stack(held), placed.landmarks[done : done + len(held)], self.size)
                 crops.append(crop)
                 points.append(landmarks)
@@ -307,7 +307,7 @@ class Process:
                 return Crop(media.size, config.max_seconds).process(placed)
         except storage.StoreError:
             raise  # says nothing of the file: an hour without S3 must not reject a thousand of them
-        except (ValueError, KeyError, OSError, av.FFmpegError, cv2.error) as e:
+        except (ValueError, LookupError, ArithmeticError, MemoryError, RuntimeError, OSError, av.FFmpegError, cv2.error) as e:
             raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(os.sep + source.name, "")) from e
 
 

@@ -29,6 +29,8 @@ LOG_FLOOR = 1e-5
 LOG_MEAN, LOG_STD = -6.0, 4.0
 MAX_DRIFT = 0.02
 """Seconds by which a packet's timestamp may differ from the running count of samples before it is believed (a gap or an overlap)."""
+MAX_KERNEL = 2**25
+"""Taps of the resampling filter, about: 4451 * 3200 for the oddest usual rate (22,255 Hz), 2 ** 45 for what a flipped bit makes of one."""
 
 
 def _import_torchaudio() -> ModuleType:
@@ -100,10 +102,6 @@ def _mel(device: torch.device) -> torch.nn.Module:
     ).to(device)
 
 
-MAX_PHASES = 2_000_000
-"""Largest product of two rates over their greatest divisor squared: the filter bank of ``resample`` has about so many numbers."""
-
-
 def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
     """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay.
 
@@ -113,7 +111,7 @@ def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
     samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32))
     if rate == to or not len(sound):
         return samples.numpy()
-    if not 0 < rate * to // math.gcd(rate, to) ** 2 <= MAX_PHASES:
+    if not 0 < rate * to // math.gcd(rate, to) ** 2 <= MAX_KERNEL:
         raise ValueError(f"a sample rate of {rate} a second is not supported: convert the sound to {to}, 44100 or 48000 a second")
     return torchaudio.functional.resample(samples, rate, to).numpy()
 
@@ -230,7 +228,10 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
         with av.open(_Plain(file), "r", options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ValueError("the file has no sound")
-            rate, channels = container.streams.audio[0].rate, container.streams.audio[0].channels
+            context = container.streams.audio[0].codec_context
+            if context is None:
+                raise ValueError("the file's sound is in a codec that is not known: send WAV, FLAC or MP3")
+            rate, channels = context.sample_rate, context.channels
             if not 4_000 <= rate <= MAX_RATE or channels > 8:
                 raise ValueError(f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000")
             out = np.empty(limit, np.float32)  # pages that are not written take no memory

@@ -20,7 +20,7 @@ import ray
 from ray import serve
 from starlette.types import ASGIApp
 
-from s2v_ray.ingest.pipeline import place
+from s2v_ray.ingest.pipeline import OBJECT_STORE_BYTES, place
 from s2v_ray.serving.api import create_app, read_token
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.service import Service, open_bundle
@@ -106,7 +106,7 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, int(settings.replicas[1] * settings.cpus) + 1)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    _start_ray(cpus)
     try:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": None})
@@ -118,6 +118,25 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _start_ray(cpus: int) -> None:
+    """A Ray on this machine alone, whatever ``RAY_ADDRESS`` says; starting is tried three times, as in ``ingest.pipeline.start_ray``."""
+    for left in (2, 1, 0):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as e:  # Ray raises a bare Exception here
+            ray.shutdown()
+            if not left or "timed out during startup" not in str(e):
+                raise
 
 
 def _reason() -> str:

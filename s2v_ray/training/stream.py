@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from s2v_ray import shards, storage
@@ -208,23 +207,35 @@ Job = tuple[int, str, int, tuple[int, ...]]  # epoch, shard, row group, rows
 def decode_job(job: Job, window: Window) -> list[Sample]:
     """Reads a row group once and cuts a window out of each of the named rows."""
     epoch, uri, group, rows = job
-    try:
-        columns = ["id", "num_frames", "frames", "speech"]
-        with shards.open_shard(uri) as f:
-            table = f.read_row_group(group, columns).take(list(rows))
-        outputs = {role: _read_outputs(window.corpus, role, uri, group, rows, table["id"]) for role in ("identity", "emotion")} if window.teachers else {}
-        samples = []
-        for i in range(len(rows)):
-            clip = {name: table[name][i] for name in columns}
-            samples.append(cut_window(clip, {role: values[i] for role, values in outputs.items()}, window, epoch))
-        return samples
-    except FileNotFoundError as e:
-        raise storage.ArtifactError(f"shard {uri} is missing: {e}") from e
+    with shards.open_shard(uri) as f:
+        table = f.read_row_group(group, ["id", "num_frames", "frames", "speech"], use_threads=False).combine_chunks()
+    ids, lengths = table["id"].to_pylist(), table["num_frames"].to_pylist()
+    frames, speech = table["frames"].chunk(0), table["speech"].chunk(0)
+    named = [ids[row] for row in rows]
+    outputs = {role: _read_outputs(window.corpus, role, uri, group, rows, named) for role in ("identity", "emotion")} if window.teachers else {}
+    samples = []
+    for i, row in enumerate(rows):
+        seen = {role: values[i] for role, values in outputs.items()}
+        samples.append(cut_window(ids[row], lengths[row], functools.partial(_nth, frames[row].values), speech[row].as_buffer(), seen, window, epoch))
+    return samples
 
 
-def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Window, epoch: int) -> Sample:
-    """A random window of a clip; only its frames, and one still, are decoded. The draw depends on seed, epoch and clip alone."""
-    clip_id, n, t, heard = clip["id"].as_py(), clip["num_frames"].as_py(), window.frames, window.heard_frames
+def _nth(encoded: Any, k: int) -> bytes:
+    """One value of a ``pa.BinaryArray``."""
+    value: bytes = encoded[k].as_py()
+    return value
+
+
+def cut_window(
+    clip_id: str, n: int, encoded: Callable[[int], bytes], speech: bytes | memoryview, outputs: dict[str, np.ndarray], window: Window, epoch: int
+) -> Sample:
+    """A random window of a clip; only its frames, and one still, are decoded. The draw depends on seed, epoch and clip alone.
+
+    Args:
+        n: the clip's frames. encoded: number of a frame -> its JPEG. speech: little-endian int16 PCM of the whole clip.
+        outputs: the teachers', by role, for the whole clip.
+    """
+    t, heard = window.frames, window.heard_frames
     rng = np.random.default_rng([window.seed, epoch, zlib.crc32(clip_id.encode())])
     first = int(rng.integers(n - t + 1))
     earliest, latest = max(0, first + t - heard), min(first, max(0, n - heard))
@@ -233,16 +244,15 @@ def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Win
     outside = n - t
     still = int(rng.integers(outside)) if outside else int(rng.integers(n))
     still += t if outside and still >= first else 0
-    encoded = clip["frames"].values
-    pixels = shards.decode_frames([encoded[k].as_py() for k in [*range(first, first + t), still]])
-    speech = np.zeros(frames_to_samples(heard), np.int16)
-    samples = np.frombuffer(clip["speech"].as_buffer(), "<i2")[frames_to_samples(offset) : frames_to_samples(offset + length)]
-    speech[: len(samples)] = samples
+    pixels = shards.decode_frames([encoded(k) for k in [*range(first, first + t), still]])
+    said = np.zeros(frames_to_samples(heard), np.int16)
+    samples = np.frombuffer(speech, "<i2")[frames_to_samples(offset) : frames_to_samples(offset + length)]
+    said[: len(samples)] = samples
     found: Sample = {
         "id": np.asarray(clip_id),
         "frames": pixels[:t],
         "still": pixels[t],
-        "speech": speech,
+        "speech": said,
         "start": np.asarray(first - offset, np.int64),
         "heard": np.arange(heard) < length,
     }
@@ -254,14 +264,14 @@ def cut_window(clip: dict[str, Any], outputs: dict[str, np.ndarray], window: Win
     return found
 
 
-def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence[int], ids: pa.ChunkedArray) -> list[np.ndarray]:
+def _read_outputs(corpus: str, role: str, shard: str, group: int, rows: Sequence[int], ids: list[str]) -> list[np.ndarray]:
     uri = shards.outputs_uri(corpus, role, shard)
     try:
         with shards.open_shard(uri) as f:
-            table = f.read_row_group(group).take(list(rows)) if group < f.num_row_groups else None
+            table = f.read_row_group(group, use_threads=False).take(list(rows)) if group < f.num_row_groups else None
     except FileNotFoundError:
         raise storage.ArtifactError(f"the {role} teacher has no outputs for {shard}: run `s2v teach`") from None
-    if table is None or table["id"].to_pylist() != ids.to_pylist():
+    if table is None or table["id"].to_pylist() != ids:
         raise storage.ArtifactError(f"the {role} teacher's outputs {uri} belong to other clips than {shard} holds: run `s2v teach` again")
     flat = [v.values.to_numpy(zero_copy_only=False) for v in table["values"]]
     return [values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)]

@@ -2,7 +2,7 @@
 
 A parameter is any key of the recipe that the task reads, with a distribution: ``uniform``, ``loguniform``, ``int`` or ``choice``. ``of`` names
 another key that the bounds are shares of (``of: gan.steps``), so that a space fits short recipes and long ones. ``when`` makes it
-conditional: it is drawn only where parameters before it took these values, and keeps the recipe's own value elsewhere.
+conditional: it is drawn only where other parameters took these values, and keeps the recipe's own value elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from s2v_ray import storage
 from s2v_ray.config import Positive, Recipe, RecipeError, Section, Share, Weight, digest, parse_recipe
@@ -44,7 +44,7 @@ class SpaceError(ValueError):
 
 
 class Parameter(Section):
-    when: dict[str, tuple[Any, ...]] = Field({}, description="Drawn only where each of these earlier parameters has one of these values.")
+    when: dict[str, tuple[Any, ...]] = Field({}, description="Drawn only where each of these parameters has one of these values.")
 
     def is_active(self, params: Mapping[str, Any]) -> bool:
         return all(params.get(key) in values for key, values in self.when.items())
@@ -166,6 +166,16 @@ class Space(Section):
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     parameters: dict[str, AnyParameter] = Field(min_length=1)
+
+    @field_validator("parameters")
+    @classmethod
+    def _conditions_first(cls, given: dict[str, AnyParameter]) -> dict[str, AnyParameter]:
+        """By name, and after those they depend on: what is drawn must not depend on the order in a file, which a manifest does not keep."""
+        ordered: dict[str, AnyParameter] = {}
+        left = dict(sorted(given.items()))
+        while ready := [key for key, p in left.items() if p.when.keys() <= ordered.keys()]:
+            ordered[ready[0]] = left.pop(ready[0])
+        return ordered | left  # what is left is refused with its key named, by ``parse_space``
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
@@ -316,7 +326,7 @@ def _check_when(parameter: AnyParameter, earlier: Mapping[str, AnyParameter]) ->
     for key, values in parameter.when.items():
         condition = earlier.get(key)
         if not isinstance(condition, Choice):
-            raise SpaceError(f"when: {key!r} must be a parameter before this one, with distribution choice")
+            raise SpaceError(f"when: {key!r} must be another parameter, with distribution choice, that does not depend on this one")
         if absent := [v for v in values if v not in condition.values]:
             raise SpaceError(f"when: {key} never is {absent[0]!r}; it is one of {', '.join(map(repr, condition.values))}")
 

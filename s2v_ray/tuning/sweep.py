@@ -220,6 +220,7 @@ def _config(sweep: Sweep, trial: Trial, share: dict[str, float]) -> dict[str, An
 def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     sweep, space = table.sweep, table.sweep.space
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 does not keep the new one quiet
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name, "reuse_actors": False}

@@ -29,6 +29,7 @@ import requests
 
 from s2v_ray.serving.errors import CODES
 
+HEAD = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
 Files = dict[str, tuple[str, bytes]]
 
 
@@ -42,22 +43,15 @@ def wav(seconds: float = 0.5, rate: int = 16000, channels: int = 1) -> bytes:
     return out.getvalue()
 
 
-def encoded(container: str, codec: str, seconds: int, rate: int, layout: str = "mono") -> bytes:
+def encoded(container: str, codec: str, seconds: int, rate: int) -> bytes:
+    """Silence."""
     out = io.BytesIO()
     with av.open(out, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout=layout)
-        form = stream.codec_context.codec.audio_formats[0].name
-        channels = 1 if layout == "mono" else 2
-        planar = form.endswith("p")
-        kind = {"s16": np.int16, "s16p": np.int16, "flt": np.float32, "fltp": np.float32, "s32": np.int32}[form]
-        resampler = av.AudioFifo()
+        stream = file.add_stream(codec, rate=rate, layout="mono")
         for i in range(seconds):
-            silence = np.zeros((channels, rate) if planar else (1, rate * channels), kind)
-            frame = av.AudioFrame.from_ndarray(silence, format=form, layout=layout)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), format="s16", layout="mono")
             frame.sample_rate, frame.pts = rate, i * rate
-            resampler.write(frame)
-            while (block := resampler.read(stream.codec_context.frame_size or rate)) is not None:
-                file.mux(stream.encode(block))
+            file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return out.getvalue()
 
@@ -77,7 +71,8 @@ class Attacks:
         self.address, self.random = address, random.Random(seed)
         self.sound = [wav(), encoded("mp3", "libmp3lame", 1, 16000), encoded("flac", "flac", 1, 16000), encoded("ogg", "libopus", 1, 48000)]
         self.sound += [encoded("mp4", "aac", 1, 44100), encoded("matroska", "libopus", 1, 48000)]
-        self.pictures = [cv2.imencode(e, np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))[1].tobytes() for e in (".jpg", ".png", ".webp")]
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        self.pictures = [cv2.imencode(e, noise)[1].tobytes() for e in (".jpg", ".png", ".webp")]
         self.bombs = [encoded("flac", "flac", 3600, 8000), encoded("ogg", "libopus", 1800, 48000), encoded("mp3", "libmp3lame", 1800, 8000)]
         self.kinds: list[Callable[[], object]] = [
             self.fuzzed, self.fuzzed, self.fuzzed, self.cut, self.fuzzed_picture, self.bomb, self.picture_bomb, self.wrong_type,
@@ -110,8 +105,8 @@ class Attacks:
         return self.post({"speech": ("s", wav()), "face": ("f", png(*self.random.choice([(60000, 60000), (4000, 4000), (2**31 - 1, 1), (0, 0)])))})
 
     def wrong_type(self) -> object:
-        content = self.random.choice([b"", b"#!/bin/sh\nreboot\n", b"#EXTM3U\nfile:///etc/passwd\n", b"PK\x03\x04" + bytes(500), b"<svg onload=alert(1)>", bytes(5000)])
-        return self.post({"speech": (self.random.choice(["../../etc/passwd", "s3://x/y", "a\x00b.wav"]), content)})
+        texts = [b"", b"#!/bin/sh\nreboot\n", b"#EXTM3U\nfile:///etc/passwd\n", b"PK\x03\x04" + bytes(500), b"<svg onload=alert(1)>", bytes(5000)]
+        return self.post({"speech": (self.random.choice(["../../etc/passwd", "s3://x/y", "a\x00b.wav"]), self.random.choice(texts))})
 
     def odd_wav(self) -> object:
         data = bytearray(wav())
@@ -124,8 +119,9 @@ class Attacks:
         return self.post({"speech": ("s", wav())}, **{field: self.random.choice(["-1", "9" * 400, "../../x", "\x00", "{{7*7}}", "NaN", "'" * 50])})
 
     def broken_form(self) -> object:
-        body = self.random.choice([b"", b"--x", b"--x\r\n\r\n--x--\r\n", b"--x\r\nContent-Disposition: form-data; name=speech\r\n\r\n" + bytes(99), bytes(9999)])
-        kind = self.random.choice(["multipart/form-data; boundary=x", "multipart/form-data", "application/json", "text/plain", "multipart/form-data; boundary="])
+        part = b"--x\r\nContent-Disposition: form-data; name=speech\r\n\r\n" + bytes(99)
+        kinds = ["multipart/form-data; boundary=x", "multipart/form-data", "application/json", "text/plain", "multipart/form-data; boundary="]
+        body, kind = self.random.choice([b"", b"--x", b"--x\r\n\r\n--x--\r\n", part, bytes(9999)]), self.random.choice(kinds)
         return requests.post(f"{self.address}/v1/videos", data=body, headers={"Content-Type": kind}, timeout=60)
 
     def raw(self, sent: list[bytes], pause: float = 0.0) -> str:
@@ -137,15 +133,14 @@ class Attacks:
         return "connection left"
 
     def cut_body(self) -> object:
-        head = f"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {self.random.randrange(1000, 10**7)}\r\n\r\n"
-        return self.raw([head.encode(), b"--x\r\nContent-Disposition: form-data; name=speech; filename=s\r\n\r\nRIFF" + bytes(400)])
+        return self.raw([HEAD % self.random.randrange(1000, 10**7), b"--x\r\nContent-Disposition: form-data; name=speech; filename=s\r\n\r\nRIFF" + bytes(400)])
 
     def garbage_http(self) -> object:
-        return self.raw([self.random.choice([bytes(300), b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/videos HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"\x16\x03\x01\x02\x00"])])
+        negative = b"POST /v1/videos HTTP/1.1\r\nContent-Length: -5\r\n\r\n"
+        return self.raw([self.random.choice([bytes(300), b"GET / HTTP/9.9\r\n\r\n", negative, b"\x16\x03\x01\x02\x00"])])
 
     def slow_sender(self) -> object:
-        head = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000\r\n\r\n"
-        return self.raw([head, *[b"-"] * 5], pause=0.4)
+        return self.raw([HEAD % 5000, *[b"-"] * 5], pause=0.4)
 
 
 def verdict(answer: object) -> tuple[str, str]:

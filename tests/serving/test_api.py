@@ -161,6 +161,12 @@ def test_options_that_cannot_be_used(client: TestClient, make: Any, data: dict[s
     assert sentence in refused(post(client, data=data, speech=make.wav(make.speech(0.2))), code)
 
 
+def test_sound_in_an_unknown_codec(client: TestClient, make: Any) -> None:
+    sound = bytearray(make.wav(make.speech(0.5)))
+    sound[20:22] = b"\x34\x12"  # the format tag of the WAV
+    refused(post(client, speech=bytes(sound)), "speech_unreadable")
+
+
 def test_speech_that_is_too_short_or_too_long(client: TestClient, make: Any) -> None:
     refused(post(client, speech=make.wav(make.speech(0.01))), "speech_too_short")
     assert "5 s" in refused(post(client, speech=make.wav(make.speech(6.0))), "speech_too_long")

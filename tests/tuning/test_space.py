@@ -74,7 +74,7 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
             space(scheduler="pbt", parameters={"gan.discriminators.frame.weight": {"distribution": "uniform", "low": 0, "high": 1}}),
             "must stay above 0 with scheduler pbt",
         ),
-        (space(parameters={"gan.lr": {**LR, "when": {"gan.mouth": [1]}}}), "'gan.mouth' must be a parameter before this one, with distribution choice"),
+        (space(parameters={"gan.lr": {**LR, "when": {"gan.mouth": [1]}}}), "'gan.mouth' must be another parameter, with distribution choice"),
         (
             space(parameters={"gan.mouth": {"distribution": "choice", "values": [1, 2]}, "gan.lr": {**LR, "when": {"gan.mouth": [3]}}}),
             "gan.mouth never is 3; it is one of 1, 2",
@@ -115,6 +115,23 @@ def test_a_condition_leaves_the_recipes_own_value() -> None:
         assert ("gan.discriminators.sync.interval" in params) == (params["gan.discriminators.sync.lr"] > 0)
         assert trial_recipe(found, RECIPE, params).gan.discriminators.sync.interval == params.get("gan.discriminators.sync.interval", 1)
     assert 5 < sum(len(p) == 2 for p in drawn) < 45
+
+
+def test_neither_draws_nor_conditions_depend_on_the_order_in_a_file() -> None:
+    lr = {"distribution": "choice", "values": [0.0, 0.0001]}
+    interval = {"distribution": "choice", "values": [2, 4], "when": {"gan.discriminators.sync.lr": [0.0001]}}
+    one, other = (
+        parse_space(space(parameters=dict(order)), RECIPE)
+        for order in (
+            [("gan.lr", LR), ("gan.discriminators.sync.interval", interval), ("gan.discriminators.sync.lr", lr)],
+            [("gan.discriminators.sync.lr", lr), ("gan.discriminators.sync.interval", interval), ("gan.lr", LR)],
+        )
+    )
+    assert list(one.parameters) == ["gan.discriminators.sync.lr", "gan.discriminators.sync.interval", "gan.lr"]
+    assert one.digest() == other.digest() and [draw(one, RECIPE, n) for n in range(9)] == [draw(other, RECIPE, n) for n in range(9)]
+    circle = {**lr, "when": {"gan.discriminators.sync.interval": [2]}}
+    with pytest.raises(SpaceError, match="that does not depend on this one"):
+        parse_space(space(parameters={"gan.discriminators.sync.lr": circle, "gan.discriminators.sync.interval": interval}), RECIPE)
 
 
 def test_the_same_number_draws_the_same_values_and_others_draw_others() -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+import sweeps  # noqa: E402
 from sweeps import PARAMETERS, add_trial, make_parents, make_sweep, tiny_recipe  # noqa: E402
 
 from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import load_recipe  # noqa: E402
 from s2v_ray.models.bundle import read_card  # noqa: E402
+from s2v_ray.tuning import sweep as module  # noqa: E402
 from s2v_ray.tuning.report import exploits  # noqa: E402
 from s2v_ray.tuning.space import SpaceError, load_space, parse_space  # noqa: E402
 from s2v_ray.tuning.sweep import Table, _scheduler, run_sweep, slots  # noqa: E402
@@ -166,6 +168,51 @@ def all_free(cpus: float) -> bool:
             return True
         time.sleep(0.5)
     return False
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, ray_cpus: float) -> None:
+    """Trials on Ray Tune whose runs are stand-ins: what is left is Ray Tune and us."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sweeps)  # workers do not find the tests
+    monkeypatch.setattr(module, "_Trial", sweeps.StandIn)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str, str], stand_in: None) -> None:
+    """ASHA ends the worse of four, and a resumed sweep repeats none. Then a population of three, whose worst begins from the best."""
+    corpus, student = parents
+    recipe, lines = tiny_recipe(), []
+    lr = {"gan.lr": {"distribution": "loguniform", "low": 0.00001, "high": 0.1}}
+    common = {"objectives": ["mouth_l1"], "parameters": lr, "validations": 4, "seed": 3}
+    asha = parse_space(common | {"scheduler": "asha", "asha": {"grace": 0.25, "reduction": 2}, "trials": 4, "at_once": 2}, recipe)
+    uri = str(tmp_path / "asha")
+    found = run_sweep(uri, asha, recipe, corpus, student=student, progress=lines.append)
+    trials = open_sweep(uri).trials()
+    assert (
+        sum(found["trials"].values()) == 4 and found["trials"]["stopped"] >= 1 and found["reasons"] == {"worse than others (asha)": found["trials"]["stopped"]}
+    )
+    assert found["steps"] < 48, "the stopped ones were spared some steps"
+    assert found["winner"] == min((t for t in trials if t.state == "finished"), key=lambda t: t.scores()["mouth_l1"]).number
+    last = trials[3]  # as if the driver had been killed before it heard of trial 3's end
+    last.state, last.reason = "running", ""
+    open_sweep(uri).write(last)
+    lines.clear()
+    again = run_sweep(uri, asha, recipe, corpus, student=student, resume=True, progress=lines.append)
+    assert [line.partition(":")[0] for line in lines if "starts" in line] == ["trial 3 starts"] and sum(again["trials"].values()) == 4
+
+    population = parse_space(common | {"scheduler": "pbt", "trials": 3, "at_once": 3, "pbt": {"quantile": 0.34, "resample": 0.0}}, recipe)
+    uri = str(tmp_path / "pbt")
+    found = run_sweep(uri, population, recipe, corpus, student=student, progress=print)
+    sweep = open_sweep(uri)
+    changes = exploits(sweep, sweep.trials())
+    assert found["trials"] == {"finished": 3} and len(changes) >= 2
+    for change in changes:
+        assert change["parent_value"] < change["before"] and change["left"] == change["step"], "from a better one, at the same step"
+        ((key, old, new),) = change["changed"]
+        assert key == "gan.lr" and new / old in (pytest.approx(0.8), pytest.approx(1.25))
 
 
 @pytest.mark.cluster

@@ -88,3 +88,20 @@ def test_random_search_is_that_of_the_space(tmp_path: Path) -> None:
     sweep = make_sweep(str(tmp_path))
     seen = [suggest(sweep.space, sweep.recipe, [], n) for n in range(5)]
     assert len({p["gan.lr"] for p in seen}) == 5
+
+
+def test_tpe_takes_several_objectives_and_parameters_that_are_not_always_there(tmp_path: Path) -> None:
+    interval = {"distribution": "choice", "values": [1, 2], "when": {"gan.discriminators.sync.lr": [0.001]}}
+    parameters = {
+        "gan.discriminators.sync.lr": {"distribution": "choice", "values": [0.0, 0.001]},
+        "gan.discriminators.sync.interval": interval,
+        "gan.lr": {"distribution": "loguniform", "low": 0.001, "high": 0.01},
+    }
+    sweep = make_sweep(str(tmp_path), searcher="tpe", parameters=parameters)
+    trials: list[Trial] = []
+    for number in range(STARTUP + 6):
+        trial = Trial(number, suggest(sweep.space, sweep.recipe, trials, number), "finished")
+        assert ("gan.discriminators.sync.interval" in trial.params) == (trial.params["gan.discriminators.sync.lr"] > 0)
+        trial.note({"step": 12, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": trial.params["gan.lr"], "psnr": float(number % 3)})
+        trials.append(trial)
+    assert {len(t.params) for t in trials} == {2, 3}
