@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from s2v_ray import shards, storage
 from s2v_ray.evaluation.evaluate import ROWS
@@ -33,6 +34,7 @@ def test_the_chain_runs_on_s3_alone(bucket: str, tmp_path: Path) -> None:
     def at(name: str) -> str:
         return storage.join(bucket, "chain", name)
 
+    ray.shutdown()  # what earlier tests left would only take CPU from the commands' own
     shorter = ["puppets.emotions=[neutral, angry]", "teach.steps=40", "distill.steps=10", "gan.steps=10"]
     recipe = ["--recipe", "debug", *(word for one in shorter for word in ("--set", one))]
     speech = at("speech.mp4")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import requests
 import yaml
 
@@ -75,6 +76,7 @@ def test_an_endpoint_on_serve(places: dict[str, str], make: Any, tmp_path: Path)
 
     from s2v_ray.serving.app import APPLICATION, app, serve_here
 
+    ray.shutdown()  # what earlier tests left: the endpoint starts a Ray of its own
     second = make.make_bundle(tmp_path / "second", seed=7)
     settings = parse_settings({"bundle": places["bundle"], "bundles": {"second": second}, "jobs": str(tmp_path / "jobs"), "cpus": 0.5})
     sound = make.wav(make.speech(1.0))
