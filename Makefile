@@ -7,11 +7,12 @@ PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-chec
 
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test test-all check clean
 
 help:
 	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
-	@echo "make test      install, then run every test that needs no GPU"
+	@echo "make test      install, then run the tests that need no GPU and take no minutes each"
+	@echo "make test-all  install, then run every test that needs no GPU"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make install   only install, into $(VENV)"
 
@@ -21,6 +22,9 @@ demo: $(VENV)/.installed
 	$(BIN)/s2v demo $(DEMO)
 
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not gpu and not minutes" $(ARGS)
+
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 check: $(VENV)/.installed-dev

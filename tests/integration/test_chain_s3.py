@@ -28,7 +28,7 @@ for argv in json.load(sys.stdin):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.cluster
 def test_the_chain_runs_on_s3_alone(bucket: str, tmp_path: Path) -> None:
     def at(name: str) -> str:
@@ -66,7 +66,7 @@ def test_the_chain_runs_on_s3_alone(bucket: str, tmp_path: Path) -> None:
         uris = [shards.outputs_uri(at("corpus"), role, uri) for split in shards.SPLITS for uri in shards.shard_uris(at("corpus"), split)]
         assert [row["id"] for uri in uris for row in shards.read_shard(uri, ["id"])] == counted
     assert "continues from the checkpoint of step 10" in done.stdout.split("$ s2v train")[-1]
-    assert load_bundle(storage.join(at("generator"), "bundle"))
+    assert load_bundle(storage.join(at("generator"), "bundle"), "speech2video")
     assert set(storage.read_json(at("evaluate.json"))["result"]["rows"]) == set(ROWS)
     assert storage.read_bytes(at("report/report.html"))
     assert len(read_video(storage.download(at("out.mp4"), str(tmp_path))).frames) == 30

@@ -216,7 +216,7 @@ def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str,
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(tmp_path: Path, parents: tuple[str, str], ray_cpus: float) -> None:
     corpus, student = parents
     uri, recipe = str(tmp_path / "sweep"), tiny_recipe()
@@ -241,7 +241,7 @@ def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(tmp_path: P
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(tmp_path: Path, parents: tuple[str, str], ray_cpus: float) -> None:
     corpus, student = parents
     recipe = tiny_recipe()
