@@ -69,5 +69,5 @@ def test_the_chain_runs_on_s3_alone(bucket: str, tmp_path: Path) -> None:
     assert load_bundle(storage.join(at("generator"), "bundle"), "speech2video")
     assert set(storage.read_json(at("evaluate.json"))["result"]["rows"]) == set(ROWS)
     assert storage.read_bytes(at("report/report.html"))
-    assert len(read_video(storage.download(at("out.mp4"), str(tmp_path))).frames) == 30
+    assert len(read_video(storage.download(at("out.mp4"), str(tmp_path))).frames) in (30, 31)  # AAC fills its last block
     assert not list(empty.iterdir()), "a command left files in its working directory"
