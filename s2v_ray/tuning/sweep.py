@@ -208,9 +208,6 @@ class _Suggestions(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Nothing of ours is kept by Ray Tune."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep resumes from its own table")
-
 
 def _config(sweep: Sweep, trial: Trial, share: dict[str, float]) -> dict[str, Any]:
     segments = sweep.segments(trial.number)
