@@ -209,6 +209,7 @@ class ParallelConfig(Section):
         description="Elastic: the least workers that training starts and goes on with, where there are no machines for more; 0: parallel.workers exactly.",
     )
     max_failures: int = Field(3, ge=0, description="How often workers that died are started again, from the last checkpoint, within one run.")
+    wait_minutes: float = Field(0, ge=0, description="How long to wait for a cluster that grows, where it has too few machines yet; 0: not at all.")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker; it computes on the machine's idle ones too (threads).")
     threads: int = Field(0, ge=0, description="Compute threads of a worker without a GPU; 0: the machine's CPUs / workers on it.")
     gpu: bool = Field(False, description="One GPU for each worker.")

@@ -76,6 +76,12 @@ def place(role: Role) -> dict[str, str] | None:
     return {ROLE_LABEL: role} if any(ROLE_LABEL in node["Labels"] for node in ray.nodes() if node["Alive"]) else None
 
 
+def nodes_for(role: Role) -> list[dict[str, Any]]:
+    """The living nodes that ``place`` chooses, as ``ray.nodes`` tells of them."""
+    labels = (place(role) or {}).items()
+    return [node for node in ray.nodes() if node["Alive"] and labels <= node["Labels"].items()]
+
+
 def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress = print) -> dict[str, Any]:
     """Makes a corpus of a source, goes on with one that was cut off, or adds to one what is new in the source.
 

@@ -236,7 +236,7 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
                 raise ValueError(f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000")
             out = np.empty(limit, np.float32)  # pages that are not written take no memory
             count = 0
-            for piece in resample_blocks(_timed(container, rate, until), rate):
+            for piece in resample_blocks(map(_clean, _joined(_timed(container, rate, until), rate // 2)), rate):
                 if count + len(piece) > limit:
                     raise TooLong(f"the sound is longer than the {max_seconds:g} s that are allowed")
                 out[count : count + len(piece)] = piece.clip(-1.0, 1.0)
@@ -254,7 +254,19 @@ def _timed(container: av.container.InputContainer, rate: int, until: float) -> I
             raise TooLong("the sound takes too long to decode: send it as WAV, FLAC or MP3")
         if found != rate:
             raise ValueError("the file is damaged: its sample rate is not the one that its head says")
-        yield _clean(block)
+        yield block
+
+
+def _joined(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in blocks of at least ``size``, but for the last: codecs give some milliseconds at a time."""
+    held: list[np.ndarray] = []
+    for block in blocks:
+        held.append(block)
+        if sum(map(len, held)) >= size:
+            yield np.concatenate(held)
+            held.clear()
+    if held:
+        yield np.concatenate(held)
 
 
 class _Plain:
@@ -278,15 +290,22 @@ def open_media(path: str | Path) -> av.container.InputContainer:
         raise ValueError(f"{path} cannot be read as sound or video: {e.strerror}") from e
 
 
+_SAMPLES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+
+
 def _mono(frame: AudioFrame) -> np.ndarray:
     """float32 ``[N]`` in [-1, 1]: the mean of the channels."""
-    data: np.ndarray = frame.to_ndarray()
-    channels = data if frame.format.is_planar else data.reshape(-1, len(frame.layout.channels)).T
-    if data.dtype == np.uint8:  # 128 is silence
+    kind = _SAMPLES.get(frame.format.name.removesuffix("p"))
+    if kind is not None and frame.layout.nb_channels == 1:  # most speech; past PyAV's own copy, which takes most of the time of decoding
+        channels = np.frombuffer(frame.planes[0], kind, frame.samples)[None]  # type: ignore[call-overload]  # a plane is a buffer
+    else:
+        data: np.ndarray = frame.to_ndarray()
+        channels = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+    if channels.dtype == np.uint8:  # 128 is silence
         channels = channels.astype(np.float32) / 128.0 - 1.0
-    elif np.issubdtype(data.dtype, np.integer):
-        channels = channels / float(2 ** (8 * data.dtype.itemsize - 1))
-    return channels.mean(axis=0, dtype=np.float64).astype(np.float32)
+    elif channels.dtype.kind == "i":
+        channels = channels / float(2 ** (8 * channels.dtype.itemsize - 1))
+    return channels[0].astype(np.float32) if len(channels) == 1 else channels.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def blocks_of(sound: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -8,11 +8,13 @@ import logging
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import ray
+import ray.autoscaler.sdk
 import ray.train
 import ray.train.torch
 import torch
@@ -20,7 +22,7 @@ import torch
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, digest
-from s2v_ray.ingest.pipeline import start_ray
+from s2v_ray.ingest.pipeline import nodes_for, place, start_ray
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
 from s2v_ray.training import collective, loop
 from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
@@ -33,10 +35,12 @@ RUN_SCHEMA = 1
 VALIDATION_CLIPS = 128
 SAMPLES = 3
 POLL_SECONDS = 0.3
+GROW_SECONDS = 5.0
+"""Between looks at a cluster that grows."""
 MAY_DIFFER = (
     "config_digest",
     "recipe.log.",
-    *(f"recipe.parallel.{key}" for key in ("workers", "min_workers", "max_failures", "cpus_per_worker", "threads", "gpu")),
+    *(f"recipe.parallel.{key}" for key in ("workers", "min_workers", "max_failures", "wait_minutes", "cpus_per_worker", "threads", "gpu")),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
 HEARD_SECONDS = 0.05
@@ -71,7 +75,7 @@ def launch(
         student: URI of a student's bundle, for the GAN.
         reference: builds the reference baseline.
         begin_from: URI of another run's checkpoint, from which a fresh run begins, at its step: with other weights and schedules, if need be.
-        cluster: what the run may use, CPU and GPU; None: the whole cluster.
+        cluster: what the run may use, CPU and GPU; None: all nodes for training, and those that ``parallel.wait_minutes`` bring.
         progress: hears each line.
         record: hears each record of metrics.jsonl, and says whether training goes on. Training waits for the answer.
 
@@ -88,7 +92,8 @@ def launch(
     student = None if student is None else storage.absolute(student)
     claim_run(run, kind, recipe, corpus, student, reference, begin_from)
     start_ray()
-    scaling, data_cpus = scale(recipe, ray.cluster_resources() if cluster is None else cluster)
+    where = place("train")
+    scaling, data_cpus = _machines(recipe, where, progress) if cluster is None else scale(recipe, cluster, where)
     messages = _Messages.options(num_cpus=0).remote()  # type: ignore[attr-defined]
     settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
     if begin_from:
@@ -117,8 +122,30 @@ def launch(
     return {"run": run, "bundle": storage.join(run, "bundle"), "steps": metrics["step"], "metrics": metrics}
 
 
-def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingConfig, float]:
-    """Resources of the workers, and the CPUs of one task that decodes clips for them.
+def _machines(recipe: Recipe, where: dict[str, str] | None, progress: Callable[[str], None]) -> tuple[ray.train.ScalingConfig, float]:
+    """``scale`` on the nodes with these labels; where they are too few yet, the autoscaler is asked for more and given ``parallel.wait_minutes``."""
+    parallel, end, asked = recipe.parallel, time.monotonic() + 60 * recipe.parallel.wait_minutes, False
+    one = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.gpu else {})
+    try:
+        while True:
+            nodes = [n["Resources"] for n in nodes_for("train")]
+            try:
+                return scale(recipe, {name: sum(n.get(name, 0.0) for n in nodes) for name in ("CPU", "GPU")}, where)
+            except storage.ArtifactError as e:
+                if time.monotonic() >= end:
+                    raise
+                if not asked:
+                    progress(f"{e}: waiting up to {parallel.wait_minutes:g} minutes for more machines")
+                    ray.autoscaler.sdk.request_resources(bundles=[one] * parallel.workers, bundle_label_selectors=[where or {}] * parallel.workers)
+                    asked = True
+            time.sleep(GROW_SECONDS)
+    finally:
+        if asked:
+            ray.autoscaler.sdk.request_resources(bundles=[])  # from here on Ray Train asks for its own
+
+
+def scale(recipe: Recipe, cluster: dict[str, float], where: dict[str, str] | None = None) -> tuple[ray.train.ScalingConfig, float]:
+    """Resources of the workers, the labels of their nodes, and the CPUs of one task that decodes clips for them.
 
     Workers without a GPU compute on all CPUs anyway (threads); what they reserve must leave room for decoding, or
     training would wait for data for ever.
@@ -130,15 +157,15 @@ def scale(recipe: Recipe, cluster: dict[str, float]) -> tuple[ray.train.ScalingC
     least = parallel.min_workers or parallel.workers
     if parallel.gpu and cluster.get("GPU", 0.0) < least:
         name = "min_workers" if parallel.min_workers else "workers"
-        raise storage.ArtifactError(f"parallel.{name}={least} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g}")
+        raise storage.ArtifactError(f"parallel.{name}={least} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g} for training")
     data_cpus = min(1.0, cpus / 2)
     each = min(parallel.cpus_per_worker, (cpus - data_cpus) / parallel.workers)
     each = round(each, 2) if each < 1 else float(int(each))
     if each <= 0:
-        raise storage.ArtifactError(f"the cluster has {cpus:g} CPUs, too few for {parallel.workers} workers and the decoding of their clips")
+        raise storage.ArtifactError(f"the cluster has {cpus:g} CPUs for training, too few for {parallel.workers} workers and the decoding of their clips")
     resources = {"CPU": each, "GPU": 1.0} if parallel.gpu else {"CPU": each}
     workers = (least, parallel.workers) if parallel.min_workers else parallel.workers
-    return ray.train.ScalingConfig(num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources), data_cpus
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources, label_selector=where), data_cpus
 
 
 def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool, begin_from: str = "") -> dict[str, Any]:

@@ -20,14 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
 from s2v_ray import storage
 from s2v_ray.config import Recipe
-from s2v_ray.ingest.pipeline import start_ray
+from s2v_ray.ingest.pipeline import nodes_for, start_ray
 from s2v_ray.training.launch import launch, scale
 from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.space import Params, Space, SpaceError, better, explore, steps_of, trial_recipe
@@ -72,7 +71,7 @@ def run_sweep(
     if len(past) == space.trials:
         return summary(sweep, past)
     start_ray()
-    fits, share = slots([n["Resources"] for n in ray.nodes() if n["Alive"]], recipe, space.at_once)
+    fits, share = slots([n["Resources"] for n in nodes_for("train")], recipe, space.at_once)
     if space.scheduler == "pbt" and space.trials > fits:
         advice = f"lower trials or parallel.cpus_per_worker, or set at_once: {space.trials}"
         raise SpaceError(f"a population trains all at once: {space.trials} trials need room, {fits} fit; {advice}")

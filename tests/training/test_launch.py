@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import Recipe, load_recipe  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
+from s2v_ray.training import launch as launching  # noqa: E402
 from s2v_ray.training.launch import claim_run, launch, scale  # noqa: E402
 
 SETTINGS = ("distill.steps=6", "distill.batch=4", "log.log_every=2", "log.checkpoint_every=3", "parallel.threads=1")
@@ -77,6 +79,36 @@ def test_elastic_workers_are_a_range() -> None:
 def test_too_small_a_cluster_is_told_at_once() -> None:
     with pytest.raises(storage.ArtifactError, match="needs as many GPUs, the cluster has 1"):
         scale(recipe("parallel.workers=2", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
+
+
+def node(role: str, **resources: float) -> dict[str, Any]:
+    return {"Alive": True, "Labels": {"s2v-role": role}, "Resources": resources}
+
+
+def test_a_cluster_that_grows_is_asked_for_machines_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [node("driver", CPU=8.0), node("ingest", CPU=64.0, GPU=4.0)]
+    asked: list[Any] = []
+    lines: list[str] = []
+    looks = iter([few] * 4 + [[*few, node("train", CPU=16.0, GPU=2.0)]] * 2)  # two a look
+    monkeypatch.setattr(launching, "GROW_SECONDS", 0.0)
+    monkeypatch.setattr(launching.ray, "nodes", lambda: next(looks))
+    monkeypatch.setattr(launching.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
+    where = {"s2v-role": "train"}
+    config, _ = launching._machines(recipe("parallel.workers=2", "parallel.gpu=true", "parallel.wait_minutes=1"), where, lines.append)
+    assert config.label_selector == where and config.num_workers == 2
+    assert config.resources_per_worker == {"CPU": 1.0, "GPU": 1.0}
+    assert asked == [{"bundles": [{"CPU": 1.0, "GPU": 1.0}] * 2, "bundle_label_selectors": [where] * 2}, {"bundles": []}]
+    assert len(lines) == 1 and "waiting up to 1 minutes" in lines[0]
+
+
+def test_machines_that_do_not_come_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(launching, "GROW_SECONDS", 0.01)
+    monkeypatch.setattr(launching.ray, "nodes", lambda: [node("driver", CPU=8.0)])
+    monkeypatch.setattr(launching.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
+    with pytest.raises(storage.ArtifactError, match="0 CPUs for training"):
+        launching._machines(recipe("parallel.wait_minutes=0.001"), {"s2v-role": "train"}, lambda line: None)
+    assert asked[-1] == {"bundles": []}, "nothing is asked for that nobody waits for"
 
 
 @pytest.mark.cluster
