@@ -230,9 +230,10 @@ class Predictor:
         return Codes(F.normalize(identity, dim=0), emotion, logits)
 
     def _contents(self, sound: Tensor) -> Iterator[Tensor]:
-        """The content ``[1, t, C]`` of chunk after chunk, each heard with its context."""
-        context = self.model.student.context_frames
-        for start, end in _spans(_frames(sound), self._heard_frames):
+        """The content ``[1, t, C]`` of chunk after chunk, each heard with its context; the first are short, for the first frames to come soon."""
+        context, end, width = self.model.student.context_frames, 0, min(2 * self._drawn_frames, self._heard_frames)
+        while end < _frames(sound):
+            start, end, width = end, min(end + width, _frames(sound)), min(2 * width, self._heard_frames)
             first = max(0, start - context)
             content = self.model.student.content_of(log_mel(self._cut(sound, first, min(_frames(sound), end + context))))
             yield content[:, start - first : end - first]
