@@ -20,7 +20,7 @@ import ray
 from ray import serve
 from starlette.types import ASGIApp
 
-from s2v_ray.ingest.pipeline import OBJECT_STORE_BYTES, place
+from s2v_ray.ingest.pipeline import OBJECT_STORE_BYTES, nodes_for, place
 from s2v_ray.serving.api import create_app, read_token
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.service import Service, open_bundle
@@ -75,7 +75,7 @@ def app(args: dict[str, Any]) -> serve.Application:
     settings = parse_settings(args)
     fewest, most = settings.replicas
     scaling = {"autoscaling_config": {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": settings.load, "downscale_delay_s": 120}}
-    place_of = place("serve")
+    place_of = place("serve") if nodes_for("serve") else None  # a cluster without such nodes, as the one for training is, serves where there is room
     resources: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus} | ({"label_selector": place_of} if place_of else {})
     deployment = serve.deployment(Endpoint).options(
         name="Endpoint",
