@@ -314,14 +314,22 @@ def _examples(windows: Callable[..., Iterator[ClipBatch]], corpus: str, heard_fr
 
 def _run_config(run: str, name: str, max_failures: int) -> ray.train.RunConfig:
     """Ray Train's own few files go beside ours; its name is explicit, since Ray resumes by name."""
-    common = {"name": name, "worker_runtime_env": {"env_vars": MALLOC}, "failure_config": ray.train.FailureConfig(max_failures=max_failures)}
-    if "://" not in run:
-        return ray.train.RunConfig(storage_path=storage.join(run, "ray"), **common)
+    return ray.train.RunConfig(
+        name=name,
+        worker_runtime_env={"env_vars": MALLOC},
+        failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        **storage_of(storage.join(run, "ray")),
+    )
+
+
+def storage_of(uri: str) -> dict[str, Any]:
+    """``storage_path`` and ``storage_filesystem`` of one of Ray's run configs: our filesystem, with its endpoint and retries, for any URI."""
+    if "://" not in uri:
+        return {"storage_path": uri}
     import pyarrow.fs
 
-    fs, path = storage.filesystem(run)
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    return ray.train.RunConfig(storage_path=storage.join(path, "ray"), storage_filesystem=handler, **common)
+    fs, path = storage.filesystem(uri)
+    return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))}
 
 
 @ray.remote

@@ -27,7 +27,7 @@ from ray.tune.search import Searcher
 from s2v_ray import storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest.pipeline import nodes_for, start_ray
-from s2v_ray.training.launch import launch, scale
+from s2v_ray.training.launch import launch, scale, storage_of
 from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.space import Params, Space, SpaceError, better, explore, steps_of, trial_recipe
 from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep, has_bundle, open_sweep, summary
@@ -241,19 +241,13 @@ def _name(trial: Any) -> str:
 
 
 def _run_config(sweep: Sweep, table: Table) -> tune.RunConfig:
-    settings: dict[str, Any] = {
-        "name": f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",  # a fresh one each time: Ray Tune's own files are not read again
-        "callbacks": [table],
-        "failure_config": tune.FailureConfig(max_failures=RETRIES),
-        "verbose": 0,
-    }
-    if "://" not in sweep.uri:
-        return tune.RunConfig(storage_path=storage.join(sweep.uri, "tune"), **settings)
-    import pyarrow.fs
-
-    fs, path = storage.filesystem(sweep.uri)
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
-    return tune.RunConfig(storage_path=storage.join(path, "tune"), storage_filesystem=handler, **settings)
+    return tune.RunConfig(
+        name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",  # a fresh one each time: Ray Tune's own files are not read again
+        callbacks=[table],
+        failure_config=tune.FailureConfig(max_failures=RETRIES),
+        verbose=0,
+        **storage_of(storage.join(sweep.uri, "tune")),
+    )
 
 
 def _scheduler(table: Table) -> TrialScheduler:

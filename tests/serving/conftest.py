@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,26 +11,15 @@ from fastapi.testclient import TestClient
 from s2v_ray.serving.api import create_app
 from s2v_ray.serving.service import Bundles, Service
 from s2v_ray.serving.settings import ServeSettings, parse_settings
+from tests.serving import bundles
 
 TOKEN = "a-token-of-some-length"
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_bundles = _load("bundles")
 
 
 @pytest.fixture(scope="session")
 def make() -> Any:
     """The makers in ``bundles.py``."""
-    return _bundles
+    return bundles
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +27,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """URIs of a bundle, a reference bundle and an identity teacher."""
     folder = tmp_path_factory.mktemp("serving")
     return {
-        "bundle": _bundles.make_bundle(folder / "bundle"),
-        "reference": _bundles.make_bundle(folder / "reference", "gan.generator.reference=true"),
-        "teacher": _bundles.make_teacher(folder / "teacher"),
+        "bundle": bundles.make_bundle(folder / "bundle"),
+        "reference": bundles.make_bundle(folder / "reference", "gan.generator.reference=true"),
+        "teacher": bundles.make_teacher(folder / "teacher"),
     }
 
 

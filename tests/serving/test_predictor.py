@@ -10,31 +10,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from numpy.random import default_rng
 
-from s2v_ray.config import load_recipe
 from s2v_ray.media.audio import read_speech
 from s2v_ray.media.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from s2v_ray.media.video import read_video, write_mp4
-from s2v_ray.models.bundle import save_bundle
-from s2v_ray.models.generator import Speech2Video
 from s2v_ray.serving import predictor as module
 from s2v_ray.serving.predictor import Predictor, generate_file
 from s2v_ray.storage import ArtifactError
-
-EMOTIONS = ("neutral", "happy", "angry")
-SIZE, DIM = 32, 32
-
-
-def make_bundle(uri: Path, *overrides: str) -> str:
-    torch.manual_seed(0)
-    recipe = load_recipe("debug", overrides)
-    model = Speech2Video(recipe, DIM, EMOTIONS)
-    model.student.emotion_codes.uniform_(-1, 1)
-    for parameter in model.parameters():
-        parameter.data *= 1.5  # larger than at the start of training: a change of the input is plain to see in the picture
-    save_bundle(str(uri), model, recipe, "speech2video", {}, {})
-    return str(uri)
+from tests.serving.bundles import DIM, EMOTIONS, SIZE, make_bundle, speech
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +33,6 @@ def reference_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def predictor(bundle: str) -> Predictor:
     return Predictor(bundle)
-
-
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise whose loudness rises and falls as that of speech does."""
-    n = round(seconds * SAMPLE_RATE)
-    loudness = 0.3 * np.sin(np.arange(n) * 2 * np.pi * 3 / SAMPLE_RATE) ** 2
-    return (loudness * default_rng(seed).standard_normal(n)).clip(-1, 1).astype(np.float32)
 
 
 def frames(chunks) -> np.ndarray:
