@@ -109,6 +109,19 @@ def complaints(browser: Any) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+def test_what_fails_for_a_moment_is_asked_again(browser: Any, address: str) -> None:
+    browser.get(address)
+    script = """
+        const done = arguments[arguments.length - 1], real = window.fetch, met = [];
+        const answers = [() => Promise.reject(new TypeError("cut off")), () => new Response("lost", {status: 500}),
+          () => new Response("{}", {status: 503, headers: {"retry-after": "0"}}), () => new Response("a video"), ];
+        window.fetch = async (path, options) => { met.push(options.method); return answers[met.length - 1](); };
+        call("v1/videos", {method: "POST"}).then((a) => a.text(), (e) => e.message).then((said) => { window.fetch = real; done([met.length, said]); });"""
+    assert browser.execute_async_script(script) == [4, "a video"]
+    job = script.replace('call("v1/videos"', 'call("v1/jobs"')
+    assert browser.execute_async_script(job) == [1, "cut off"], "a job that may have been taken is not sent twice"
+
+
 def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str, downloads: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys

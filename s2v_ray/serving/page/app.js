@@ -20,10 +20,21 @@ class Refused extends Error {
   constructor(code, message) { super(message); this.code = code; }
 }
 
-async function call(path, options = {}) {
+const ATTEMPTS = 4; // a replica that dies, or an endpoint that is full for a moment, costs a pause and not the video
+
+async function call(path, options = {}, left = ATTEMPTS) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const answer = await fetch(path, { ...options, headers });
-  if (answer.ok) return answer;
+  const once = options.method === "POST" && path === "v1/jobs"; // asked twice, it would be made twice
+  const answer = await fetch(path, { ...options, headers }).catch((error) => {
+    if (once || left === 1 || options.signal?.aborted) throw error;
+    return null;
+  });
+  if (answer?.ok) return answer;
+  if (!answer || (!once && left > 1 && [500, 502, 503].includes(answer.status))) {
+    await new Promise((resume) => setTimeout(resume, 1000 * Math.min(10, Number(answer?.headers.get("retry-after") ?? 1))));
+    options.signal?.throwIfAborted();
+    return call(path, options, left - 1);
+  }
   const body = await answer.json().catch(() => null);
   if (answer.status === 401) $("token-field").hidden = false;
   throw new Refused(body?.error?.code ?? "", body?.error?.message ?? `the endpoint answers ${answer.status}: try again in a moment`);
