@@ -224,6 +224,9 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
     limit = round(max_seconds * SAMPLE_RATE)
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none", "max_pixels": "1", "max_samples": str(2 * MAX_RATE), "threads": "1"}
     options |= {"max_streams": "16", "probesize": "1000000", "analyzeduration": "2000000"}
+    if file.read(4) == b"RIFF":  # the second of sound that FFmpeg looks into says nothing new of a WAV file, and its packets may be larger
+        options |= {"probesize": "100000", "max_size": "65536"}
+    file.seek(0)
     try:
         with av.open(_Plain(file), "r", options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
