@@ -84,6 +84,18 @@ class ClipBatch:
         moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
+    def split(self, parts: int) -> list[ClipBatch]:
+        """The same clips as ``parts`` batches of equal size.
+
+        Raises:
+            ValueError: the clips cannot be divided so.
+        """
+        size, rest = divmod(len(self.frames), parts)
+        if rest:
+            raise ValueError(f"a batch of {len(self.frames)} clips does not divide into {parts} equal parts")
+        cut: dict[str, Any] = {k: v.split(size) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return [replace(self, ids=self.ids[i * size : (i + 1) * size], **{k: v[i] for k, v in cut.items()}) for i in range(parts)]
+
 
 def to_unit(frames: Tensor) -> Tensor:
     """uint8 ``[..., H, W, 3]`` in 0..255 -> float32 ``[..., 3, H, W]`` in [-1, 1], what every network sees."""

@@ -196,6 +196,11 @@ class GanConfig(Section):
     reconstruction: Weight = Field(1.0, description="Weight of L1 over the frame.")
     mouth: Weight = Field(4.0, description="Extra weight of L1 over the mouth.")
     ema: Share = Field(0.995, description="Decay of the generator's moving average.")
+    distilled: bool = Field(
+        True,
+        description="Identity and emotion are heard as distillation taught, unmoved. False, to show what distillation is worth: the speech network starts "
+        "anew and learns all from the GAN's losses; of the student only its dimensions and labels are used.",
+    )
     generator: GeneratorConfig = GeneratorConfig()
     discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
     sync: SyncConfig = SyncConfig()
@@ -216,6 +221,16 @@ class ParallelConfig(Section):
     zero_generator: Literal[0, 1, 2, 3] = Field(1, description="ZeRO stage of the generator and the student.")
     zero_discriminators: Literal[0, 1, 2] = Field(1, description="ZeRO stage of the discriminators. Stage 3 is not offered: gradients of gradients fail there.")
     bf16: Literal["auto", "on", "off"] = Field("auto", description="bf16 autocast; auto: where the device has it.")
+    accumulate: Positive = Field(
+        1,
+        description="Parts into which a worker's share of a batch is split to save memory; their gradients are summed, and the step is that of the whole "
+        "batch, but for the terms that compare its clips with each other (contrast, disentangling, a sync network that learns).",
+    )
+    checkpoint_activations: bool = Field(
+        False, description="The generator keeps its blocks' inputs and computes the rest again for the gradients: less memory, a third more arithmetic."
+    )
+    offload_optimizer: bool = Field(False, description="Optimizer states live in the CPU's memory (ZeRO-Offload); every ZeRO stage must be 1 or higher.")
+    offload_param: bool = Field(False, description="The generator's and the student's weights live in the CPU's memory; needs zero_generator: 3.")
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 for no clipping.")
 
 
@@ -265,11 +280,19 @@ class Recipe(Section):
             raise ValueError("ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither")
         if self.gan.frames > self.gan.heard_frames:
             raise ValueError("gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard")
+        accumulate = self.parallel.accumulate
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):
             for workers in range(self.parallel.min_workers or self.parallel.workers, self.parallel.workers + 1):
-                if batch % workers:
+                if batch % (workers * accumulate):
+                    times = f" times parallel.accumulate={accumulate}" if accumulate > 1 else ""
                     elastic = f" and of each number from parallel.min_workers={self.parallel.min_workers} on" if self.parallel.min_workers else ""
-                    raise ValueError(f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}{elastic}")
+                    raise ValueError(f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}{elastic}{times}")
+        stages = {"zero_generator": self.parallel.zero_generator, "zero_discriminators": self.parallel.zero_discriminators}
+        if self.parallel.offload_optimizer and 0 in stages.values():
+            whole = next(name for name, stage in stages.items() if stage == 0)
+            raise ValueError(f"parallel.offload_optimizer needs ZeRO: set parallel.{whole} to 1 or higher, at 0 nothing is offloaded")
+        if self.parallel.offload_param and self.parallel.zero_generator != 3:
+            raise ValueError(f"parallel.offload_param needs parallel.zero_generator=3, not {self.parallel.zero_generator}: only stage 3 splits the weights")
         if self.parallel.min_workers > self.parallel.workers:
             raise ValueError(f"parallel.min_workers={self.parallel.min_workers} must not exceed parallel.workers={self.parallel.workers}")
         if self.log.keep_best:

@@ -245,7 +245,7 @@ def engines_of(recipe: Recipe) -> dict[str, Parameters]:
     with torch.device("meta"):
         model = Speech2Video(recipe, recipe.teach.embedding, tuple(recipe.puppets.emotions))
         adversaries = Adversaries(recipe, recipe.teach.embedding, len(recipe.puppets.emotions))
-    frozen = sum(p.numel() for p in model.distilled())
+    frozen = sum(p.numel() for p in model.distilled()) if recipe.gan.distilled else 0
     trained = sum(p.numel() for p in model.parameters()) - frozen
     found = {"generator": Parameters(trained, frozen, recipe.parallel.zero_generator, averaged=True)}
     if judged := sum(p.numel() for p in adversaries.parameters()):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2v_ray.clip import Clip, to_pixels, to_unit
+from s2v_ray.clip import Clip, ClipBatch, to_pixels, to_unit
 from s2v_ray.media.timing import MEL_PER_FRAME, SAMPLES_PER_FRAME, frames_to_samples, samples_to_frames
 
 
@@ -57,3 +57,12 @@ def test_pixels_survive_the_unit_range() -> None:
     assert unit.shape == (1, 3, 16, 16) and float(unit.min()) == -1 and float(unit.max()) == 1
     assert torch.equal(to_pixels(unit), pixels)
     assert int(to_pixels(torch.full((1, 3, 1, 1), 7.0)).max()) == 255
+
+
+def test_a_batch_in_equal_parts() -> None:
+    tensors = {name: torch.arange(4.0).view(4, 1) for name in ("frames", "speech", "start", "heard", "still", "identity")}
+    batch = ClipBatch(**tensors, ids=list("abcd"))
+    first, second = batch.split(2)
+    assert (first.ids, second.ids, second.speech.tolist(), second.identity.tolist(), second.emotion) == (["a", "b"], ["c", "d"], [[2], [3]], [[2], [3]], None)
+    with pytest.raises(ValueError, match="4 clips does not divide into 3"):
+        batch.split(3)

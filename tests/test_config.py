@@ -76,6 +76,10 @@ def test_a_later_override_wins_and_keeps_its_neighbours() -> None:
         ("log.keep_best=beauty", "log.keep_best=beauty is no validation metric: l1, "),
         ("log.keep_best=ssim", "set log.validate_every so that it divides log.checkpoint_every"),
         ("parallel.workers=3", r"distill.batch=8 must be a multiple of parallel.workers=3"),
+        ("parallel.accumulate=3", r"distill.batch=8 must be a multiple of parallel.workers=1 times parallel.accumulate=3"),
+        ("parallel.zero_discriminators=3", "parallel.zero_discriminators: input should be 0, 1 or 2"),
+        ("parallel={zero_discriminators: 0, offload_optimizer: true}", "set parallel.zero_discriminators to 1 or higher, at 0 nothing is offloaded"),
+        ("parallel={zero_generator: 2, offload_param: true}", "parallel.offload_param needs parallel.zero_generator=3, not 2"),
     ],
 )
 def test_what_does_not_fit_is_named(override: str, message: str) -> None:

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from s2v_ray.config import GeneratorConfig, Recipe
 from s2v_ray.models.speech import Heard, Student
@@ -65,6 +66,7 @@ class Generator(nn.Module):
         super().__init__()
         channels = config.channels
         self.noise_dim = config.noise_dim
+        self.checkpointing = False  # whether blocks keep only their inputs for the gradients; set by training
         self.base = size // 2 ** (len(channels) - 1)
         self.code_dim = 2 * channels[0]
         self.still = StillEncoder(channels, self.code_dim) if config.reference else None
@@ -103,7 +105,7 @@ class Generator(nn.Module):
         code = code.flatten(0, 1)
         x = self.constant(code).view(b * t, -1, self.base, self.base)
         for block, skip in zip(self.blocks, maps[:-1], strict=True):
-            x = block(x, code, skip)
+            x = checkpoint(block, x, code, skip, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x, code, skip)
         x = F.gelu(x)
         last = maps[-1]
         x = self.out(x if last is None else torch.cat([x, last], dim=1))

@@ -6,6 +6,7 @@ B clips, L frames heard, D identity, E emotion code, K emotions, C content.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,11 @@ class Heard:
     emotion_logits: Tensor
     frame_logits: Tensor
     content: Tensor
+
+    @staticmethod
+    def joined(parts: Sequence[Heard]) -> Heard:
+        """What is heard in the clips of all parts, without gradients."""
+        return Heard(*(torch.cat(columns).detach() for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 class FrameEncoder(nn.Module):

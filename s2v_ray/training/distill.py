@@ -20,7 +20,7 @@ from s2v_ray.models.speech import Heard, Student
 from s2v_ray.models.teachers import load as load_teacher
 from s2v_ray.training.board import Sample
 from s2v_ray.training.collective import gather
-from s2v_ray.training.engine import Engine, EngineFactory, check_finite
+from s2v_ray.training.engine import Engine, EngineFactory, check_finite, mean_over_parts
 from s2v_ray.training.schedules import warmup_cosine
 
 CODE_MEMORY = 0.99  # of the running mean code of each emotion
@@ -41,23 +41,30 @@ class DistillTask:
         for p in [*student.content.parameters(), *student.content_out.parameters()]:
             p.requires_grad_(False)  # content is learnt with the generator
         groups = [{"params": trained, "name": "student"}]
-        self.engine = make_engine(student, groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, zero_stage=recipe.parallel.zero_generator)
+        zero: dict[str, Any] = {"zero_stage": recipe.parallel.zero_generator, "offload_param": recipe.parallel.offload_param}
+        self.engine = make_engine(student, groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, **zero)
         self.engines: dict[str, Engine] = {"student": self.engine}
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
         config = self.recipe.distill
         self.engine.set_lr("student", warmup_cosine(step, config.steps, config.lr))
         self.engine.module.train()
-        heard: Heard = self.engine(batch.speech, batch.heard, content=False)
-        terms = distillation_terms(heard, batch, self.recipe)
         ramp = min(1.0, step / (RAMP * config.steps))
-        terms |= {name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, batch).items()}
-        loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
-        check_finite("student", {name: term for name, (_, term) in terms.items()})
-        self.engine.backward(loss)
+        parts = batch.split(self.recipe.parallel.accumulate)
+        codes, seen = [], []
+        for part in parts:
+            heard: Heard = self.engine(part.speech, part.heard, content=False)
+            terms = distillation_terms(heard, part, self.recipe)
+            terms |= {name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, part).items()}
+            loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
+            check_finite("student", {name: term for name, (_, term) in terms.items()}, self.engine)
+            self.engine.backward(loss / len(parts))
+            codes.append(heard)
+            seen.append({"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}})
         self.engine.step()
-        self._remember_codes(heard, batch)
-        return {"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}, **_variety(heard, batch)}
+        whole = Heard.joined(codes)
+        self._remember_codes(whole, batch)
+        return mean_over_parts(seen) | _variety(whole, batch)
 
     def _disentangling_terms(self, heard: Heard, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
         config = self.recipe.distill

@@ -3,7 +3,7 @@
 What holds for every engine, at every ZeRO stage (each line was compared with plain torch; see tests/training):
 
 - A player's losses are summed and ``backward`` is called once, then ``step``. Two ``backward`` before one ``step`` drop the
-  first one's gradients at stages 1 and 2.
+  first one's gradients at stages 1 and 2, unless the engine was made to ``accumulate``.
 - The generator's loss goes through ``discriminators.module``, with the discriminators ``frozen``, never through the other
   engine's own forward.
 - Gradient penalties need ``module(...)`` too, and stages 0 to 2.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -39,10 +39,13 @@ class Engine(Protocol):
         """Forward through the engine, under its autocast."""
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of ``loss``, averaged over workers. Once for each ``step``."""
+        """Gradients of ``loss``, averaged over workers, added to those since the last step: at most ``accumulate`` times for each ``step``."""
 
     def step(self) -> None:
         """Clips, updates, and clears the gradients."""
+
+    def discard(self) -> None:
+        """Forgets the gradients since the last step, if any: as if there had been no ``backward``. All workers call it."""
 
     def set_lr(self, group: int | str, lr: float) -> None:
         """Sets the learning rate of a parameter group, by index or by its ``name``."""
@@ -75,9 +78,10 @@ EngineFactory = Callable[..., Engine]
 class DeepSpeedEngine:
     """``Engine`` by DeepSpeed ZeRO; fp32 weights, bf16 only inside autocast."""
 
-    def __init__(self, engine: Any, bf16: bool) -> None:
-        self._engine = engine
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, bf16: bool, accumulate: int) -> None:
+        self._engine, self._optimizer = engine, optimizer  # DeepSpeed keeps the moments in the optimizer it was given
         self._bf16 = bf16
+        self._accumulate, self._gathered = accumulate, 0
         self.module = engine.module
         self.device = torch.device(engine.device)
 
@@ -85,10 +89,30 @@ class DeepSpeedEngine:
         return self._engine(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
+        if self._gathered == self._accumulate:
+            raise RuntimeError(f"backward was called more often before step than the {self._accumulate} times the engine was made for: gradients would be lost")
+        self._gathered += 1
         self._engine.backward(loss)
 
     def step(self) -> None:
         self._engine.step()
+        self._gathered = 0
+
+    def discard(self) -> None:
+        if not self._gathered:
+            return
+        # Where gradients lie differs by stage and offload; a step clears them everywhere. This one moves nothing: its learning rates are 0, and the moments
+        # are put back.
+        rates, moments = [g["lr"] for g in self._optimizer.param_groups], copied(dict(self._optimizer.state))
+        for g in self._optimizer.param_groups:
+            g["lr"] = 0.0
+        self.step()
+        for g, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            g["lr"] = rate
+        for p, state in self._optimizer.state.items():
+            for name, value in state.items():
+                before = moments.get(p, {}).get(name)
+                value.zero_() if before is None else value.copy_(before)  # none before the first step
 
     def set_lr(self, group: int | str, lr: float) -> None:
         groups = self._engine.optimizer.param_groups
@@ -167,6 +191,9 @@ def make_engine(
     grad_clip: float,
     micro_batch: int,
     world_size: int,
+    accumulate: int = 1,
+    offload_optimizer: bool = False,
+    offload_param: bool = False,
 ) -> Engine:
     """An engine over ``module``, moved to this worker's device and made equal on all workers.
 
@@ -179,29 +206,39 @@ def make_engine(
         zero_stage: 0 to 3.
         bf16: bf16 autocast in ``forward``; see ``has_bf16``.
         grad_clip: largest norm of all gradients of this engine together; 0 for no clipping.
-        micro_batch: clips of one worker in a step.
+        micro_batch: clips of one worker in a ``backward``.
         world_size: workers; torch.distributed must already connect them (one worker alone is set up here).
+        accumulate: how often ``backward`` is called before ``step``, at most.
+        offload_optimizer, offload_param: optimizer states (stages 1 to 3) and weights (stage 3) live in the CPU's memory.
 
     Raises:
-        ValueError: the workers connected are not ``world_size``.
+        ValueError: the workers connected are not ``world_size``, or the stage cannot offload what it shall.
     """
+    for what, offloaded, least in (("optimizer states", offload_optimizer, 1), ("weights", offload_param, 3)):
+        if offloaded and zero_stage < least:
+            raise ValueError(f"ZeRO stage {zero_stage} cannot offload {what}, stage {least} can")
     deepspeed = _deepspeed(world_size)
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     for p in module.parameters():
         if p.dim() == 0:
             p.data = p.data.reshape(1)
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
-    config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch)
+    config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch, accumulate=accumulate)
+    for name, offloaded in (("offload_optimizer", offload_optimizer), ("offload_param", offload_param)):
+        if offloaded:
+            config["zero_optimization"][name] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     engine.checkpoint_engine.load = _load_without_pickle
-    return DeepSpeedEngine(engine, bf16)
+    return DeepSpeedEngine(engine, optimizer, bf16, accumulate)
 
 
-def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch: int) -> dict[str, Any]:
+def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch: int, accumulate: int = 1) -> dict[str, Any]:
     """DeepSpeed's config; everything whose default does not suit small models side by side is set."""
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
+        # DeepSpeed's own count of parts scales losses, and a part that is left out puts it out of step. Unmanaged, it sums what comes before ``step``.
         "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": accumulate == 1,
         "gradient_clipping": grad_clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -221,8 +258,8 @@ class NotFinite(ArithmeticError):
     """A loss is not finite on some worker; nothing was updated by it, on any."""
 
 
-def check_finite(player: str, losses: Mapping[str, Tensor]) -> None:
-    """To be called before ``backward``, on all workers: one bad batch must not reach the weights.
+def check_finite(player: str, losses: Mapping[str, Tensor], engine: Engine) -> None:
+    """To be called before ``engine.backward``, on all workers: one bad batch must not reach the weights, nor may the good parts of it.
 
     Raises:
         NotFinite: on all workers alike, if a loss of any is not finite; names those of this worker.
@@ -233,8 +270,14 @@ def check_finite(player: str, losses: Mapping[str, Tensor]) -> None:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(everywhere, dist.ReduceOp.MIN)
     if not everywhere.item():
+        engine.discard()
         bad = ", ".join(name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok)
         raise NotFinite(f"{player}: {bad or 'on another worker'}")
+
+
+def mean_over_parts(seen: Sequence[Mapping[str, Tensor | float]]) -> dict[str, Tensor | float]:
+    """The scalars of a step from those of its equal parts, which all have the same names."""
+    return {name: sum(part[name] for part in seen) / len(seen) for name in seen[0]}
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 The order within a step, and why: the generator runs once; the discriminators learn from its detached frames, all their
 losses summed into one backward; then they are frozen and called as plain modules for the generator's loss, again one
-sum and one backward. Other orders lose gradients silently under ZeRO.
+sum and one backward. Other orders lose gradients silently under ZeRO. Where a batch is split into parts
+(``parallel.accumulate``), the discriminators learn from all parts before the generator meets them, as they would from the
+whole: the generator draws each part twice, since keeping the graphs of all is what splitting avoids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,12 +29,23 @@ from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import NoiseSequence, Speech2Video
 from s2v_ray.training.adversaries import Adversaries, Scene
 from s2v_ray.training.board import Sample
-from s2v_ray.training.engine import Engine, EngineFactory, check_finite, frozen
+from s2v_ray.training.engine import Engine, EngineFactory, check_finite, frozen, mean_over_parts
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.sync import load_sync
 from s2v_ray.training.validation import Figures, Judges, open_judges
 
 STILLS_A_CLIP = 2  # frames of a window that the discriminators of single frames look at
+
+
+@dataclass
+class Part:
+    """Some clips of a step, and what was drawn for them: frames ``real`` and ``still`` in [-1, 1], ``noise``, frames to ``pick``."""
+
+    batch: ClipBatch
+    real: Tensor
+    still: Tensor
+    noise: Tensor
+    pick: Tensor
 
 
 class GanTask:
@@ -53,14 +67,16 @@ class GanTask:
         self.recipe, self.device, self.rank, self.lineage = recipe, device, rank, lineage
         self.student = model.student
         config = recipe.gan
-        frozen = {id(p) for p in model.distilled()}
-        for p in model.distilled():
-            p.requires_grad_(False)
+        model.generator.checkpointing = recipe.parallel.checkpoint_activations
+        frozen = {id(p) for p in model.distilled()} if config.distilled else set()
+        for p in model.parameters():
+            p.requires_grad_(id(p) not in frozen)
         self.mask = mouth_mask(recipe.media.size).to(device)
         self.random = torch.Generator()
         self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in frozen}
         groups = [{"params": [p for p in model.parameters() if id(p) not in frozen], "name": "generator"}]
-        self.generator = make_engine(model, groups, lr=config.lr, betas=config.betas, weight_decay=0.0, zero_stage=recipe.parallel.zero_generator)
+        zero: dict[str, Any] = {"zero_stage": recipe.parallel.zero_generator, "offload_param": recipe.parallel.offload_param}
+        self.generator = make_engine(model, groups, lr=config.lr, betas=config.betas, weight_decay=0.0, **zero)
         self.engines: dict[str, Engine] = {"generator": self.generator}
         self.discriminators: Engine | None = None
         if adversaries.items():
@@ -72,25 +88,49 @@ class GanTask:
         config = self.recipe.gan
         self.random.manual_seed(draw_seed(self.recipe.seed, step, self.rank))
         self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
-        real, still = self._augmented(batch, step)
-        noise = NoiseSequence(len(real), config.generator.noise_dim, self.random).draw(real.shape[1]).to(self.device)
         self.generator.module.train()
         self.student.eval()  # distilled already: no dropout
-        fake, heard = self.generator(batch.speech, batch.heard, batch.start, noise, still)
-        scene = self._scene(batch, real, heard.identity)
-
-        logs = self._discriminators_step(scene, fake.detach(), step)
-        terms = {"reconstruction": (config.reconstruction, weighted_l1(fake, real, self.mask, config.mouth))}
-        if self.discriminators is not None:
-            with frozen(self.discriminators.module), self.discriminators.autocast():
-                terms |= self.discriminators.module.generator_losses(scene, fake, step)
-        loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.device))
-        check_finite("generator", {name: term for name, (_, term) in terms.items()})
-        self.generator.backward(loss)
+        parts = self._parts(batch, step)
+        whole = [self._drawn(parts[0])] if len(parts) == 1 else None
+        logs = self._discriminators_step(whole or map(torch.no_grad()(self._drawn), parts), step, len(parts))
+        seen = []
+        for scene, fake in self._alike(whole or map(self._drawn, parts)):
+            terms = {"reconstruction": (config.reconstruction, weighted_l1(fake, scene.frames, self.mask, config.mouth))}
+            if self.discriminators is not None:
+                with frozen(self.discriminators.module), self.discriminators.autocast():
+                    terms |= self.discriminators.module.generator_losses(scene, fake, step)
+            loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.device))
+            check_finite("generator", {name: term for name, (_, term) in terms.items()}, self.generator)
+            self.generator.backward(loss / len(parts))
+            ramped = {"sync_weight": terms["sync"][0] / config.discriminators.sync.weight} if "sync" in terms else {}
+            seen.append(ramped | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}})
         self.generator.step()
         self._average(step)
-        ramped = {"sync_weight": terms["sync"][0] / config.discriminators.sync.weight} if "sync" in terms else {}
-        return logs | ramped | {"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}}
+        return logs | mean_over_parts(seen)
+
+    def _parts(self, batch: ClipBatch, step: int) -> list[Part]:
+        """The batch in ``parallel.accumulate`` parts. What is drawn at random is drawn for the whole: it does not depend on their number."""
+        real, still = self._augmented(batch, step)
+        b, t = real.shape[:2]
+        noise = NoiseSequence(b, self.recipe.gan.generator.noise_dim, self.random).draw(t).to(self.device)
+        pick = torch.stack([torch.randperm(t, generator=self.random)[:STILLS_A_CLIP] for _ in range(b)]).to(self.device)
+        clips = batch.split(self.recipe.parallel.accumulate)
+        drawn = (x.split(b // len(clips)) for x in (real, still, noise, pick))
+        return [Part(*part) for part in zip(clips, *drawn, strict=True)]
+
+    def _drawn(self, part: Part) -> tuple[Scene, Tensor]:
+        """What the discriminators judge by, and the frames that the generator makes."""
+        fake, heard = self.generator(part.batch.speech, part.batch.heard, part.batch.start, part.noise, part.still)
+        return self._scene(part, heard.identity.detach()), fake
+
+    def _alike(self, drawn: Iterable[tuple[Scene, Tensor]]) -> Iterator[tuple[Scene, Tensor]]:
+        """One part after the other, each met by the discriminators as the first is: spectral norms move on at each forward."""
+        buffers = [] if self.discriminators is None else list(self.discriminators.module.buffers())
+        before = [b.clone() for b in buffers]
+        for i, part in enumerate(drawn):
+            if i:
+                torch._foreach_copy_(buffers, before)
+            yield part
 
     def _augmented(self, batch: ClipBatch, step: int) -> tuple[Tensor, Tensor]:
         """Real frames ``[B, T, 3, S, S]`` and still ``[B, 3, S, S]`` in [-1, 1], each clip's after the same draw."""
@@ -98,26 +138,28 @@ class GanTask:
         frames, still = (augment(x, self.recipe.augment, key) for x in (to_unit(batch.frames), to_unit(batch.still)[:, None]))
         return frames, still[:, 0]
 
-    def _discriminators_step(self, scene: Scene, fake: Tensor, step: int) -> dict[str, Tensor | float]:
+    def _discriminators_step(self, drawn: Iterable[tuple[Scene, Tensor]], step: int, parts: int) -> dict[str, Tensor | float]:
         if self.discriminators is None or not (learners := self.discriminators.module.learners(step)):
             return {}
         for name, member in self.discriminators.module.items():
             self.discriminators.set_lr(name, member.schedule.lr if name in learners else 0.0)
-        losses: dict[str, Tensor] = self.discriminators(scene, fake, step)
-        check_finite("discriminators", losses)
-        self.discriminators.backward(torch.stack(list(losses.values())).sum())
+        seen = []
+        for scene, fake in self._alike(drawn):
+            losses: dict[str, Tensor] = self.discriminators(scene, fake.detach(), step)
+            check_finite("discriminators", losses, self.discriminators)
+            self.discriminators.backward(torch.stack(list(losses.values())).sum() / parts)
+            seen.append({f"d_{name}": loss.detach() for name, loss in losses.items()})
         self.discriminators.step()
-        return {f"d_{name}": loss.detach() for name, loss in losses.items()}
+        return mean_over_parts(seen)
 
-    def _scene(self, batch: ClipBatch, real: Tensor, identity: Tensor) -> Scene:
-        t = real.shape[1]
-        assert batch.emotion is not None, "the stream must join the teachers' outputs"
+    def _scene(self, part: Part, identity: Tensor) -> Scene:
+        assert part.batch.emotion is not None, "the stream must join the teachers' outputs"
         return Scene(
-            frames=real,
-            speech=_speech_under(batch, t),
+            frames=part.real,
+            speech=_speech_under(part.batch, part.real.shape[1]),
             identity=identity,
-            emotion=aggregate_emotion(batch.emotion, batch.heard).softmax(-1),
-            pick=torch.stack([torch.randperm(t, generator=self.random)[:STILLS_A_CLIP] for _ in range(len(real))]).to(real.device),
+            emotion=aggregate_emotion(part.batch.emotion, part.batch.heard).softmax(-1),
+            pick=part.pick,
         )
 
     @torch.no_grad()
@@ -185,7 +227,8 @@ def make_task(
     recipe = recipe.with_reference(reference)
     hearing, card = load_bundle(student, "student")
     model = Speech2Video(recipe, hearing.identity_dim, hearing.emotions)
-    model.student.load_state_dict(hearing.state_dict())
+    if recipe.gan.distilled:
+        model.student.load_state_dict(hearing.state_dict())
     adversaries = Adversaries(recipe, hearing.identity_dim, len(hearing.emotions))
     for name, member in adversaries.items():
         if name == "sync":

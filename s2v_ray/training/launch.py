@@ -40,7 +40,10 @@ GROW_SECONDS = 5.0
 MAY_DIFFER = (
     "config_digest",
     "recipe.log.",
-    *(f"recipe.parallel.{key}" for key in ("workers", "min_workers", "max_failures", "wait_minutes", "cpus_per_worker", "threads", "gpu")),
+    *(
+        f"recipe.parallel.{key}"
+        for key in ("workers", "min_workers", "max_failures", "wait_minutes", "cpus_per_worker", "threads", "gpu", "accumulate", "checkpoint_activations")
+    ),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
 HEARD_SECONDS = 0.05
@@ -228,7 +231,16 @@ def _train(settings: dict[str, Any]) -> None:
         seed(recipe.seed * 1009 + rank)
     section, frames, shown, make_task = _task_of(settings["kind"], recipe)
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
-    engine = functools.partial(make_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip, micro_batch=section.batch // world, world_size=world)
+    parallel = recipe.parallel
+    engine = functools.partial(
+        make_engine,
+        bf16=bf16,
+        grad_clip=parallel.grad_clip,
+        micro_batch=section.batch // world // parallel.accumulate,
+        world_size=world,
+        accumulate=parallel.accumulate,
+        offload_optimizer=parallel.offload_optimizer,
+    )
     task = make_task(
         recipe, settings["corpus"], student=settings["student"], reference=settings["reference"], make_engine=engine, device=device, rank=rank, world=world
     )

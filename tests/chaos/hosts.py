@@ -161,7 +161,7 @@ class Hosts:
 
     def node_id(self, name: str) -> str:
         for node in self.nodes():
-            if node["raylet"].get("state") == "ALIVE" and node["ip"] == self.hosts[name].address:
+            if node["raylet"].get("state") == "ALIVE" and node.get("ip") == self.hosts[name].address:
                 return str(node["raylet"]["nodeId"])
         raise HostsError(f"Ray knows of no living node {name}")
 

@@ -50,6 +50,9 @@ class PlainEngine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def discard(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
     def set_lr(self, group: int | str, lr: float) -> None:
         groups = self.optimizer.param_groups
         (groups[group] if isinstance(group, int) else next(g for g in groups if g.get("name") == group))["lr"] = lr
@@ -83,6 +86,9 @@ def make_plain_engine(
     grad_clip: float,
     micro_batch: int,
     world_size: int,
+    accumulate: int = 1,
+    offload_optimizer: bool = False,
+    offload_param: bool = False,
 ) -> PlainEngine:
     """Signature of ``training.engine.make_engine``."""
     groups = [dict(g, params=list(g["params"])) for g in param_groups]

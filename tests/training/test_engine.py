@@ -135,6 +135,61 @@ def test_gan_steps_equal_plain_torch_at_every_stage(world: int) -> None:
                 torch.testing.assert_close(result[stage]["norms"], plain["norms"], rtol=1e-5, atol=0.0)
 
 
+def gathered(rank: int, world: int, factory: EngineFactory, stage: int, offload: dict[str, bool], parts: int) -> dict[str, Tensor]:
+    """Weights after steps on batches in ``parts``; one batch is begun and given up, as one with a NaN would be."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 6))
+    settings = OPTIONS | {"micro_batch": 4 // parts, "accumulate": parts, "world_size": world, **offload}
+    engine = factory(module, [{"params": module.parameters()}], lr=3e-2, weight_decay=0.1, zero_stage=stage, **settings)
+    for step in range(STEPS):
+        x, y = (torch.randn(4, n, generator=torch.Generator().manual_seed(10 * step + rank)) for n in (5, 6))
+        if parts > 1 and step != 1:  # before any step, and between two
+            engine.backward(7.0 * engine(x).square().mean())
+            engine.discard()
+        for part, target in zip(x.split(4 // parts), y.split(4 // parts), strict=True):
+            engine.backward((engine(part) - target).square().mean() / parts)
+        engine.step()
+    with engine.gathered():
+        return {name: value.clone() for name, value in engine.module.state_dict().items()}
+
+
+def every_gathering(rank: int, world: int) -> dict[str, dict[str, Tensor]]:
+    found = {"plain": gathered(rank, world, make_plain_engine, 0, {}, 1)}
+    for stage in (0, 1, 2, 3):
+        for offload in ([], ["offload_optimizer"], ["offload_param"], ["offload_optimizer", "offload_param"]):
+            if ("offload_optimizer" not in offload or stage) and ("offload_param" not in offload or stage == 3):
+                for parts in (1, 2):
+                    settings = {name: True for name in offload}
+                    found[f"stage {stage} {offload} in {parts}"] = gathered(rank, world, make_engine, stage, settings, parts)
+    return found
+
+
+@pytest.mark.slow
+def test_batches_in_parts_and_offloaded_states_equal_plain_torch() -> None:
+    for result in on_workers(2, every_gathering):
+        assert len(result) == 1 + 2 * (1 + 2 + 2 + 4)
+        for name, weights in result.items():
+            torch.testing.assert_close(weights, result["plain"], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_more_backwards_than_announced_are_refused() -> None:
+    module = nn.Linear(2, 2)
+    engine = make_engine(module, [{"params": module.parameters()}], lr=1e-3, weight_decay=0.0, zero_stage=1, world_size=1, accumulate=2, **OPTIONS)
+    for _ in range(2):
+        engine.backward(engine(torch.ones(1, 2)).sum())
+    with pytest.raises(RuntimeError, match="more often before step than the 2 times"):
+        engine.backward(engine(torch.ones(1, 2)).sum())
+    engine.step()
+    engine.backward(engine(torch.ones(1, 2)).sum())
+
+
+@pytest.mark.parametrize(("stage", "what"), [(0, "offload_optimizer"), (2, "offload_param")])
+def test_what_a_stage_cannot_offload_is_refused(stage: int, what: str) -> None:
+    module = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=f"ZeRO stage {stage} cannot offload"):
+        make_engine(module, [{"params": module.parameters()}], lr=1e-3, weight_decay=0.0, zero_stage=stage, world_size=1, **{what: True}, **OPTIONS)
+
+
 @pytest.mark.slow
 def test_load_continues_exactly(tmp_path: Any) -> None:
     for pairs in on_workers(2, interrupted, str(tmp_path)):

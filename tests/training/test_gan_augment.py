@@ -46,9 +46,9 @@ def one_step(config: AugmentConfig, step: int, rank: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(gan, "weighted_l1", l1)
     scene = task._scene
 
-    def spy(b: Any, real: Tensor, identity: Tensor) -> Any:
-        seen["scene"] = real
-        return scene(b, real, identity)
+    def spy(part: Any, identity: Tensor) -> Any:
+        seen["scene"] = part.real
+        return scene(part, identity)
 
     monkeypatch.setattr(task, "_scene", spy)
     model.register_forward_pre_hook(remember)

@@ -45,7 +45,7 @@ class ToyTask:
         loss = (self.engine(x) - x.sum(1, keepdim=True)).square().mean()
         if step in self.nan_at:
             loss = loss * float("nan")
-        check_finite("toy", {"loss": loss})
+        check_finite("toy", {"loss": loss}, self.engine)
         self.engine.backward(loss)
         self.engine.step()
         self.seen += 1

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, os.path.dirname(__file__))
 from plain_engine import make_plain_engine  # noqa: E402
-from test_parity import IDENTITY, SIZE, batch, gan  # noqa: E402
+from test_parity import IDENTITY, SIZE, batch, gan, recipe  # noqa: E402
 
 from s2v_ray import storage  # noqa: E402
 from s2v_ray.clip import ClipBatch, to_unit  # noqa: E402
@@ -85,7 +85,7 @@ def test_the_gan_is_measured_by_its_average_and_is_left_as_it_was(judges: Judges
         return make_plain_engine(*args, **options, bf16=False, grad_clip=1.0, micro_batch=2, world_size=1)  # type: ignore[arg-type]
 
     torch.manual_seed(0)
-    task = gan(0, factory, 0)  # type: ignore[arg-type]
+    task = gan(recipe(0), factory, 0)  # type: ignore[arg-type]
     task.judges = judges
     before = {name: value.clone() for name, value in task.generator.module.state_dict().items()}
     found = task.validate([window(1), window(2)])
