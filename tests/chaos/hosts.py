@@ -231,13 +231,18 @@ class Hosts:
         return host
 
     def _kill_processes(self, host: Host) -> None:
+        """Returns when they are gone, and their connections closed. A machine that vanishes without closing any is told by Ray's keepalive, in 7 minutes."""
+        killed: set[int] = set()
         while pids := host.pids():  # some may be born meanwhile
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            killed.update(pids)
             time.sleep(0.1)
         for process in host.processes:
             process.wait()
+        while any(Path(f"/proc/{pid}").exists() for pid in killed):  # one that exits has left its namespace, and holds its sockets yet
+            time.sleep(0.1)
 
     def _start(self, host: Host, command: list[str]) -> None:
         with (self.folder / f"{host.name}.log").open("ab") as log:
