@@ -241,7 +241,7 @@ class Hosts:
             time.sleep(0.1)
         for process in host.processes:
             process.wait()
-        while any(Path(f"/proc/{pid}").exists() for pid in killed):  # one that exits has left its namespace, and holds its sockets yet
+        while any(map(_has_sockets, killed)):  # one that exits has left its namespace, and holds its sockets yet
             time.sleep(0.1)
 
     def _start(self, host: Host, command: list[str]) -> None:
@@ -280,6 +280,13 @@ def bucket(hosts: Hosts, name: str = "chaos") -> Iterator[str]:
     finally:
         os.environ.clear()
         os.environ.update(keep)
+
+
+def _has_sockets(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _ip(*words: str) -> None:
