@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -263,7 +264,9 @@ class Hosts:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
-        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
+        shown = subprocess.run(["ip", "-o", "link", "show"], capture_output=True, text=True).stdout
+        for link in [*re.findall(r"\b(s2vc\d+)@", shown), BRIDGE]:  # a namespace keeps its cable until its last process is gone
+            subprocess.run(["ip", "link", "del", link], capture_output=True)
         self.hosts.clear()
 
 
