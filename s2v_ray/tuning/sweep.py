@@ -219,7 +219,7 @@ def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 does not keep the new one quiet
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name, "reuse_actors": False}
+    settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name, "reuse_actors": True}
     param_space: dict[str, Any] = {}
     if space.scheduler == "pbt":
         while len(table.trials) < space.trials:
@@ -355,6 +355,14 @@ class _Trial(tune.Trainable):
         self.answers: queue.Queue[bool] = queue.Queue()
         self.waiting = False  # whether the run waits for an answer
         self.final: dict[str, Any] = {}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next trial in a process that has imported all it needs, which takes seconds; False where the last one's run does not end."""
+        self.cleanup()
+        if self.thread is not None and self.thread.is_alive():
+            return False
+        self.setup(new_config)
+        return True
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Another trial's pointer makes this one begin from that one's checkpoint."""
