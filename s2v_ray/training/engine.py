@@ -13,6 +13,7 @@ What holds for every engine, at every ZeRO stage (each line was compared with pl
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import warnings
@@ -222,7 +223,8 @@ def make_engine(
     for p in module.parameters():
         if p.dim() == 0:
             p.data = p.data.reshape(1)
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(groups, lr=lr, betas=betas)
+    adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay) if weight_decay else torch.optim.Adam
+    optimizer = adam(groups, lr=lr, betas=betas, fused=True)  # otherwise two more copies of the gradients, while a step lasts
     config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch, accumulate=accumulate)
     for name, offloaded in (("offload_optimizer", offload_optimizer), ("offload_param", offload_param)):
         if offloaded:
@@ -247,6 +249,10 @@ def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch:
             "stage": zero_stage,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
+            # Stage 3: weights that are gathered are let go again; with the defaults, 1e9, a small model is never split while it computes.
+            "stage3_max_live_parameters": BUCKET_ELEMENTS,
+            "stage3_max_reuse_distance": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
         },
         # The empty list keeps gradients in fp32 while they are averaged; only arithmetic inside forward is bf16.
         "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},

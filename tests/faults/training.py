@@ -3,20 +3,23 @@
     .venv/bin/python tests/faults/training.py [--only FAULT]
 
 Faults: worker (SIGKILL of one of two), workers (of both), driver (of `launch` and all it started, then the same again), drain (the
-node of one of two elastic workers is drained with notice, and goes). Of the first three every logged loss and every weight must
-equal the undisturbed run's to the last digit; after the drain the run must go on with one worker, from the checkpoint that the
-notice made, and end. Exit status 1 where one does not. Only processes that this script started are killed.
+node of one of two elastic workers is drained with notice, and goes), node (the same node is killed without notice). Of the first
+three every logged loss and every weight must equal the undisturbed run's to the last digit; after the last two the run must go on
+with one worker, after the drain from the checkpoint that the notice made, and end. Exit status 1 where one does not. Only processes
+that this script started are killed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,13 +38,14 @@ from s2v_ray.config import load_recipe  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
 
-STEPS, EVERY, STRIKE_AT = 60, 10, 30
-SETTINGS = [f"distill.steps={STEPS}", "distill.batch=4", "log.log_every=5", f"log.checkpoint_every={EVERY}", "parallel.threads=1", "parallel.workers=2"]
+STEPS, EVERY, STRIKE_AT = 300, 20, 60  # enough to strike while it runs: lines come some tenths of a second late
+NODE_STEPS, NOTICE_SECONDS = 1500, 10
+SETTINGS = [f"distill.steps={STEPS}", "distill.batch=4", "log.log_every=10", f"log.checkpoint_every={EVERY}", "parallel.threads=1", "parallel.workers=2"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[*FAULTS, "drain"])
+    parser.add_argument("--only", choices=[*FAULTS, *NODE_FAULTS])
     parser.add_argument("--launch", nargs=2, metavar=("CORPUS", "RUN"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.launch:
@@ -52,12 +56,13 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         corpus = prepare(folder)
-        chosen = [options.only] if options.only else [*FAULTS, "drain"]
-        if chosen != ["drain"]:
+        chosen = [options.only] if options.only else [*FAULTS, *NODE_FAULTS]
+        if chosen[0] in FAULTS:
             expected = Attempt(corpus, f"{folder}/undisturbed").finish().outcome()
         for name in chosen:
             began = time.monotonic()
-            wrong = drain(corpus, f"{folder}/drain") if name == "drain" else struck(FAULTS[name], corpus, f"{folder}/{name}", expected)
+            run = f"{folder}/{name}"
+            wrong = lose_node(corpus, run, notice=name == "drain") if name in NODE_FAULTS else struck(FAULTS[name], corpus, run, expected)
             print(f"{name}: {wrong or 'nothing lost'} ({time.monotonic() - began:.0f} s)", flush=True)
             failed += bool(wrong)
     return int(failed > 0)
@@ -94,7 +99,12 @@ class Attempt:
         return self
 
     def processes(self, name: str = "") -> list[psutil.Process]:
-        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if name in " ".join(p.cmdline() or [p.name()])]
+        """Those that it started, directly or not, and that live; with ``name`` in their command line."""
+        found = []
+        for p in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended, or a zombie
+                found += [p] if name in " ".join(p.cmdline()) else []
+        return found
 
     def outcome(self) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
         """Loss of each logged step, and the weights of the bundle."""
@@ -119,6 +129,7 @@ def driver(attempt: Attempt) -> None:
 
 
 FAULTS = {"worker": worker, "workers": workers, "driver": driver}
+NODE_FAULTS = ("drain", "node")
 
 
 def struck(strike: Callable[[Attempt], None], corpus: str, run: str, expected: tuple[dict[int, float], dict[str, Any]]) -> str:
@@ -138,42 +149,46 @@ def struck(strike: Callable[[Attempt], None], corpus: str, run: str, expected: t
     return "" if all(torch.equal(weights[name], value) for name, value in expected[1].items()) else "weights differ"
 
 
-def drain(corpus: str, run: str) -> str:
-    """Two elastic workers on a node each; one node is drained with notice and then goes. Needs one cluster in this process."""
+def lose_node(corpus: str, run: str, *, notice: bool) -> str:
+    """Two elastic workers on a node each; one node goes, with ``notice`` after it was drained. Needs one cluster in this process."""
     import ray
     from ray.cluster_utils import Cluster
 
     from s2v_ray.training.launch import launch
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    second = cluster.add_node(num_cpus=1)
+    # a worker takes two CPUs: no node holds both workers, and the head holds one worker and the decoding of its clips
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    second = cluster.add_node(num_cpus=2)
+    raylet = second.all_processes["raylet"][0].process
     ray.init(address=cluster.address, log_to_driver=False)
     lines: list[str] = []
-    seen: list[int] = []
+    timers: list[threading.Timer] = []
 
     def progress(line: str) -> None:
         lines.append(line)
         print("   ", line, flush=True)
-        if f" {STRIKE_AT}/400 " in line and not seen:
-            seen.append(1)
-            gone = [p for p in psutil.Process().children() if p.pid == second.all_processes["raylet"][0].process.pid]
-            subprocess.Popen(
-                ["ray", "drain-node", "--address", cluster.address, "--node-id", second.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
-                 "--reason-message", "test", "--deadline-remaining-seconds", "20"], stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-            subprocess.Popen(["sh", "-c", f"sleep 25; kill -9 {' '.join(str(p.pid) for p in gone)}"])
+        if f" {STRIKE_AT}/{NODE_STEPS} " in line and not timers:
+            if notice:
+                command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", cluster.address, "--node-id", second.node_id]
+                reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+                subprocess.Popen([*command, *reason, "--deadline-remaining-seconds", str(NOTICE_SECONDS)], stdout=subprocess.DEVNULL)
+            timers.append(threading.Timer(NOTICE_SECONDS if notice else 0.0, raylet.kill))
+            timers[0].start()
 
     try:
-        changes = ["distill.steps=400", "parallel.min_workers=1", "parallel.cpus_per_worker=1", "log.checkpoint_every=1000"]
+        every = NODE_STEPS if notice else EVERY
+        changes = [f"distill.steps={NODE_STEPS}", "parallel.min_workers=1", "parallel.cpus_per_worker=2", f"log.checkpoint_every={every}"]
         result = launch("distill", load_recipe("debug", [*SETTINGS, *changes]), corpus, run, progress=progress)
     finally:
+        for timer in timers:
+            timer.join()
         ray.shutdown()
         cluster.shutdown()
-    if not any("a checkpoint is taken at step" in line for line in lines):
+    if notice and not any("a checkpoint is taken at step" in line for line in lines):
         return "the notice made no checkpoint"
     if not any("continues from the checkpoint" in line for line in lines):
         return "it did not continue from a checkpoint"
-    return "" if result["steps"] == 400 else f"it ended at step {result['steps']}"
+    return "" if result["steps"] == NODE_STEPS else f"it ended at step {result['steps']}"
 
 
 if __name__ == "__main__":

@@ -125,16 +125,19 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
     for result in results:
         skip = BETWEEN_CLIPS if parallel else ()
         expected = sure(result["plain"], unsure, skip)
-        atol = 1e-5 if parallel else 1e-6  # sums in another order; a step moves weights by 1e-3
         for stage in STAGES:
-            torch.testing.assert_close(sure(result[stage], unsure, skip), expected, rtol=1e-5, atol=atol, msg=lambda m, s=stage: f"stage {s}: {m}")
+            found = sure(result[stage], unsure, skip)
+            for what, value in expected.items():
+                atol = 1e-5 if what == "discriminators" else 1e-6  # a step moves these by 1e-3, the others, whose rate begins to rise, by some 1e-5
+                torch.testing.assert_close(found[what], value, rtol=1e-5, atol=atol, msg=lambda m, s=stage: f"stage {s}: {m}")
 
 
 def sure(result: dict[str, Any], unsure: dict[str, Tensor], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """Weights, moving averages and logged scalars but those to ``skip``, without the weights that follow rounding errors."""
     masks = {name.removeprefix("generator."): mask for name, mask in unsure.items()}
+    players = sorted({name.split(".")[0] for name in result["weights"]})
     return {
-        "weights": {name: w[~unsure[name]] for name, w in result["weights"].items()},
+        **{player: {name: w[~unsure[name]] for name, w in result["weights"].items() if name.startswith(f"{player}.")} for player in players},
         "ema": {name: w[~masks[name]] for name, w in result["ema"].items()},
         "scalars": [{k: v for k, v in step.items() if k not in skip} for step in result["scalars"]],
     }

@@ -1,0 +1,154 @@
+"""Peak memory of one rank against ZeRO's arithmetic: stages 0 to 3, at 1, 2 and 4 workers (gloo processes on this machine's CPU).
+
+    python tests/bench/bench_memory.py [--millions 32] [--json PATH]
+
+A perceptron of ``--millions`` parameters, so that model states dominate, trains by ``training.engine`` with Adam in fp32, as every recipe
+does. Memory is the process's resident set (VmRSS; its peak, VmHWM, is reset where training begins), less what it was before there was a model
+and after a tiny engine of the same stage had run: so libraries and the threads of gloo are not counted, and everything else is, whoever
+allocated it. glibc is told to map large blocks and to give them back at once. The arithmetic is ``planning.memory_per_rank``: 4 bytes for each
+weight, its gradient, each of Adam's two moments, and, from stage 1 on, DeepSpeed's own copy of the weights, split as the stage says.
+
+Which phase has the peak, and what it holds beyond the arithmetic, is told line by line:
+
+- buckets. Backward, stages 1 and 2: gradients on their way, ``engine.BUCKET_ELEMENTS`` (25 million in training, whatever the model's size; here
+  ``--bucket``, so that they do not hide the rest). Stage 3: twice as much, and as much again for weights that are gathered. Stage 0: DeepSpeed
+  flattens all gradients at once.
+- flat copy. Step, from stage 1 on: DeepSpeed flattens its part of the gradients before it frees them. (At stages 1 and 2 the other parts' are freed
+  by then.)
+- left: activations, the layer at work, and what nobody has explained.
+
+Bar: the peak within 10% of the arithmetic, or of the arithmetic and these lines. It takes about 5 min on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
+
+from workers import on_workers  # noqa: E402
+
+from s2v_ray import planning  # noqa: E402
+from s2v_ray.training import engine  # noqa: E402
+
+WIDTH, BATCH, STEPS = 1024, 8, 3
+WORKERS, STAGES = (1, 2, 4), (0, 1, 2, 3)
+MB = 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=float, default=32.0, help="parameters of the model")
+    parser.add_argument("--bucket", type=int, default=2_000_000, help="elements of a bucket")
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
+    parser.add_argument("--stages", type=int, nargs="+", default=STAGES)
+    parser.add_argument("--json", metavar="PATH")
+    args = parser.parse_args()
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT)}
+    rows = [row(stage, workers, args) for workers in args.workers for stage in args.stages]
+    print("\nMB of one rank, the largest of all")
+    names = ("weights", "gradients", "optimizer", "buckets", "flat copy", "left")
+    print(f"{'workers':>7}{'stage':>6}{'arithmetic':>12}{'peak':>8}{'ratio':>7}  {'phase':<9}" + "".join(f"{n:>11}" for n in names) + f"{'with lines':>12}")
+    for r in rows:
+        print(f"{r['workers']:7}{r['stage']:6}{r['arithmetic']:12.1f}{r['peak']:8.1f}{r['ratio']:7.3f}  {r['phase']:<9}", end="")
+        print("".join(f"{r['lines'][n]:11.1f}" for n in names) + f"{r['explained']:12.3f}")
+    print("\nMB in tensors that live between the phases, each storage counted once")
+    names = ("weights", "copy", "moments", "gradients", "other")
+    print(f"{'workers':>7}{'stage':>6} | after a backward:" + "".join(f"{n:>10}" for n in names) + " | after a step:" + "".join(f"{n:>10}" for n in names))
+    for r in rows:
+        print(f"{r['workers']:7}{r['stage']:6} |{'':17}" + "".join(f"{r['after_backward'][n]:10.1f}" for n in names), end=" |")
+        print(f"{'':14}" + "".join(f"{r['after_step'][n]:10.1f}" for n in names))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"millions": args.millions, "bucket": args.bucket, "rows": rows}, indent=2) + "\n")
+
+
+def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
+    layers = max(1, round(args.millions * 1e6 / (WIDTH * (WIDTH + 1))))
+    ranks = on_workers(workers, measure, stage, layers, args.bucket)
+    found = max(ranks, key=lambda r: r["peak"])
+    p = 4 * layers * WIDTH * (WIDTH + 1) / MB
+    bucket = min(4 * args.bucket / MB, p)
+    due = {name: size / MB for name, size in planning.memory_per_rank(planning.Parameters(round(p * MB / 4), 0, stage), workers).items()}
+    states = {name: due[name] for name in ("weights", "gradients", "optimizer")}
+    phase = max(("backward", "step"), key=lambda name: found[f"peak_{name}"])
+    lines = states | {"buckets": {0: p, 3: 2 * bucket + (bucket if workers > 1 else 0.0)}.get(stage, bucket), "flat copy": 0.0}
+    if phase == "step":
+        lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "flat copy": p / workers if stage else 0.0}
+        lines |= {"gradients": p / workers if stage else p}
+    explained = sum(lines.values())
+    arithmetic = sum(states.values())
+    print(f"{workers} workers, stage {stage}: {found['peak']:.0f} MB", file=sys.stderr, flush=True)
+    shown = {"workers": workers, "stage": stage, "arithmetic": arithmetic, "ratio": found["peak"] / arithmetic, "phase": phase}
+    return shown | {"lines": lines | {"left": found["peak"] - explained}, "explained": found["peak"] / explained, **found}
+
+
+def measure(rank: int, world: int, stage: int, layers: int, bucket: int) -> dict[str, Any]:
+    """MB of this rank: peak while it trains, and tensors by what they are."""
+    engine.BUCKET_ELEMENTS = bucket
+    train(world, stage, 1, 64)
+    gc.collect()
+    before = resident("VmRSS")
+    return train(world, stage, layers, WIDTH, before)
+
+
+def train(world: int, stage: int, layers: int, width: int, before: float = 0.0) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
+    settings: dict[str, Any] = {"betas": (0.5, 0.99), "weight_decay": 0.0, "zero_stage": stage, "bf16": False, "grad_clip": 1.0}
+    made = engine.make_engine(model, [{"params": model.parameters()}], lr=1e-4, micro_batch=BATCH, world_size=world, **settings)
+    x = torch.randn(BATCH, width)
+    found: dict[str, Any] = {}
+    for _ in range(STEPS):
+        gc.collect()
+        forget_peak()
+        made.backward(made(x).square().mean())
+        found["peak_backward"], found["after_backward"] = resident("VmHWM") - before, tensors(made)
+        forget_peak()
+        made.step()
+        found["peak_step"] = resident("VmHWM") - before
+    found["after_step"] = tensors(made)
+    return found | {"peak": max(found["peak_backward"], found["peak_step"])}
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident(field: str) -> float:
+    """MB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024 / MB
+
+
+def tensors(made: Any) -> dict[str, float]:
+    """MB of all tensors' storages by what they are, each counted once."""
+    optimizer = made._optimizer
+    parameters = list(made.module.parameters())
+    groups = {
+        "weights": [t for p in parameters for t in (p, getattr(p, "ds_tensor", None))],
+        "copy": [p for g in optimizer.param_groups for p in g["params"]],
+        "moments": [v for state in optimizer.state.values() for v in state.values()],
+        "gradients": [p.grad for p in (*parameters, *(q for g in optimizer.param_groups for q in g["params"]))],
+        "other": [t for t in gc.get_objects() if isinstance(t, torch.Tensor)],
+    }
+    seen: set[int] = set()
+    found = {}
+    for name, members in groups.items():
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in members if isinstance(t, torch.Tensor) and t.device.type == "cpu"}
+        found[name] = sum(size for pointer, size in storages.items() if pointer not in seen) / MB
+        seen |= storages.keys()
+    return found
+
+
+if __name__ == "__main__":
+    main()
