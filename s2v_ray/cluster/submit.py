@@ -89,18 +89,20 @@ def submit(job: Job, environment: Mapping[str, str]) -> bool:
     """Runs the command, and follows the job to its end. False where the cluster has that job already; it then runs, or ran, only once.
 
     Raises:
-        SubmitError: Ray refused, or the job failed.
+        SubmitError: Ray refused, or the job failed or was stopped, which Ray's client ends with status 0.
     """
     process = subprocess.Popen(job.arguments(environment), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    known = False
+    known = succeeded = False
     for line in process.stdout:
         known = known or (job.submission_id in line and "already exists" in line)
+        succeeded = succeeded or f"Job '{job.submission_id}' succeeded" in line
         if not known:
             print(line, end="", flush=True)
     status = process.wait()
-    if status and not known:
-        raise SubmitError(f"ray job submit ended with status {status}; `ray job logs {job.submission_id}` tells more, --attempt {job.attempt + 1} tries again")
+    if not known and (status or not succeeded):
+        what = f"ray job submit ended with status {status}" if status else "the job did not come to its end"
+        raise SubmitError(f"{what}; `ray job logs {job.submission_id}` tells more, --attempt {job.attempt + 1} tries again")
     return not known
 
 

@@ -26,7 +26,7 @@ def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cluster that knows its jobs by id, and fails those whose command has the word "bad"."""
+    """A cluster that knows its jobs by id, fails those whose command has the word "bad", and stops those with the word "stopped"."""
     path = tmp_path / "bin" / "ray"
     path.parent.mkdir()
     path.write_text(
@@ -36,7 +36,9 @@ def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ids = [json.loads(c)[3] for c in calls.read_text().splitlines()] if calls.exists() else []\n"
         "with open(calls, 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
         "if sys.argv[4] in ids: print(f'ValueError: Job with submission_id {sys.argv[4]} already exists.'); sys.exit(1)\n"
-        "print('job running'); sys.exit('bad' in sys.argv)\n"
+        "print('job running')\n"
+        "end = 'failed' if 'bad' in sys.argv else 'was stopped' if 'stopped' in sys.argv else 'succeeded'\n"
+        "print(f'SUCC cli.py:67 -- \\33[32mJob {sys.argv[4]!r} {end}\\33[39m'); sys.exit(end == 'failed')\n"
     )
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
@@ -119,6 +121,11 @@ def test_submitted_twice_it_runs_once(ray: Path, capsys: pytest.CaptureFixture[s
 def test_a_failed_job_is_an_error(ray: Path) -> None:
     with pytest.raises(SubmitError, match="status 1.*--attempt 2 tries again"):
         submit(Job(("train", "bad"), ""), dict(os.environ))
+
+
+def test_a_job_that_was_stopped_is_an_error_though_ray_says_status_0(ray: Path) -> None:
+    with pytest.raises(SubmitError, match="did not come to its end.*--attempt 2 tries again"):
+        submit(Job(("train", "stopped"), ""), dict(os.environ))
 
 
 def test_a_bad_command_is_found_before_it_travels(ray: Path, capsys: pytest.CaptureFixture[str]) -> None:
