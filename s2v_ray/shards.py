@@ -30,6 +30,8 @@ from s2v_ray.media.timing import frames_to_samples
 CORPUS_SCHEMA = 1
 SPLITS = ("train", "val", "test")
 MADE_BY = b"made_by"
+TAIL = 2**16
+"""Bytes at the end of a remote file that are read first. They hold the footer, and most files of teachers' outputs."""
 
 CLIP_SCHEMA = pa.schema(
     [
@@ -114,9 +116,15 @@ def decode_frames(encoded: Sequence[bytes]) -> np.ndarray:
         ValueError: a frame is damaged.
     """
     try:
-        return np.stack([simplejpeg.decode_jpeg(data) for data in encoded])  # the pixels of cv2.imdecode, in two thirds of its time
+        first = simplejpeg.decode_jpeg(encoded[0])  # the pixels of cv2.imdecode, in two thirds of its time
+        frames = np.empty((len(encoded), *first.shape), np.uint8)
+        frames[0] = first
+        for frame, data in zip(frames[1:], encoded[1:], strict=True):
+            if simplejpeg.decode_jpeg(data, buffer=frame).shape != first.shape:
+                raise ValueError("it has another size than the first")
     except ValueError as e:
         raise ValueError(f"a frame of the shard is damaged: {e}") from e
+    return frames
 
 
 def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) -> np.ndarray:
@@ -129,14 +137,16 @@ def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) 
 def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA, *, group: int = 8, made_by: str = "") -> None:
     """Writes rows as one Parquet file, atomically. Small row groups, so that one clip can be read without its neighbours.
 
-    Pages carry checksums: a flipped byte is told, not decoded.
+    Pages carry checksums: a flipped byte is told, not decoded. There are neither dictionaries nor statistics: no JPEG comes twice, and a
+    footer that names the least and the greatest of them is large.
 
     Args:
         group: rows in a row group. made_by: digest of the network whose outputs these are.
     """
     buffer = io.BytesIO()
     table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({MADE_BY: made_by}) if made_by else schema)
-    pq.write_table(table, buffer, row_group_size=group, compression="none" if schema is CLIP_SCHEMA else "zstd", write_page_checksum=True)
+    lean = {"use_dictionary": False, "write_statistics": False, "compression": "none" if schema is CLIP_SCHEMA else "zstd"}
+    pq.write_table(table, buffer, row_group_size=group, write_page_checksum=True, **lean)
     storage.write_bytes(uri, buffer.getvalue())
 
 
@@ -161,12 +171,11 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
     """
     with ExitStack() as stack:
         try:
-            source = storage.local_path(uri)
+            source, footer = storage.local_path(uri), None
             if source is None:
                 stack.enter_context(storage.in_plain_words("read", uri))
-                fs, path = storage.filesystem(uri)
-                source = stack.enter_context(fs.open(path, "rb", cache_type="none"))
-            file = stack.enter_context(pq.ParquetFile(source, memory_map=True, pre_buffer=True, page_checksum_verification=True))
+                source, footer = _by_ranges(uri)
+            file = stack.enter_context(pq.ParquetFile(source, metadata=footer, memory_map=True, pre_buffer=True, page_checksum_verification=True))
             if file.schema_arrow.remove_metadata() not in (CLIP_SCHEMA, OUTPUT_SCHEMA, REJECT_SCHEMA):
                 raise storage.ArtifactError(f"shard {uri} is damaged: its columns are not those of a shard")
             yield file
@@ -176,6 +185,19 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
             raise MissingShard(f"shard {uri} is missing") from e
         except (pa.ArrowException, ValueError, OSError) as e:
             raise storage.ArtifactError(f"shard {uri} is damaged: {e}") from e
+
+
+def _by_ranges(uri: str) -> tuple[Any, pq.FileMetaData]:
+    """What ``pq.ParquetFile`` takes, and the footer, for one request: the last ``TAIL`` bytes, which are a whole file where it is small.
+
+    Of a larger one, each row group is one request more, since columns that lie side by side are read at once.
+    """
+    tail = storage.read_tail(uri, TAIL)
+    length = 8 + int.from_bytes(tail[-8:-4], "little")  # the footer, its length, and Parquet's mark
+    if length > len(tail) == TAIL:
+        tail = storage.read_tail(uri, length)
+    footer = pq.read_metadata(pa.BufferReader(tail[-length:]))
+    return pa.BufferReader(tail) if len(tail) < TAIL else storage.open_ranges(uri), footer
 
 
 def read_rows(uri: str, group: int) -> list[dict[str, Any]]:

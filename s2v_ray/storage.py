@@ -151,6 +151,8 @@ def explain(error: BaseException, uri: str) -> str | None:
         for name in (refusal.get("Code"), *(c.__name__ for c in type(cause).__mro__)):
             if name in _MEANINGS:
                 return _MEANINGS[name].format(bucket=bucket_of(uri), endpoint=endpoint())
+        if refusal.get("Code") == "InvalidRange":
+            return None  # the object is shorter than its reader thought
         if refusal and not isinstance(error, FileNotFoundError):
             return f"{endpoint()} refuses ({refusal.get('Code')}: {refusal.get('Message', 'no reason given')})"
         cause = cause.__cause__
@@ -207,6 +209,24 @@ def read_bytes(uri: str) -> bytes:
             return fs.cat_file(path)
     except FileNotFoundError as e:
         raise FileNotFoundError(errno.ENOENT, "no such file", uri) from e  # S3's own says only that "the specified key" does not exist
+
+
+def read_tail(uri: str, size: int) -> bytes:
+    """The last ``size`` bytes of one object, or all where it has no more: one request. Raises as ``read_bytes``."""
+    fs, path = filesystem(uri)
+    with in_plain_words("read", uri):
+        try:
+            return fs.cat_file(path, start=-size)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            return b""  # the object is empty: S3 has no range of it to give
+
+
+def open_ranges(uri: str) -> Any:
+    """A binary file of which each read is one request for that range; none is made to open it, and its size is not known."""
+    fs, path = filesystem(uri)
+    return fsspec.spec.AbstractBufferedFile(fs, path, "rb", cache_type="none", size=2**62)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

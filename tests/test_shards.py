@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from s3fs import S3FileSystem
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
+
+sys.path.insert(0, os.path.dirname(__file__))
+from faulty_s3 import FaultyS3  # noqa: E402
 
 
 def make_clip(seed: int, frames: int = 5, opening: bool = True) -> Clip:
@@ -80,24 +86,41 @@ def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
         shards.decode_frames([b"no jpeg"])
 
 
-def test_a_flipped_byte_is_told_or_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_flipped_byte_is_told_or_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
     """The footer has no checksum of its own; nor has what stands before a page."""
-    path = tmp_path / "part-00000.parquet"
-    uri = str(path)
+    uri = f"memory://{tmp_path}/part-00000.parquet" if remote else str(tmp_path / "part-00000.parquet")
+    monkeypatch.setattr(shards, "TAIL", 2**12)  # smaller than the file, as it is in a real corpus
     shards.write_shard(uri, [shards.encode_clip(make_clip(i, frames=1)) for i in range(2)], group=1)
     assert [r["id"] for r in shards.read_rows(uri, 1)] == ["clip1"]
-    whole = path.read_bytes()
+    whole = storage.read_bytes(uri)
+    assert len(whole) > 2**12
     rows = shards.read_shard(uri)
     pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     told = 0
-    for at in [*range(0, pages, 97), *range(pages, len(whole), 13)]:
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+    for at in [*range(0, pages, 97), *range(pages, len(whole), 11)]:
+        storage.write_bytes(uri, whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
         try:
             assert shards.read_shard(uri) == [row for group in range(2) for row in shards.read_rows(uri, group)] == rows, at
         except storage.ArtifactError as e:
             assert "part-00000.parquet is damaged" in str(e)
             told += 1
     assert told > 200
+
+
+@pytest.mark.slow
+def test_a_row_group_from_s3_is_two_requests_and_a_small_file_one(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"{bucket}/shards/part-00000.parquet"
+    shards.write_shard(uri, [shards.encode_clip(make_clip(i)) for i in range(2)], group=1)
+    size = len(storage.read_bytes(uri))
+    with FaultyS3(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        S3FileSystem.clear_instance_cache()
+        for tail, requests in ((size // 2, 2), (size + 1, 1)):
+            monkeypatch.setattr(shards, "TAIL", tail)
+            before = proxy.requests
+            assert [r["id"] for r in shards.read_rows(uri, 1)] == ["clip1"]
+            assert proxy.requests - before == requests
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ row group or 32 a tar, and gives the very windows that training draws (8 frames 
 of 8. Time is CPU time of the whole process, with one thread in every library, so that other work on the machine counts little; rounds take
 the formats in turn, and ratios are medians of ratios within a round.
 
-Parquet is read by ``training.stream``, in the shuffled order of the plan; tars by webdataset, with its own shuffle buffer of as many clips.
-Formats that were not chosen live here only.
+Parquet is read by ``training.stream``, in the shuffled order of the plan; tars by webdataset, with its own shuffle buffer of as many clips. Four ways:
+its ordinary one (each frame a member, its own `.decode("rgb8")`, by Pillow, of every frame); the same tars with only the window's frames decoded, by
+OpenCV; a clip's frames joined by hand into one member, likewise; and that with our JPEG decoder. Formats that were not chosen live here only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from unittest import mock
 import av
 import cv2
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import torch
 import webdataset
@@ -57,6 +59,7 @@ class Format:
     encode: Encode
     decode: Decode
     tar: str = ""  # "": Parquet; "clip": a member holds all frames of a clip; "frame": each frame is a member
+    own: bool = False  # webdataset decodes them itself, all
 
 
 def picture(suffix: str, *settings: int) -> Encode:
@@ -92,6 +95,11 @@ def decode_by_opencv(encoded: Sequence[bytes]) -> np.ndarray:
     return np.stack([cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for data in encoded])
 
 
+def decode_by_pillow(encoded: Sequence[bytes]) -> np.ndarray:
+    """What webdataset does."""
+    return np.stack([np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded])
+
+
 JPEG = picture(".jpg", cv2.IMWRITE_JPEG_QUALITY, 92)
 FORMATS = {
     CHOSEN: Format(JPEG, shards.decode_frames),
@@ -100,6 +108,7 @@ FORMATS = {
     "tar, JPEG 92, a member a clip": Format(JPEG, decode_by_opencv, "clip"),
     "tar, the same, our JPEG decoder": Format(JPEG, shards.decode_frames, "clip"),
     "tar, JPEG 92, a member a frame": Format(JPEG, decode_by_opencv, "frame"),
+    "tar, the same, webdataset's decoder": Format(JPEG, decode_by_pillow, "frame", own=True),
 }
 
 
@@ -150,11 +159,11 @@ def _write_tar(path: Path, format: Format, clips: Sequence[Clip]) -> None:
 
 def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
     """Every clip ``EPOCHS`` times, shuffled, in batches."""
-    if format.tar:
-        for _ in range(EPOCHS):
-            yield from _read_tars(root, format)
-        return
-    with mock.patch.object(shards, "decode_frames", format.decode):
+    with mock.patch.object(shards, "decode_frames", np.stack if format.own else format.decode):
+        if format.tar:
+            for _ in range(EPOCHS):
+                yield from _read_tars(root, format)
+            return
         steps = EPOCHS * clips // BATCH
         yield from stream.stream(root, "train", batch=BATCH, frames=FRAMES, heard_frames=HEARD, seed=0, steps=steps, teachers=False, executor="local")
 
@@ -164,7 +173,7 @@ def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
     urls = [str(p) for p in sorted(Path(root).glob("*.tar"))]
 
     def cut(sample: dict[str, Any]) -> dict[str, stream.Sample]:
-        lengths = json.loads(sample["json"])
+        lengths = sample["json"] if format.own else json.loads(sample["json"])
         if format.tar == "clip":
             ends = np.cumsum(lengths)
             encoded = [sample["mjpeg"][e - n : e] for e, n in zip(ends.tolist(), lengths, strict=True)]
@@ -172,7 +181,8 @@ def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
             encoded = [sample[f"{i:04d}.jpg"] for i in range(len(lengths))]
         return {"sample": stream.cut_window(sample["__key__"], len(lengths), encoded.__getitem__, sample["pcm"], {}, window, 0)}
 
-    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(stream.SHUFFLE_CLIPS).map(cut)
+    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(stream.LANE_CLIPS * BATCH)
+    samples = (samples.decode("rgb8") if format.own else samples).map(cut)
     pending: list[stream.Sample] = []
     for found in samples:
         pending.append(found["sample"])
