@@ -1,0 +1,79 @@
+"""What `bench_stream` compares with: the GAN's step in a plain training script. torchrun, DeepSpeed, a torch DataLoader; no Ray, no S3.
+
+    torchrun --standalone --nproc-per-node=1 -m tests.bench.plain_training HOST PORT NAME CLIPS CORPUS STUDENT RECIPE
+
+CLIPS is a folder of clips as `bench_stream.write_folders` writes them, CORPUS and STUDENT what the task loads its networks from.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe
+from s2v_ray.training import gan, stream
+from s2v_ray.training.engine import has_bf16, make_engine
+from tests.bench.bench_stream import take_turns
+
+
+class Clips(Dataset[stream.Sample]):
+    """A random window of each clip of a folder."""
+
+    def __init__(self, folder: str, window: stream.Window) -> None:
+        frames = {path: len(list(path.glob("*.jpg"))) for path in sorted(Path(folder).iterdir())}
+        self.window = window
+        self.clips = [(path, n) for path, n in frames.items() if n >= window.frames]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, i: int) -> stream.Sample:
+        path, n = self.clips[i]
+        with wave.open(str(path / "speech.wav")) as f:
+            speech = f.readframes(f.getnframes())
+        with np.load(path / "codes.npz") as codes:
+            outputs = dict(codes)
+        draw = int(torch.randint(2**31, ()))
+        return stream.cut_window(path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs, self.window, draw)
+
+
+def endless(loader: DataLoader[Any]) -> Iterator[ClipBatch]:
+    while True:
+        yield from loader
+
+
+def main() -> None:
+    host, port, name, clips, corpus, student, given = sys.argv[1:]
+    recipe = Recipe.model_validate_json(given)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if recipe.parallel.gpu else torch.device("cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(recipe.parallel.threads or os.cpu_count() or 1)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(recipe.seed)
+    bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
+    engine = functools.partial(make_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip, micro_batch=recipe.gan.batch, world_size=1)
+    task = gan.make_task(recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1)
+    data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.heard_frames, recipe.seed, corpus, True))
+    loader: DataLoader[Any] = DataLoader(
+        data, recipe.gan.batch, shuffle=True, num_workers=1, collate_fn=stream.collate, drop_last=True, persistent_workers=True
+    )
+    for step, batch in enumerate(take_turns((host, int(port)), {name: endless(loader)})):
+        task.step(batch.to(device), step)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
