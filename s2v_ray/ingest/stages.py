@@ -41,6 +41,8 @@ SILENCE = 1e-4
 MAX_PEAK = 4.0
 """Sound is clipped at 1; a file that goes beyond this (12 dB over) does not hold sound as it says."""
 _PIECE = re.compile(r"#\d+\.\d\ds$")  # what ``Crop`` appends to the name of a file that is cut into pieces
+KEPT_PIXELS = 64_000_000
+"""Pixels of a file that are kept from its first decoding (100 MB, mostly); a larger one is decoded twice."""
 _BATCH, _BATCH_BYTES = 16, 64 * 2**20  # full-size frames held at once, and their bytes: one of 8K has 100 MB
 
 
@@ -81,6 +83,7 @@ class Take:
         times: float64 ``[F]``, seconds on the file's clock, the same that ``sound`` has.
         seen_times: float64 ``[P]``; ``seen``: float ``[P, 5, 2]`` landmarks, pixels.
         opening: float ``[F]``, true mouth opening, or None.
+        pictures: all F of them, where they are few enough to be kept; None: the file has to be decoded again.
     """
 
     source: SourceClip
@@ -90,6 +93,7 @@ class Take:
     seen_times: np.ndarray
     seen: np.ndarray
     opening: np.ndarray | None
+    pictures: list[video.Picture] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Scan:
         if sound.peak > MAX_PEAK:
             raise Reject(Reason.OUT_OF_RANGE, f"sound peaks at {sound.peak:.3g} where 1 is full scale")
         detector = None if source.truth else _detector(self.config.detector)
-        times, size, seen = self._look(path, detector)
+        times, size, seen, pictures = self._look(path, detector)
         if not times:
             raise Reject(Reason.NO_PICTURE, "there is no picture track, or nothing in it")
         if not sound.complete:
@@ -143,11 +147,15 @@ class Scan:
         centres = landmarks.mean(1)
         if not np.isfinite(landmarks).all() or (centres < 0).any() or (centres > size[::-1]).any():
             raise Reject(Reason.OUT_OF_RANGE, "landmarks lie outside the picture")
-        return Take(source, path, sound, at, seen_at, landmarks, opening)
+        return Take(source, path, sound, at, seen_at, landmarks, opening, pictures)
 
-    def _look(self, path: str, detector: face.Detector | None) -> tuple[list[float], tuple[int, int], list[tuple[float, list[face.Face]]]]:
+    def _look(
+        self, path: str, detector: face.Detector | None
+    ) -> tuple[list[float], tuple[int, int], list[tuple[float, list[face.Face]]], list[video.Picture] | None]:
+        """Times of the pictures, their height and width, the faces in some, and the pictures themselves (see ``Take``)."""
         times: list[float] = []
         seen: list[tuple[float, list[face.Face]]] = []
+        pictures: list[video.Picture] | None = []
         size = (0, 0)
         try:
             for time, shown in video.iter_frames(path):
@@ -158,9 +166,13 @@ class Scan:
                     size = (picture.shape[0], picture.shape[1])
                     seen.append((time, detector.detect(picture) if detector is not None else []))
                 times.append(time)
+                if pictures is not None:
+                    pictures.append(shown)
+                    if len(pictures) * shown.frame.width * shown.frame.height > KEPT_PIXELS:
+                        pictures = None
         except av.FFmpegError as e:
             raise Reject(Reason.TRUNCATED, f"picture breaks off after {len(times)} frames: {e.strerror}") from e
-        return times, size, seen
+        return times, size, seen, pictures
 
 
 def _follow(seen: list[tuple[float, list[face.Face]]], min_face: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +253,7 @@ def _cut(sound: Sound, start: float, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Crop:
-    """Decodes again and crops; long takes are cut into pieces of about equal length. Memory: the crops and a few full frames."""
+    """Crops, decoding again what was not kept; long takes are cut into pieces of about equal length. Memory: the crops and a few full frames."""
 
     size: int
     max_seconds: float
@@ -257,7 +269,7 @@ class Crop:
         wanted = Counter(placed.indices.tolist())
         crops, points, held = [], [], []
         done = 0
-        for i, (_, shown) in enumerate(video.iter_frames(placed.take.path)):
+        for i, shown in enumerate(placed.take.pictures or (picture for _, picture in video.iter_frames(placed.take.path))):
             if i in wanted:
                 held += [shown.rgb()] * wanted[i]
             if held and (len(held) >= _BATCH or len(held) * held[0].nbytes >= _BATCH_BYTES or done + len(held) == len(placed.indices)):

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
-import kornia.geometry.transform as kornia
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
@@ -198,9 +196,11 @@ def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
     shifted[:, :, 2] += shifted[:, :, :2] @ np.array([x0, y0])
     shifted *= fine
     shifted[:, :, 2] += (fine - 1) / 2  # a pixel's centre lies at whole numbers in both grids
-    source = torch.from_numpy(np.ascontiguousarray(frames[:, y0:y1, x0:x1])).movedim(-1, 1).float()
-    warped = kornia.warp_affine(source, torch.from_numpy(shifted).float(), (size * fine, size * fine), padding_mode="border", align_corners=True)
-    return F.avg_pool2d(warped, fine).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
+    crops = np.empty((len(frames), size, size, 3), np.uint8)
+    for crop, frame, matrix in zip(crops, frames[:, y0:y1, x0:x1], shifted, strict=True):
+        warped = cv2.warpAffine(np.ascontiguousarray(frame), matrix, (size * fine, size * fine), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.resize(warped, (size, size), dst=crop, interpolation=cv2.INTER_AREA)  # by a whole number: the mean
+    return crops
 
 
 def _region(matrices: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
