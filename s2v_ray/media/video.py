@@ -14,6 +14,7 @@ from typing import Protocol
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from s2v_ray.media.audio import Sound, blocks_of, open_media, read_sound
 from s2v_ray.media.timing import FPS, SAMPLE_RATE
@@ -71,10 +72,11 @@ def read_video(path: str | Path) -> Video:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded frame, not yet converted. ``aspect``: width of one of its pixels over the height."""
+    """A decoded frame, not yet converted. ``aspect``: width of one of its pixels over the height; ``converter``: what all frames of the file share."""
 
     frame: VideoFrame
     aspect: float
+    converter: VideoReformatter
 
     @property
     def damaged(self) -> bool:
@@ -83,7 +85,7 @@ class Picture:
     def rgb(self) -> np.ndarray:
         """uint8 ``[H, W, 3]``: square pixels, and turned as the file's rotation flag says."""
         width = max(round(self.frame.width * self.aspect), 2)
-        picture = self.frame.reformat(width=width, height=self.frame.height, format="rgb24").to_ndarray()
+        picture = self.converter.reformat(self.frame, width=width, height=self.frame.height, format="rgb24").to_ndarray()
         turns = round(self.frame.rotation / 90) % 4  # the flag counts degrees counter-clockwise, as rot90 does
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
@@ -101,7 +103,7 @@ def iter_frames(path: str | Path) -> Iterator[tuple[float, Picture]]:
         stream = container.streams.video[0]
         step = 1.0 / float(stream.average_rate or FPS)
         aspect = float(stream.sample_aspect_ratio or 1)
-        last = None
+        converter, last = VideoReformatter(), None  # set up once: that takes longer than converting a small picture
         for frame in container.decode(stream):
             time = frame.time
             if time is None or (last is not None and time <= last):
@@ -109,7 +111,7 @@ def iter_frames(path: str | Path) -> Iterator[tuple[float, Picture]]:
                     continue  # a second picture for the same moment
                 time = 0.0 if last is None else last + step
             last = time
-            yield time, Picture(frame, aspect)
+            yield time, Picture(frame, aspect, converter)
 
 
 def declared_seconds(path: str | Path) -> float | None:
