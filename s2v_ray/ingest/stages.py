@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 import tempfile
 from collections import Counter, defaultdict
@@ -311,16 +310,18 @@ class Process:
             Reject: the file cannot be used; nothing else is raised for what is wrong with a file.
             StoreError: the object store refuses, or does not answer.
         """
-        config, media = self.recipe.ingest, self.recipe.media
+        config, media, path = self.recipe.ingest, self.recipe.media, source.uri
         try:
             with tempfile.TemporaryDirectory() as folder:
-                take = Scan(config).process(source, storage.download(source.uri, folder))
+                path = storage.download(source.uri, folder)
+                take = Scan(config).process(source, path)
                 placed = Place(config.min_seconds, 0.0 if source.truth else media.smoothing).process(take)
                 return Crop(media.size, config.max_seconds).process(placed)
         except storage.StoreError:
             raise  # says nothing of the file: an hour without S3 must not reject a thousand of them
         except (ValueError, LookupError, ArithmeticError, MemoryError, RuntimeError, OSError, av.FFmpegError, cv2.error) as e:
-            raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(os.sep + source.name, "")) from e
+            # where it lay while it was read says nothing, and would make a corpus differ from one of the same files
+            raise Reject(Reason.UNREADABLE, f"{type(e).__name__}: {e}".splitlines()[0].replace(path, "the file")) from e
 
 
 def file_of(source: str) -> str:

@@ -61,7 +61,12 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
         files = [uri for uri in storage.list_files(corpus) if not uri.endswith(storage.MANIFEST)]  # the manifest names the source
         return {uri.removeprefix(corpus): storage.read_bytes(uri) for uri in files}
 
-    same = content(there) == content(here) and shards.read_corpus_manifest(there)["digest"] == shards.read_corpus_manifest(here)["digest"]
+    one, two = content(there), content(here)
+    if differing := sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)):
+        print(f"these differ: {', '.join(differing)}")
+        for left, right in zip(*(shards.read_shard(storage.join(corpus, "rejects.parquet")) for corpus in (here, there)), strict=False):
+            print(*([] if left == right else [left, right]), sep="\n", end="")
+    same = one == two and shards.read_corpus_manifest(there)["digest"] == shards.read_corpus_manifest(here)["digest"]
     print(f"ingest: byte for byte that of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)")
     count = sum(len(rows) for shard in read_index(here, "train", 8) for rows in shard.groups)
     settings: dict[str, Any] = {"batch": 1, "frames": 8, "heard_frames": 16, "seed": 0, "steps": count, "teachers": False}

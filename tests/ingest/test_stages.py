@@ -139,6 +139,9 @@ def test_rejects_say_why(tmp_path: Path, finder: Finder) -> None:
     assert reason(make_video(tmp_path / "apart.mkv", times, frames, sound, sound_start=1.5)) == Reason.TOO_SHORT
     (tmp_path / "noise.mp4").write_bytes(b"no video " * 100)
     assert reason(tmp_path / "noise.mp4") == Reason.UNREADABLE
+    with pytest.raises(Reject) as told:
+        process(tmp_path / "noise.mp4")
+    assert "the file cannot be read as sound or video" in told.value.detail and str(tmp_path) not in told.value.detail, "the same wherever it lies"
     good = make_video(tmp_path / "good.mkv", times, frames, sound)
     finder.faces = []
     assert reason(good) == Reason.NO_FACE
