@@ -62,7 +62,8 @@ def main() -> int:
     Path(out).mkdir(parents=True, exist_ok=True)
     parameters = {"gan.lr": {"distribution": "loguniform", "low": 0.0001, "high": 0.01}}
     space = Path(out) / "space.yaml"
-    space.write_text(yaml.safe_dump({"name": "kill", "objectives": ["mouth_l1"], "trials": args.trials, "validations": 3, "parameters": parameters}))
+    plain = {"name": "kill", "objectives": ["mouth_l1"], "trials": args.trials, "validations": 3, "stop_on": []}
+    space.write_text(yaml.safe_dump(plain | {"parameters": parameters}))
     sweep = storage.join(out, "sweep")
     ended: dict[int, int] = {}
     """Trial -> times it had started when it was first seen at its end."""
