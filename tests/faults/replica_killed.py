@@ -1,6 +1,6 @@
 """Replicas of an endpoint are killed under load: no request of a caller who asks again is lost.
 
-    python tests/faults/replica_killed.py --bundle runs/generator/bundle [--kills 5] [--callers 8]
+    python -m tests.faults.replica_killed --bundle runs/generator/bundle [--kills 5] [--callers 8]
 
 Two replicas draw for callers who ask without a pause. Every few seconds one of them gets SIGKILL; whoever it drew for hears 500 or 503, or finds the
 connection cut, and asks again, as the page does and as any client of HTTP should. Exit status 1 where a request stays without its video, or
@@ -10,42 +10,24 @@ where a caller who was not with the killed replica is refused with anything but 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import signal
 import sys
 import threading
 import time
-import wave
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import psutil
 import requests
 
 from s2v_ray.serving.app import serve_here
 from s2v_ray.serving.settings import parse_settings
+from tests.bench.bench_serve import replicas, wav
 
 AGAIN = {429, 500, 502, 503, 504}
 PAUSE_SECONDS, ATTEMPTS = 0.5, 60
 COMEBACK_SECONDS = 90.0
-
-
-def wav(seconds: float) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as f:
-        f.setnchannels(1)
-        f.setsampwidth(2)
-        f.setframerate(16000)
-        f.writeframes(np.random.default_rng(0).integers(-6000, 6000, round(seconds * 16000)).astype("<i2").tobytes())
-    return out.getvalue()
-
-
-def replicas() -> list[psutil.Process]:
-    """Processes of the endpoint's replicas."""
-    return [p for p in psutil.process_iter(["cmdline"]) if "ServeReplica:s2v" in " ".join(p.info["cmdline"] or [])]
 
 
 def ask(address: str, sound: bytes, met: Counter[str]) -> bool:
