@@ -219,7 +219,8 @@ def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 does not keep the new one quiet
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name, "reuse_actors": True}
+    settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name}
+    settings["reuse_actors"] = space.scheduler != "pbt"  # a population replaces trials in mid-run, which was seen with a process for each alone
     param_space: dict[str, Any] = {}
     if space.scheduler == "pbt":
         while len(table.trials) < space.trials:
