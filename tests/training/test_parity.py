@@ -128,7 +128,8 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
         for stage in STAGES:
             found = sure(result[stage], unsure, skip)
             for what, value in expected.items():
-                atol = 1e-5 if what == "discriminators" else 1e-6  # a step moves these by 1e-3, the others, whose rate begins to rise, by some 1e-5
+                # In parts, sums are added in another order; a step moves the discriminators by 1e-3, the others, whose rate begins to rise, by some 1e-5.
+                atol = 1e-5 if parallel and what == "discriminators" else 1e-6
                 torch.testing.assert_close(found[what], value, rtol=1e-5, atol=atol, msg=lambda m, s=stage: f"stage {s}: {m}")
 
 
