@@ -27,6 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BRIDGE, NET = "s2vchaos", "10.77.0"
+BRIDGE_MAC = "02:53:32:56:00:fe"
+"""Its own would be the least of its ports', and change as hosts come and go: what is sent to the old one meanwhile is lost."""
 RAY_PORT, DASHBOARD_PORT, S3_PORT = 6379, 8265, 9000
 STARTUP_SECONDS, ATTEMPTS = 120.0, 3
 KEYS = {"AWS_ACCESS_KEY_ID": "chaos", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -176,7 +178,7 @@ class Hosts:
     def __enter__(self) -> Hosts:
         try:
             self._clean()
-            _ip("link", "add", BRIDGE, "type", "bridge")
+            _ip("link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
             _ip("addr", "add", f"{NET}.254/24", "dev", BRIDGE)
             _ip("link", "set", BRIDGE, "up")
             head, s3 = self._plug("head", "driver"), self._plug("s3", "s3")
