@@ -259,9 +259,8 @@ def _scheduler(table: Table) -> TrialScheduler:
     if space.scheduler == "asha":
         grace = max(every, round(space.asha.grace * steps))
         scheduler = ASHAScheduler(**lead, max_t=steps, grace_period=grace, reduction_factor=space.asha.reduction)
-        for trial in table.trials.values():
-            if trial.state != "running":
-                _tell(scheduler, trial)
+        for trial in table.trials.values():  # one that was cut off, too: it goes on after its last validation, and does not report it again
+            _tell(scheduler, trial)
         return scheduler
     if space.scheduler == "pbt":
         count = itertools.count(sum(len(table.sweep.segments(n)) for n in table.trials))

@@ -1,11 +1,11 @@
-"""Kills something every few seconds while a cluster ingests, distills and trains, and compares what comes out with an undisturbed run.
+"""Kills something every few seconds while a cluster ingests, distills, trains and tunes, and compares what comes out with an undisturbed run.
 
     sudo .venv/bin/python tests/chaos/chaos.py --minutes 30 --every 40
 
 Needs root and iproute2 (see ``hosts.py``). The same jobs run twice, on ``s3://``: first undisturbed, then under faults. A job that fails is
 submitted again, as a person would; nothing else is helped along. Exit status 0 means that nothing was lost: the corpora are equal
 byte for byte, the losses of every logged step and the validation are equal to the last digit (so every step saw its clips, once), the step
-counts are the recipe's, and the bundles hold the same weights.
+counts are the recipe's, the bundles hold the same weights, and the sweeps tried the same values with the same ends, none of them again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
 
 SETTINGS = ["parallel.threads=1", "parallel.max_failures=100", "log.checkpoint_every=20", "log.log_every=10", "distill.steps=120", "gan.steps=200"]
+SPACE = "tune_spaces/smoke.yaml"
 TIMES = ("clips_per_second", "data_wait", "seconds_left")
 CUT_SECONDS, PAUSE_SECONDS, RETURN_SECONDS = 20.0, 10.0, 8.0
 
@@ -46,13 +48,18 @@ class Jobs:
         self._until_done("ingest", self.videos, f"{self.root}/corpus")
         self._until_done("teach", f"{self.root}/corpus")
         self._until_done("distill", f"{self.root}/corpus", f"{self.root}/student")
-        self._until_done("train", f"{self.root}/corpus", f"{self.root}/generator", "--student", f"{self.root}/student")
+        heard = ("--student", f"{self.root}/student")
+        self._until_done("train", f"{self.root}/corpus", f"{self.root}/generator", *heard)
+        self._until_done("tune", f"{self.root}/corpus", f"{self.root}/sweep", "--space", SPACE, "--resume", *heard)
+
+    def log(self, command: str) -> Path:
+        return self.hosts.folder / f"job-{self.root.rsplit('/', 1)[1]}-{command}.log"
 
     def _until_done(self, *command: str) -> None:
         began = time.monotonic()
         while True:
             self.attempts[command[0]] += 1
-            log = self.hosts.folder / f"job-{self.root.rsplit('/', 1)[1]}-{command[0]}.log"
+            log = self.log(command[0])
             client = self.hosts.start_s2v(*command, *self.options, attempt=self.attempts[command[0]], log=log)
             if client.wait() == 0:
                 break
@@ -141,6 +148,7 @@ class Faults:
 def compare(a: str, b: str) -> dict[str, Any]:
     """What differs between two roots; every list empty and every count equal where nothing was lost."""
     from s2v_ray import storage
+    from s2v_ray.tuning.trials import Trial, open_sweep
 
     def shards_of(root: str) -> dict[str, str]:
         fs, path = storage.filesystem(f"{root}/corpus")
@@ -156,6 +164,12 @@ def compare(a: str, b: str) -> dict[str, Any]:
 
         return str(read_card(f"{root}/{run}/bundle")["weights"]["sha256"])
 
+    def trials(root: str) -> list[Trial]:
+        return open_sweep(f"{root}/sweep").trials()
+
+    def shown(trial: Trial) -> tuple[object, ...]:
+        return trial.params, trial.state, [{k: v for k, v in point.items() if k != "at"} for point in trial.curve]
+
     one, two = shards_of(a), shards_of(b)
     found: dict[str, Any] = {"shards": len(one), "shards that differ": sorted(n for n in one.keys() | two.keys() if one.get(n) != two.get(n))}
     for run in ("student", "generator"):
@@ -164,7 +178,22 @@ def compare(a: str, b: str) -> dict[str, Any]:
         found[f"{run}: records"] = [len(left), len(right)]
         found[f"{run}: steps whose losses differ"] = [x["step"] for x, y in zip(left, right, strict=False) if x != y]
         found[f"{run}: same weights"] = weights(a, run) == weights(b, run)
+    tried, wild = trials(a), {t.number: t for t in trials(b)}
+    found["sweep: trials"] = [len(tried), len(wild)]
+    found["sweep: trials that differ"] = [t.number for t in tried if t.number not in wild or shown(t) != shown(wild[t.number])]
     return found
+
+
+def repeated(log: str) -> list[int]:
+    """Trials that a sweep's log names as starting again after their end."""
+    ended: set[str] = set()
+    again: set[int] = set()
+    for number, what in re.findall(r"trial (\d+) (starts|finished|stopped|failed)", log):
+        if what != "starts":
+            ended.add(number)
+        elif number in ended:
+            again.add(int(number))
+    return sorted(again)
 
 
 def nothing_lost(found: dict[str, Any]) -> bool:
@@ -175,7 +204,8 @@ def nothing_lost(found: dict[str, Any]) -> bool:
         and found[f"{r}: same weights"]
         for r in ("student", "generator")
     )
-    return runs and found["shards"] > 0 and not found["shards that differ"]
+    lists = ("shards that differ", "sweep: trials that differ", "sweep: trials repeated")
+    return runs and found["shards"] > 0 and found["sweep: trials"][0] == found["sweep: trials"][1] and not any(found[name] for name in lists)
 
 
 def say(line: str) -> None:
@@ -218,6 +248,7 @@ def main() -> int:
                 faults.strike()
                 strike = time.monotonic() + args.every
         found = compare(f"{root}/calm", f"{root}/wild")
+        found["sweep: trials repeated"] = repeated(wild.log("tune").read_text())
     lost = not nothing_lost(found)
     result = {
         "faults": dict(faults.done),
