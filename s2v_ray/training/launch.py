@@ -229,7 +229,14 @@ def _train(settings: dict[str, Any]) -> None:
         torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed * 1009 + rank)
-    section, frames, shown, make_task = _task_of(settings["kind"], recipe)
+    kind, messages = settings["kind"], settings["messages"]
+
+    def say(line: str) -> None:
+        ray.get(messages.say.remote(line))
+
+    if rank == 0:
+        say(f"{kind}: {world} worker{'s are' if world > 1 else ' is'} up on {device}")
+    section, frames, shown, make_task = _task_of(kind, recipe)
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
     parallel = recipe.parallel
     engine = functools.partial(
@@ -244,8 +251,9 @@ def _train(settings: dict[str, Any]) -> None:
     task = make_task(
         recipe, settings["corpus"], student=settings["student"], reference=settings["reference"], make_engine=engine, device=device, rank=rank, world=world
     )
+    if rank == 0:
+        say(f"{kind}: networks and optimizers are ready")
     windows = functools.partial(stream, settings["corpus"], heard_frames=section.heard_frames)
-    messages = settings["messages"]
     result = loop.run(
         task,
         lambda start: windows(
@@ -260,13 +268,13 @@ def _train(settings: dict[str, Any]) -> None:
             cpus=settings["data_cpus"],
         ),
         run=settings["run"],
-        kind=settings["kind"],
+        kind=kind,
         steps=section.steps,
         clips=section.batch,
         log=recipe.log,
         device=device,
         validation=_validation(windows, settings["corpus"], section.batch // world, shown, rank, world),
-        progress=lambda line: ray.get(messages.say.remote(line)),
+        progress=say,
         notice=_notice,
         examples=_examples(windows, settings["corpus"], section.heard_frames),
         report=functools.partial(_report, messages if settings["watched"] else None),

@@ -40,6 +40,8 @@ took 1.1 s instead of 0.4 s).
 """
 LEAST_CLIPS = 160
 """Windows of a segment at least, however large they are: a row group whose clips lie in two segments is read twice."""
+FIRST_CLIPS = 160
+"""Windows that a worker decodes itself before its first pipeline has come up, which takes Ray Data's processes a while: training begins without it."""
 BLOCK_CLIPS = 32
 """Clips decoded by one Ray Data task, about."""
 
@@ -169,7 +171,7 @@ def stream(
         frames: T, frames shown; clips that are shorter are left out.
         heard_frames: L >= T, frames heard.
         teachers: join the outputs of the teachers.
-        executor: "ray": a Ray Data pipeline on the cluster; "local": the same clips in the same order from a thread.
+        executor: "ray": Ray Data pipelines on the cluster, after the first ``FIRST_CLIPS``; "local": the same clips in the same order from a thread.
         cpus: CPUs reserved for one Ray Data task.
 
     Raises:
@@ -178,10 +180,11 @@ def stream(
     index = read_index(corpus, split, frames)
     window = Window(frames, heard_frames, seed, corpus, teachers)
     rows = rows_of(index, seed=seed, batch=batch * world, rank=rank, world=world, start_step=start_step, steps=steps)
-    segments = _chunks(rows, clips_in(SEGMENT_BYTES, window, shards.read_corpus_manifest(corpus)["size"]))
-    decode = functools.partial(_decode_with_ray, cpus=cpus) if executor == "ray" else _decode_here
+    first = list(itertools.islice(rows, FIRST_CLIPS))
+    others = _chunks(rows, clips_in(SEGMENT_BYTES, window, shards.read_corpus_manifest(corpus)["size"]))
+    decode_others = functools.partial(_decode_with_ray, cpus=cpus) if executor == "ray" else _decode_here
     pending: list[Sample] = []
-    for sample in _ahead(segments, lambda segment: decode(segment, window)):
+    for sample in _ahead(itertools.chain([first], others), lambda segment: (_decode_here if segment is first else decode_others)(segment, window)):
         pending.append(sample)
         if len(pending) == batch:
             yield collate(pending)

@@ -35,6 +35,8 @@ from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run b
 RECIPE = "debug"
 SETTINGS = ["parallel.threads=1", "parallel.max_failures=5", "log.checkpoint_every=20", "log.log_every=5", "gan.steps=150"]
 NOTICE_SECONDS = 20
+TRAINING = r"gan [3-9]\d/"
+"""A line of losses after the first checkpoint."""
 SERVE_PORT = 8000
 
 
@@ -45,6 +47,8 @@ class Story:
         self.hosts, self.root = hosts, root
         self.seconds: dict[str, float] = {}
         self.faults: list[str] = []
+        self.submitted = self.struck = 0.0
+        """Unix times: when the last job was submitted, and when what was waited for last showed in a log."""
         self.options = ["--recipe", RECIPE, *(w for s in SETTINGS for w in ("--set", s))]
 
     def at(self, name: str) -> str:
@@ -52,7 +56,7 @@ class Story:
 
     def step(self, name: str, *command: str, recipe: bool = True, fault: tuple[str, Callable[[], None]] | None = None) -> str:
         """Submits, waits, and gives the log. ``fault``: a pattern of the log, and what happens when it first shows."""
-        began = time.monotonic()
+        began, self.submitted = time.monotonic(), time.time()
         log = self.hosts.folder / f"job-{name}.log"
         client = self.hosts.start_s2v(*command, *(self.options if recipe else []), log=log)
         if fault is not None:
@@ -66,6 +70,7 @@ class Story:
     def _when(self, log: Path, client: subprocess.Popen[bytes], pattern: str, act: Callable[[], None]) -> None:
         while client.poll() is None:
             if re.search(pattern, log.read_text()):
+                self.struck = time.time()
                 act()
                 return
             time.sleep(0.2)
@@ -146,11 +151,28 @@ def tone(seconds: float = 2.0) -> bytes:
     return out.getvalue()
 
 
-def first_step(log: str) -> dict[str, float]:
-    """Seconds of the job's driver until its first training line, from the line's own clock."""
-    found = re.search(r"\[\s*([\d.]+) s\] gan (\d+)/", log)
-    assert found, "no training line"
-    return {"seconds": float(found[1]), "steps in it": int(found[2])}
+def first_step(story: Story, log: str) -> dict[str, float]:
+    """Seconds from the submission of the training to its first line of losses, part by part."""
+    jobs: Any = story.hosts.get("/api/jobs/")
+    (taken,) = [j["start_time"] / 1000 for j in jobs if f"'{j['submission_id']}' submitted" in log]
+
+    def at(pattern: str) -> float:
+        """Seconds of the driver's own clock."""
+        found = re.search(rf"\[\s*([\d.]+) s\] {pattern}", log)
+        assert found, f"no line {pattern}"
+        return float(found[1])
+
+    began = story.struck - at(TRAINING)  # when the driver's clock stood at 0, as far as the client's log tells
+    up, ready, first = at(r"gan: \d+ workers? (is|are) up"), at("gan: networks"), at(r"gan \d+/")
+    parts = {
+        "the client packs and uploads, the cluster takes the job": taken - story.submitted,
+        "the job's environment, its driver's imports": began - taken,
+        "Ray Train's processes": up,
+        "corpus and student read, networks and engines made": ready - up,
+        "the first batches, the steps of the first line": first - ready,
+        "all": began + first - story.submitted,
+    }
+    return {name: round(seconds, 1) for name, seconds in parts.items()}
 
 
 def secrets_found(hosts: Hosts, root: str) -> list[str]:
@@ -184,7 +206,8 @@ def main() -> int:
         story.step("teach", "teach", at("corpus"))
         story.step("distill", "distill", at("corpus"), at("student"))
         story.manners()
-        log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(r"gan [3-9]\d/", story.kill_train))
+        log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(TRAINING, story.kill_train))
+        parts = first_step(story, log)
         story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "tune_spaces/smoke.yaml", "--student", at("student"))
         story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
         story.step("export", "export", "--best", at("sweep"), "-o", at("best"), "--host", "0.0.0.0", recipe=False)
@@ -194,7 +217,7 @@ def main() -> int:
         "seconds": {k: round(v, 1) for k, v in story.seconds.items()},
         "total_seconds": round(time.monotonic() - began, 1),
         "faults": story.faults,
-        "to_the_first_training_line": first_step(log),
+        "to_the_first_training_line": parts,
         "video": video,
         "secrets_found_in": leaked,
     }

@@ -130,8 +130,9 @@ def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(tmp_path: Pat
     victim.write_bytes(bytes(data))
     again: list[str] = []
     assert launch("distill", recipe(), corpus, run, progress=again.append)["steps"] == 6
-    assert again[0].startswith("checkpoint of step 6 passed over: ") and weights.name in again[0]
-    assert again[1] == "distill continues from the checkpoint of step 3"
+    assert again[:2] == ["distill: 1 worker is up on cpu", "distill: networks and optimizers are ready"]
+    assert again[2].startswith("checkpoint of step 6 passed over: ") and weights.name in again[2]
+    assert again[3] == "distill continues from the checkpoint of step 3"
     repeated, _ = load_bundle(result["bundle"], "student")
     for name, value in student.state_dict().items():
         assert value.equal(repeated.state_dict()[name]), name  # resumed and uninterrupted agree to the bit

@@ -16,6 +16,7 @@ from tiny_corpus import make_corpus  # noqa: E402
 
 from s2v_ray.clip import ClipBatch  # noqa: E402
 from s2v_ray.storage import ArtifactError  # noqa: E402
+from s2v_ray.training import stream as stream_module  # noqa: E402
 from s2v_ray.training.stream import LANE_CLIPS, Row, ShardIndex, lanes_of, plan, read_index, rows_of, stream  # noqa: E402
 
 INDEX = [ShardIndex(f"shard{s}", tuple(tuple(range(8)) for _ in range(4))) for s in range(20)] + [ShardIndex("last", ((0, 2, 5),))]
@@ -149,8 +150,9 @@ def test_damage_and_missing_outputs_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None) -> None:
+def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = batches(corpus)
+    monkeypatch.setattr(stream_module, "FIRST_CLIPS", 12)  # so that a batch has clips of both sides of the seam
     found = batches(corpus, executor="ray", cpus=0.5)
     assert [b.ids for b in found] == [b.ids for b in expected]
     for a, b in zip(found, expected, strict=True):
@@ -159,7 +161,8 @@ def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None) ->
 
 
 @pytest.mark.cluster
-def test_an_error_in_a_ray_task_keeps_its_sentence(tmp_path: Path, local_ray: None) -> None:
+def test_an_error_in_a_ray_task_keeps_its_sentence(tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "FIRST_CLIPS", 0)
     corpus = make_corpus(str(tmp_path), clips=8)
     (tmp_path / "teachers" / "emotion" / "train" / "part-00000.parquet").unlink()
     with pytest.raises(ArtifactError, match="^the emotion teacher has no outputs"):
