@@ -37,8 +37,9 @@ Progress = Callable[[str], None]
 Row = dict[str, Any]
 WORK = ".ingest"
 """Folder in the corpus for what an unfinished ingest has done; removed at its end."""
-FILES_A_TASK = 8
-"""Files whose clips are staged together: what a kill can cost a task."""
+FILES_A_TASK, LEAST_TASKS = 8, 32
+"""Files whose clips are staged together: what a kill can cost a task. Fewer where there would be less than ``LEAST_TASKS`` to share out;
+a task costs Ray as much CPU as a short file."""
 LABELS = ["id", "speaker", "emotion", "sentence", "source", "num_frames"]
 ROLES = ("identity", "emotion")
 IDENTITY_STRIDE, EMOTION_STRIDE = 5, 2  # frames between those that a teacher looks at
@@ -109,7 +110,8 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe, progress: Progress 
         teachers.resolve_card(card, recipe.teachers.weights)  # fails here as well
     start_ray()
     progress(f"ingest: {len(clips)} files of layout {layout!r} in {source_uri}" + (f", {len(fresh)} of them new" if there.rows else ""))
-    work = storage.join(corpus_uri, WORK, config.digest({"settings": _settings(recipe), "files": [c.name for c in fresh]}))
+    staged = {"settings": _settings(recipe), "files": [c.name for c in fresh], "files_a_task": _files_a_task(len(fresh))}
+    work = storage.join(corpus_uri, WORK, config.digest(staged))
     added, rejects = _process(fresh, work, recipe, progress)
     rows, rejects = _without_twins(there.rows, added, [*there.rejects, *rejects])
     _check_rejects(files, there.rows + rows, rejects, recipe)
@@ -186,11 +188,15 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 # ---- first pass: files -> staged clips
 
 
+def _files_a_task(files: int) -> int:
+    return min(FILES_A_TASK, max(1, files // LEAST_TASKS))
+
+
 def _process(clips: list[SourceClip], folder: str, recipe: Recipe, progress: Progress) -> tuple[list[Row], list[Row]]:
     """Rows of what was staged (without pixels) and rows of ``REJECT_SCHEMA``, both in the source's order."""
     if not clips:
         return [], []
-    each = min(FILES_A_TASK, max(1, len(clips) // 64))
+    each = _files_a_task(len(clips))
     items = [{"first": i, "files": [asdict(c) for c in clips[i : i + each]]} for i in range(0, len(clips), each)]
     data = ray.data.from_items(items, override_num_blocks=min(len(items), 400)).flat_map(_Stage(recipe, folder), label_selector=place("ingest"))
     rows, done, begin = [], 0, time.monotonic()

@@ -42,7 +42,7 @@ LEAST_CLIPS = 160
 """Windows of a segment at least, however large they are: a row group whose clips lie in two segments is read twice."""
 FIRST_CLIPS = 160
 """Windows that a worker decodes itself before its first pipeline has come up, which takes Ray Data's processes a while: training begins without it."""
-BLOCK_CLIPS = 32
+BLOCK_CLIPS = 64
 """Clips decoded by one Ray Data task, about."""
 
 Sample = dict[str, np.ndarray]
