@@ -1,7 +1,8 @@
 """Hosts of a small Ray cluster on one Linux machine: each a network namespace with an address of its own, and an S3 server on one of them.
 
 Needs root and ``ip`` (iproute2). A host that is killed loses every process at once; a host that is cut off keeps them and loses the
-network. All hosts share the file system, which nothing here relies on: corpora and runs go to ``s3://``.
+network. Each has a folder of its own for Ray's files (a node removes a job's code when it is done with it). The rest of the file system is
+shared, which nothing here relies on: corpora and runs go to ``s3://``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BRIDGE, NET = "s2vchaos", "10.77.0"
 BRIDGE_MAC = "02:53:32:56:00:fe"
 """Its own would be the least of its ports', and change as hosts come and go: what is sent to the old one meanwhile is lost."""
 RAY_PORT, DASHBOARD_PORT, S3_PORT = 6379, 8265, 9000
+RAY_FILES = "/tmp/ray"
 STARTUP_SECONDS, ATTEMPTS = 120.0, 3
 KEYS = {"AWS_ACCESS_KEY_ID": "chaos", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -248,8 +250,11 @@ class Hosts:
             time.sleep(0.1)
 
     def _start(self, host: Host, command: list[str]) -> None:
-        with (self.folder / f"{host.name}.log").open("ab") as log:
-            line = ["ip", "netns", "exec", host.namespace, *command]
+        own = self.folder / host.name
+        for folder in (own, Path(RAY_FILES)):
+            folder.mkdir(exist_ok=True)
+        with (self.folder / f"{host.name}.log").open("ab") as log:  # mounts of `ip netns exec` are its own
+            line = ["ip", "netns", "exec", host.namespace, "sh", "-c", f'mount --bind "$0" {RAY_FILES} && exec "$@"', str(own), *command]
             host.processes.append(subprocess.Popen(line, cwd=self.folder, env=self.environment(), stdout=log, stderr=subprocess.STDOUT))
 
     def _in(self, name: str, command: list[str]) -> None:

@@ -178,9 +178,7 @@ def first_step(story: Story, log: str) -> dict[str, float]:
 def secrets_found(hosts: Hosts, root: str) -> list[str]:
     """Where one of the nodes' secrets lies that should not: logs of Ray and of the jobs, job records, objects on S3."""
     planted = [hosts.secret.encode(), hosts.token.encode()]
-    found = []
-    for folder in (Path("/tmp/ray/session_latest/logs").resolve(), hosts.folder):
-        found += [str(p) for p in folder.rglob("*") if p.is_file() and any(s in p.read_bytes() for s in planted)]
+    found = [str(p) for p in hosts.folder.rglob("*") if p.is_file() and any(s in p.read_bytes() for s in planted)]
     if any(s in json.dumps(hosts.get("/api/jobs/")).encode() for s in planted):
         found.append("job records")
     fs, path = storage.filesystem(root)
