@@ -113,6 +113,8 @@ class Parameters:
     frozen: int
     stage: Stage
     averaged: bool = False  # a moving average of the trained ones is kept, on every rank
+    states_on_cpu: bool = False
+    weights_on_cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,25 +249,27 @@ def engines_of(recipe: Recipe) -> dict[str, Parameters]:
         adversaries = Adversaries(recipe, recipe.teach.embedding, len(recipe.puppets.emotions))
     frozen = sum(p.numel() for p in model.distilled()) if recipe.gan.distilled else 0
     trained = sum(p.numel() for p in model.parameters()) - frozen
-    found = {"generator": Parameters(trained, frozen, recipe.parallel.zero_generator, averaged=True)}
+    parallel = recipe.parallel
+    states, weights = parallel.offload_optimizer, parallel.offload_param
+    found = {"generator": Parameters(trained, frozen, parallel.zero_generator, averaged=True, states_on_cpu=states, weights_on_cpu=weights)}
     if judged := sum(p.numel() for p in adversaries.parameters()):
-        found["discriminators"] = Parameters(judged, 0, recipe.parallel.zero_discriminators)
+        found["discriminators"] = Parameters(judged, 0, parallel.zero_discriminators, states_on_cpu=states)
     return found
 
 
 def memory_per_rank(engine: Parameters, workers: int) -> dict[str, float]:
-    """Bytes that one rank holds for an engine, activations aside.
+    """Bytes that one rank holds for an engine on its device, activations aside.
 
     ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 5) with fp32 throughout: 4 bytes each for a weight, its gradient, and Adam's two
     moments. From stage 1 on DeepSpeed also keeps its own fp32 copy of the weights, and splits it and the moments among the N ranks; stage 2
-    splits the gradients too, stage 3 the weights.
+    splits the gradients too, stage 3 the weights. What is offloaded lies in the CPU's memory and counts as 0.
     """
     p, n, stage = engine.trained * FP32, workers, engine.stage
     weights = p + engine.frozen * FP32
     return {
-        "weights": weights / n if stage == 3 else weights,
+        "weights": 0.0 if engine.weights_on_cpu else weights / n if stage == 3 else weights,
         "gradients": p / n if stage >= 2 else p,
-        "optimizer": 3 * p / n if stage >= 1 else 2 * p,
+        "optimizer": 0.0 if engine.states_on_cpu else 3 * p / n if stage >= 1 else 2 * p,
         "moving average": p if engine.averaged else 0.0,
         "buckets": min(BUCKET_BYTES, 2 * p) if stage >= 1 else 0.0,
     }

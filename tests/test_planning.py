@@ -51,6 +51,13 @@ def test_memory_at_each_stage(stage: planning.Stage, expected: tuple[float, ...]
     assert found["buckets"] == (8000 if stage else 0)
 
 
+def test_what_is_offloaded_takes_no_memory_of_the_device() -> None:
+    found = planning.memory_per_rank(Parameters(1000, 500, 3, states_on_cpu=True, weights_on_cpu=True), 4)
+    assert (found["weights"], found["gradients"], found["optimizer"]) == (0, 1000, 0)
+    recipe = load_recipe("debug", ["parallel.offload_optimizer=true", "parallel.zero_generator=2", "parallel.zero_discriminators=1"])
+    assert all(engine.states_on_cpu and not engine.weights_on_cpu for engine in planning.engines_of(recipe).values())
+
+
 def test_a_checkpoint_grows_with_the_workers_only_by_the_average() -> None:
     engine = Parameters(1000, 500, 2, averaged=True)
     assert planning.checkpoint_bytes(engine, 1) == (6000 + 12000 + 4000, 22000)
@@ -205,7 +212,8 @@ def test_the_whole_plan_of_the_recipe_full(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["plan", *where, "--workers", "8", "1024", "--plot", str(tmp_path / "p.svg"), "--json", str(tmp_path / "p.json")]) == 0
     result = json.loads((tmp_path / "p.json").read_text())["result"]
     assert [r["workers"] for r in result["rows"]] == [8, 1024] and [r["nodes"] for r in result["rows"]] == [2, 256]
-    assert result["engines"]["generator"] == {"trained": 19_903_523, "frozen": 4_402_038, "stage": 2, "averaged": True}
+    here = {"states_on_cpu": False, "weights_on_cpu": False}
+    assert result["engines"]["generator"] == {"trained": 19_903_523, "frozen": 4_402_038, "stage": 2, "averaged": True, **here}
     assert result["engines"]["discriminators"]["trained"] == 7_261_578
     text = capsys.readouterr().out
     assert "1,000,000 hours of video" in text and "assumed:" in text and "prices of 2026-11-22" in text
