@@ -43,7 +43,7 @@ class Assumptions:
 
     hop_seconds: float = field(default=25e-6, metadata={"about": "latency of one hop of the ring, seconds"})
     node_bandwidth: float = field(default=10e9, metadata={"about": "between GPUs of one node, bytes/s (PCIe 4, no NVLink)"})
-    requests_per_clip: float = field(default=1.5, metadata={"about": "S3 GETs and HEADs for a clip: 4 for each of 3 files, shared by 8 clips of a row group"})
+    requests_per_clip: float = field(default=0.75, metadata={"about": "S3 GETs for a clip: the end and a row group of 3 files, shared by 8 clips"})
     gets_per_prefix: float = field(
         default=5500.0, metadata={"about": "GETs/s that S3 gives one prefix (docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html)"}
     )

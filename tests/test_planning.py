@@ -16,6 +16,7 @@ from s2v_ray.planning import CorpusSize, Measured, Parameters, PlanError, Price,
 from s2v_ray.shards import CORPUS_SCHEMA
 
 ROOT = Path(__file__).parents[1]
+MANY_REQUESTS = planning.Assumptions(requests_per_clip=1.5)  # so that they are what limits 1024 GPUs
 FULL = load_recipe("full")  # 8 workers with 6 CPUs and a GPU each, 16 clips a worker, 200,000 steps of 128
 
 
@@ -130,7 +131,7 @@ def test_workers_without_gpus_are_faster_together_until_the_cpus_are_busy() -> N
     [
         ({}, 1, "GPU", 10.0),
         ({"corpus": CorpusSize(1000, 1e8, 4.0)}, 8, "network", 20.0),  # 2 cards of 1 GB/s, 100 MB a clip
-        ({}, 1024, "S3 requests", 5500 / 1.5),
+        ({"assumed": MANY_REQUESTS}, 1024, "S3 requests", 5500 / 1.5),
         ({"measured": Measured(80.0, 8, True, decode_clips_per_cpu_second=0.5)}, 8, "decoding", 24.0),  # 96 CPUs - 8 * 6, half a clip each
         ({"price": Price(2.0, 1.0, 1e7)}, 8, "all-reduce", 128 / (1.6 + 17.5 + 0.014)),
     ],
@@ -146,7 +147,7 @@ def test_hours_and_cost() -> None:
     assert row.cost == pytest.approx(2.5)  # a node and the head
     assert row.overhead == 1.0 and row.interval is None
     paid = planning.estimate(setup(get_price=1e-3), 1, 36_000)
-    assert paid.cost == pytest.approx(2.5 + 36_000 * 1.5e-3)
+    assert paid.cost == pytest.approx(2.5 + 36_000 * 0.75e-3)
 
 
 def test_spot_nodes_stretch_the_hours() -> None:
@@ -160,7 +161,7 @@ def test_spot_nodes_stretch_the_hours() -> None:
 
 
 def test_the_projection() -> None:
-    found = planning.project(setup(), 1024, 1e6)
+    found = planning.project(setup(assumed=MANY_REQUESTS), 1024, 1e6)
     assert found["clips"] == 9e8  # 3.6e9 s in clips of 4 s
     assert found["corpus_bytes"] == 9e14
     assert found["shards"] == math.ceil(9e8 / 64)

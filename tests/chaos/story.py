@@ -83,7 +83,7 @@ class Story:
             raise SystemExit(f"a second submission of a job that succeeded: status {twice.returncode}, {twice.stdout[-1000:]}{twice.stderr[-1000:]}")
         if self.hosts.s2v("teach", self.at("nowhere"), *self.options).returncode == 0:
             raise SystemExit("a job without a corpus ended with status 0")
-        command = ("distill", self.at("corpus"), self.at("stopped"), *self.options, "--set", "distill.steps=400")
+        command = ("distill", self.at("corpus"), self.at("stopped"), *self.options, "--set", "distill.steps=200")
         log = self.hosts.folder / "job-stopped.log"
         client = self.hosts.start_s2v(*command, log=log)
         self._when(log, client, r"distill [4-9]\d/", lambda: self.hosts.stop_job(re.findall(r"Job '([^']+)' submitted", log.read_text())[-1]))
