@@ -277,7 +277,7 @@ def _train(settings: dict[str, Any]) -> None:
         progress=say,
         notice=_notice,
         examples=_examples(windows, settings["corpus"], section.heard_frames),
-        report=functools.partial(_report, messages if settings["watched"] else None),
+        report=functools.partial(_report, messages) if settings["watched"] else None,
         watched=settings["watched"],
         begin_from=settings.get("begin_from", ""),
     )
@@ -292,10 +292,9 @@ def _notice() -> str:
 
 
 def _report(messages: Any, record: dict[str, Any]) -> None:
-    """To Ray Train; and, from the first worker, to a driver that decides by it."""
-    ray.train.report(record)
-    if messages is None:
-        return
+    """From the first worker, to a driver that decides by it. (Not by ``ray.train.report``, which holds one record until Ray looks, every 2 s: training
+    would stand still meanwhile.)
+    """
     if not collective.from_first(ray.get(messages.hear.remote(record)) if collective.worker()[0] == 0 else None):
         raise Stopped(f"stopped at step {record['step']}")
 

@@ -156,7 +156,7 @@ def run(
         notice: what is about to be taken away, or ""; the same on all workers, who ask it every ``NOTICE_EVERY`` steps. A new
             one makes them take a checkpoint at once.
         examples: the clips of the samples that are drawn every ``log.samples_every`` steps.
-        report: hears every flushed record, on all workers equally often (``ray.train.report``).
+        report: hears every flushed record, on all workers equally often.
         watched: the record of a validation is reported when the checkpoint of its step is whole: who decides by it may begin from there.
         begin_from: URI of another run's checkpoint, for a run that has none of its own yet.
 

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -42,6 +43,8 @@ CLEANUP_SECONDS = 120.0
 """Longest wait for a run to end that is told to."""
 POINTER = "pointer.json"
 """What Ray Tune takes for a trial's checkpoint: where the run's own lies."""
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+"""What Ray Tune copies from the driver's environment into that of its trials, which every node writes to its logs. Nodes have their own."""
 ENDED = "ended"
 """Key of a trial's last result: "finished", or "stopped" or "failed" with the reason."""
 
@@ -217,6 +220,7 @@ def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     sweep, space = table.sweep, table.sweep.space
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # verbose=0 does not keep the new one quiet
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name}

@@ -170,6 +170,13 @@ def all_free(cpus: float) -> bool:
     return False
 
 
+def session_folder() -> str:
+    import ray._private.worker
+
+    node: Any = ray._private.worker._global_node
+    return str(node.get_session_dir_path())
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, ray_cpus: float) -> None:
     """Trials on Ray Tune whose runs are stand-ins: what is left is Ray Tune and us."""
@@ -181,8 +188,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, ray_cpus: float) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str, str], stand_in: None) -> None:
+def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str, str], stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """ASHA ends the worse of four, and a resumed sweep repeats none. Then a population of three, whose worst begins from the best."""
+    planted = f"planted-{time.time_ns()}"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", planted)  # after Ray has started
     corpus, student = parents
     recipe, lines = tiny_recipe(), []
     lr = {"gan.lr": {"distribution": "loguniform", "low": 0.00001, "high": 0.1}}
@@ -213,6 +222,10 @@ def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str,
         assert change["parent_value"] < change["before"] and change["left"] == change["step"], "from a better one, at the same step"
         ((key, old, new),) = change["changed"]
         assert key == "gan.lr" and new / old in (pytest.approx(0.8), pytest.approx(1.25))
+
+    logs = [p for p in Path(session_folder(), "logs").rglob("*") if p.is_file()]
+    assert any("PL_DISABLE_FORK" in p.read_text(errors="replace") for p in logs), "trials' environments are written to the logs"
+    assert [p.name for p in logs if planted in p.read_text(errors="replace")] == []
 
 
 @pytest.mark.cluster
