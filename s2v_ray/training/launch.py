@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import os
@@ -27,6 +26,7 @@ from s2v_ray.models.bundle import BUNDLE_SCHEMA
 from s2v_ray.training import collective, loop
 from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
 from s2v_ray.training.engine import has_bf16, make_engine
+from s2v_ray.training.messages import HEARD_SECONDS, Messages
 from s2v_ray.training.stream import stream
 from s2v_ray.training.validation import window_frames
 
@@ -46,8 +46,6 @@ MAY_DIFFER = (
     ),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
-HEARD_SECONDS = 0.05
-"""The same where workers wait for the driver to hear them."""
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """A step allocates and frees the same large tensors. Kept by the process, in huge pages, they are not faulted in afresh each time:
 a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35, take no notice."""
@@ -97,7 +95,7 @@ def launch(
     start_ray()
     where = place("train")
     scaling, data_cpus = _machines(recipe, where, progress) if cluster is None else scale(recipe, cluster, where)
-    messages = _Messages.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    messages = ray.remote(Messages).options(num_cpus=0).remote()
     settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
     if begin_from:
         settings["begin_from"] = begin_from
@@ -349,49 +347,6 @@ def storage_of(uri: str) -> dict[str, Any]:
 
     fs, path = storage.filesystem(uri)
     return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))}
-
-
-@ray.remote
-class _Messages:
-    """What the workers say, on its way to the driver."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.records: list[dict[str, Any]] = []
-        self.go_on = True
-        self.metrics: dict[str, float] = {}
-        self.refused: ValueError | None = None
-
-    def refuse(self, error: ValueError) -> None:
-        self.refused = self.refused or error
-
-    def refusal(self) -> ValueError | None:
-        return self.refused
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    async def hear(self, record: dict[str, Any]) -> bool:
-        """Whether training goes on; known when the driver has heard the record."""
-        self.records.append(record)
-        while any(r is record for r in self.records):
-            await asyncio.sleep(HEARD_SECONDS)
-        return self.go_on
-
-    def take(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Lines, once; and records, until they are ``heard``."""
-        taken, self.lines = self.lines, []
-        return taken, self.records
-
-    def heard(self, go_on: bool) -> None:
-        self.go_on = go_on
-        self.records.clear()
-
-    def finish(self, metrics: dict[str, float]) -> None:
-        self.metrics = metrics
-
-    def result(self) -> dict[str, float]:
-        return self.metrics
 
 
 def _relay(messages: Any, progress: Callable[[str], None], record: Callable[[dict[str, Any]], bool] | None, stop: threading.Event) -> None:

@@ -3,7 +3,8 @@
     .venv/bin/python tests/bench/bench_checkpoint.py [--json PATH]
 
 A DeepSpeed engine (ZeRO 1, one worker) with ``--megabytes`` of state trains for ``--seconds`` and takes a checkpoint every
-``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minutes between two). The store takes ``--speed`` megabytes a second: a stand-in for the upload sleeps as long as that would take.
+``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minutes between two). The store takes ``--speed`` megabytes
+a second: a stand-in for the upload sleeps as long as that would take.
 """
 
 from __future__ import annotations
