@@ -5,7 +5,8 @@
 Needs root and iproute2 (see ``hosts.py``). The same jobs run twice, on ``s3://``: first undisturbed, then under faults. A job that fails is
 submitted again, as a person would; nothing else is helped along. Exit status 0 means that nothing was lost: the corpora are equal
 byte for byte, the losses of every logged step and the validation are equal to the last digit (so every step saw its clips, once), the step
-counts are the recipe's, the bundles hold the same weights, and the sweeps tried the same values with the same ends, none of them again.
+counts are the recipe's, the bundles hold the same weights, and the sweeps tried the same values with the same ends, steps and figures, none of
+them again.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Faults:
 
     def driver(self) -> bool:
         """SIGKILL of the job's driver on the head; the job fails and is submitted again."""
-        return self._kill_one(("-m s2v_ray",), [self.hosts.hosts["head"]])
+        return self._kill_one(("python -m s2v_ray",), [self.hosts.hosts["head"]], but="sh -c")  # without its shell it would live on, beside the next one
 
     def s3(self) -> bool:
         """The S3 server stops answering for a while."""
@@ -135,8 +136,9 @@ class Faults:
         self.hosts.kill(host.name)
         self.hosts.add_worker(host.role)
 
-    def _kill_one(self, words: tuple[str, ...], hosts: list[Host]) -> bool:
-        found = [pid for host in hosts for pid in host.pids() if any(word in _command(pid) for word in words)]
+    def _kill_one(self, words: tuple[str, ...], hosts: list[Host], but: str = "\0") -> bool:
+        running = {pid: _command(pid) for host in hosts for pid in host.pids()}
+        found = [pid for pid, command in running.items() if any(word in command for word in words) and but not in command]
         if not found:
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -168,7 +170,7 @@ def compare(a: str, b: str) -> dict[str, Any]:
         return open_sweep(f"{root}/sweep").trials()
 
     def shown(trial: Trial) -> tuple[object, ...]:
-        return trial.params, trial.state, [{k: v for k, v in point.items() if k != "at"} for point in trial.curve]
+        return trial.params, trial.state, trial.steps(), trial.scores()
 
     one, two = shards_of(a), shards_of(b)
     found: dict[str, Any] = {"shards": len(one), "shards that differ": sorted(n for n in one.keys() | two.keys() if one.get(n) != two.get(n))}
