@@ -138,7 +138,7 @@ class Faults:
 
     def _kill_one(self, words: tuple[str, ...], hosts: list[Host], but: str = "\0") -> bool:
         running = {pid: _command(pid) for host in hosts for pid in host.pids()}
-        found = [pid for pid, command in running.items() if any(word in command for word in words) and but not in command]
+        found = [pid for pid, command in running.items() if any(word in command for word in words) and not (but and but in command)]
         if not found:
             return False
         with contextlib.suppress(ProcessLookupError):
