@@ -136,7 +136,7 @@ class Faults:
         self.hosts.kill(host.name)
         self.hosts.add_worker(host.role)
 
-    def _kill_one(self, words: tuple[str, ...], hosts: list[Host], but: str = "\0") -> bool:
+    def _kill_one(self, words: tuple[str, ...], hosts: list[Host], but: str | None = None) -> bool:
         running = {pid: _command(pid) for host in hosts for pid in host.pids()}
         found = [pid for pid, command in running.items() if any(word in command for word in words) and not (but and but in command)]
         if not found:
