@@ -72,8 +72,8 @@ class Measured:
         clips_per_second: of all workers together, time spent waiting for data taken out.
         workers: how many they were.
         gpu: whether each had a GPU. Without, the workers share one machine.
-        full_at: without GPUs, the number of workers that keeps the machine's CPUs busy: its CPUs / threads of a worker. More of
-            them make it no faster. None: those that were measured did.
+        full_at: without GPUs, the number of workers that keeps the machine's CPUs busy: its CPUs / those busy for one worker, which are
+            its threads and what decodes for it. More of them make it no faster. None: those that were measured did.
         decode_clips_per_cpu_second: clips that one CPU decodes a second; None: decoding is not judged.
         peak_bytes: largest memory of a rank; None: the arithmetic of ``memory_per_rank`` must do.
     """
