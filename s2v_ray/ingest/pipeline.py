@@ -60,7 +60,9 @@ def start_ray() -> None:
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(log_to_driver=False, logging_level=logging.WARNING)
             else:
-                ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level=logging.WARNING)
+                # no dashboard: its processes take 2% of a CPU from training, and a laptop's run has its own lines
+                own = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+                ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **own)
         except Exception as e:  # Ray raises a bare Exception here
             ray.shutdown()
             if not left or "timed out during startup" not in str(e):

@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 from s2v_ray import storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest.pipeline import nodes_for, start_ray
+from s2v_ray.training.checkpoint import latest
 from s2v_ray.training.launch import launch, scale, storage_of
 from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.space import Params, Space, SpaceError, better, explore, steps_of, trial_recipe
@@ -263,8 +264,8 @@ def _scheduler(table: Table) -> TrialScheduler:
     if space.scheduler == "asha":
         grace = max(every, round(space.asha.grace * steps))
         scheduler = ASHAScheduler(**lead, max_t=steps, grace_period=grace, reduction_factor=space.asha.reduction)
-        for trial in table.trials.values():  # one that was cut off, too: it goes on after its last validation, and does not report it again
-            _tell(scheduler, trial)
+        for trial in table.trials.values():
+            _tell(scheduler, trial, _goes_on_from(table.sweep, trial) if trial.state == "running" else steps)
         return scheduler
     if space.scheduler == "pbt":
         count = itertools.count(sum(len(table.sweep.segments(n)) for n in table.trials))
@@ -336,12 +337,20 @@ class _Population(PopulationBasedTraining):
         return decision
 
 
-def _tell(scheduler: ASHAScheduler, trial: Trial) -> None:
-    """What a past trial reached at each rung, so that later ones are held against it."""
+def _tell(scheduler: ASHAScheduler, trial: Trial, until: int) -> None:
+    """What a past trial reached at each rung up to step ``until``, so that later ones are held against it."""
     stand_in: Any = SimpleNamespace(trial_id=f"past-{trial.number}")
     scheduler.on_trial_add(None, stand_in)
     for point in trial.curve:
-        scheduler.on_trial_result(None, stand_in, {f"val_{k}": v for k, v in point.items()} | {"step": point["step"]})
+        if point["step"] <= until:
+            scheduler.on_trial_result(None, stand_in, {f"val_{k}": v for k, v in point.items()} | {"step": point["step"]})
+
+
+def _goes_on_from(sweep: Sweep, trial: Trial) -> int:
+    """The step after which a trial that was cut off trains on. Validations after it come again, and would count twice."""
+    segments = sweep.segments(trial.number)
+    found = latest(sweep.run_of(trial.number, segments[-1])) if segments else None
+    return found.step if found else 0
 
 
 class _Trial(tune.Trainable):

@@ -88,3 +88,10 @@ def test_probe_does_not_apply_to_one_label_or_one_sentence() -> None:
     codes = np.zeros((4, 2))
     assert linear_probe(codes, ["a"] * 4, list("wxyz")) is None
     assert linear_probe(codes, list("abab"), ["w"] * 4) is None
+
+
+def test_a_label_of_one_group_is_never_guessed() -> None:
+    """Held out, its group leaves one label to learn from; that one is predicted, as the others are from their codes."""
+    codes = np.array([[0.0], [0.1], [-0.1], [5.0]])
+    found = linear_probe(codes, list("aaab"), list("wxyz"))
+    assert found is not None and (found.accuracy, found.chance, found.classes, found.clips) == (0.75, 0.75, 2, 4)

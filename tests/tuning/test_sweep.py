@@ -19,6 +19,7 @@ from sweeps import PARAMETERS, add_trial, make_parents, make_sweep, tiny_recipe 
 from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import load_recipe  # noqa: E402
 from s2v_ray.models.bundle import read_card  # noqa: E402
+from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA  # noqa: E402
 from s2v_ray.tuning import sweep as module  # noqa: E402
 from s2v_ray.tuning.report import exploits  # noqa: E402
 from s2v_ray.tuning.space import SpaceError, load_space, parse_space  # noqa: E402
@@ -76,6 +77,18 @@ def test_a_resumed_asha_knows_what_earlier_trials_reached(tmp_path: Path) -> Non
         scheduler.on_trial_remove(None, Later())
         scheduler._brackets[0]._rungs[-1][1].pop("later")
     assert decisions == ["CONTINUE", "STOP"]
+
+
+@pytest.mark.parametrize(("checkpoint", "told"), [(6, [3, 6]), (3, [3]), (None, [])])
+def test_of_a_trial_that_was_cut_off_asha_knows_what_will_not_come_again(tmp_path: Path, checkpoint: int | None, told: list[int]) -> None:
+    """Validated at step 6 and killed, while the checkpoint of that step was being written or after."""
+    sweep = make_sweep(str(tmp_path), scheduler="asha", lead="mouth_l1", asha={"grace": 0.25, "reduction": 2})
+    add_trial(sweep, 0, [(3, 0.3, 1.0), (6, 0.2, 1.0)], state="running")
+    if checkpoint:
+        uri = storage.join(sweep.run_of(0, sweep.segments(0)[0]), "checkpoints", f"step-{checkpoint:08d}")
+        storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, step=checkpoint, workers=1, sha256={})
+    scheduler: Any = _scheduler(Table(sweep, print))
+    assert sorted(step for step, reached in scheduler._brackets[0]._rungs if "past-0" in reached) == told
 
 
 def test_a_population_waits_for_all_and_then_replaces_the_worst(tmp_path: Path) -> None:
