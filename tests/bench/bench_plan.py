@@ -1,9 +1,16 @@
-"""Training speed that `s2v plan` predicts for 1, 2 and 4 workers, from a run of one, beside what they do on this machine.
+"""Training speed that `s2v plan` predicts for 1, 2 and 4 workers, from runs of one, beside what they do on this machine.
 
-    python tests/bench/bench_plan.py CORPUS STUDENT OUT
+    python tests/bench/bench_plan.py CORPUS STUDENT OUT [--rounds 3]
 
-Workers compute with one thread each and share the machine's CPUs; each keeps its batch as they become more. How many of them keep the machine busy
-is taken from the run of one, too: its CPUs over those that were busy then, Ray Data's decoding included. Bar: within 15%.
+Workers compute with one thread each and share the machine's CPUs; each keeps its batch as they become more. Each round trains with 1, 2 and 4
+workers, one after the other; speeds are medians over rounds. How many workers keep this machine busy (``Measured.full_at``) is predicted from
+what can be known before more than one runs:
+
+- how many CPUs were busy in the run of one worker: its thread, and Ray, decoding and S3 beside it;
+- how much faster all CPUs are than one, since they share caches, memory and often cores: a generator's steps in plain torch, one process at a
+  time and one on each CPU at once.
+
+Bar: within 15%.
 """
 
 from __future__ import annotations
@@ -12,39 +19,110 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from s2v_ray import config, planning
 from s2v_ray.cluster.manifests import Group
-from s2v_ray.training.launch import launch
+from s2v_ray.training.launch import MALLOC, launch
 
 WORKERS = (1, 2, 4)
 CLIPS = 12
 """Clips a worker and step."""
+PROBE_SECONDS, PROBE_ROUNDS = 4.0, 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus")
-    parser.add_argument("student")
-    parser.add_argument("out", help="folder for the runs; those that are there are read, not repeated")
+    parser.add_argument("corpus", nargs="?")
+    parser.add_argument("student", nargs="?")
+    parser.add_argument("out", nargs="?", help="folder for the runs; those that are there are read, not repeated")
     parser.add_argument("--recipe", default="puppets")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="PATH")
+    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    measured = {n: run(args, n) for n in WORKERS}
+    if args.probe:
+        return probe(config.load_recipe(args.recipe))
+    if args.out is None:
+        parser.error("give CORPUS, STUDENT and OUT")
     cpus = os.cpu_count() or 1
-    busy = json.loads(busy_file(args, 1).read_text())
-    one = dataclasses.replace(measured[1], full_at=cpus / busy)
-    print(f"one worker kept {busy:.2f} of {cpus} CPUs busy")
-    print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s")
+    faster = speedup(args.recipe, cpus)
+    print(f"{cpus} CPUs are {faster:.2f} times as fast as one")
+    runs: dict[int, list[planning.Measured]] = {n: [] for n in WORKERS}
+    for k in range(args.rounds):
+        for n in WORKERS:
+            runs[n].append(run(args, n, k))
+    measured = {n: dataclasses.replace(found[0], clips_per_second=statistics.median(m.clips_per_second for m in found)) for n, found in runs.items()}
+    busy = statistics.median(json.loads(busy_file(args, 1, k).read_text()) for k in range(args.rounds))
+    one = dataclasses.replace(measured[1], full_at=full_at(cpus, busy, faster))
+    print(f"one worker kept {busy:.2f} CPUs busy: {one.full_at:.2f} of them fill the machine")
+    print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s, medians of {args.rounds} rounds")
     rows: list[dict[str, Any]] = planning.compare(setup_of(recipe_of(args, 1), one), [measured[n] for n in WORKERS])
     for row in rows:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")
     if args.json:
-        Path(args.json).write_text(json.dumps({"cpus": cpus, "busy": busy, "rows": rows}, indent=2))
+        seen = {n: [m.clips_per_second for m in found] for n, found in runs.items()}
+        Path(args.json).write_text(json.dumps({"cpus": cpus, "speedup": faster, "busy": busy, "runs": seen, "rows": rows}, indent=2))
+
+
+# ---- the machine
+
+
+def full_at(cpus: int, busy: float, faster: float) -> float:
+    """The number of workers of one thread whose speed, one alone taken as 1, is what the machine gives to many.
+
+    What is not a worker keeps ``other = busy - 1`` CPUs busy. Many workers have the remaining ``cpus - other``, each CPU at ``faster / cpus`` of
+    its speed alone. One worker has a CPU, at that speed for as long as the others compute, too.
+    """
+    other, shared = max(0.0, busy - 1), faster / cpus
+    return (cpus - other) * shared / (1 - other * (1 - shared))
+
+
+def speedup(recipe: str, cpus: int) -> float:
+    """Steps a second of one process on each CPU, together, over those of one process: the median of rounds in turns."""
+    command = [sys.executable, __file__, "--probe", "--recipe", recipe]
+    environment = os.environ | MALLOC | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    probes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(cpus)]
+
+    def rates(chosen: list[subprocess.Popen[str]]) -> float:
+        for p in chosen:
+            assert p.stdin
+            print("go", file=p.stdin, flush=True)
+        return sum(float(p.stdout.readline()) for p in chosen if p.stdout)
+
+    rates(probes)  # warms up
+    found = [rates(probes) / rates(probes[:1]) for _ in range(PROBE_ROUNDS)]
+    for p in probes:
+        p.communicate()
+    return statistics.median(found)
+
+
+def probe(recipe: config.Recipe) -> None:
+    """For each line of stdin: trains a generator with one thread for some seconds, and says its steps a second."""
+    import torch
+
+    from s2v_ray.models.generator import Speech2Video
+
+    torch.set_num_threads(1)
+    heard, window = recipe.gan.heard_frames, recipe.gan.frames
+    model = Speech2Video(recipe, 256, ("neutral", "happy"))
+    speech, noise = torch.randn(CLIPS, heard * 640), torch.randn(CLIPS, window, recipe.gan.generator.noise_dim)
+    for _ in sys.stdin:
+        steps, began = 0, time.monotonic()
+        while time.monotonic() - began < PROBE_SECONDS:
+            frames, _ = model(speech, torch.ones(CLIPS, heard, dtype=torch.bool), torch.zeros(CLIPS, dtype=torch.long), noise)
+            frames.square().mean().backward()
+            steps += 1
+        print(steps / (time.monotonic() - began), flush=True)
+
+
+# ---- runs
 
 
 def recipe_of(args: argparse.Namespace, workers: int) -> config.Recipe:
@@ -61,8 +139,8 @@ def recipe_of(args: argparse.Namespace, workers: int) -> config.Recipe:
     return config.load_recipe(args.recipe, settings)
 
 
-def run(args: argparse.Namespace, workers: int) -> planning.Measured:
-    uri = f"{args.out}/workers-{workers}"
+def run(args: argparse.Namespace, workers: int, round_: int) -> planning.Measured:
+    uri = f"{args.out}/workers-{workers}-{round_}"
     seen: list[tuple[float, float]] = []
 
     def look(record: dict[str, Any]) -> bool:
@@ -73,13 +151,13 @@ def run(args: argparse.Namespace, workers: int) -> planning.Measured:
     launch("gan", recipe_of(args, workers), args.corpus, uri, student=args.student, record=look)
     if len(seen) > 2:  # not where a finished run was found; the first record holds the start
         (start, before), (end, after) = seen[0], seen[-1]
-        busy_file(args, workers).write_text(json.dumps((after - before) / (end - start)))
+        busy_file(args, workers, round_).write_text(json.dumps((after - before) / (end - start)))
     return planning.read_measured(uri)
 
 
-def busy_file(args: argparse.Namespace, workers: int) -> Path:
+def busy_file(args: argparse.Namespace, workers: int, round_: int) -> Path:
     """How many CPUs the machine kept busy on average, from the run's first record to its last."""
-    return Path(args.out, f"busy-{workers}.json")
+    return Path(args.out, f"busy-{workers}-{round_}.json")
 
 
 def setup_of(recipe: config.Recipe, measured: planning.Measured) -> planning.Setup:
