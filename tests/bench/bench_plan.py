@@ -6,9 +6,10 @@ Workers compute with one thread each and share the machine's CPUs; each keeps it
 workers, one after the other; speeds are medians over rounds. How many workers keep this machine busy (``Measured.full_at``) is predicted from
 what can be known before more than one runs:
 
-- how many CPUs were busy in the run of one worker: its thread, and Ray, decoding and S3 beside it;
-- how much faster all CPUs are than one, since they share caches, memory and often cores: a generator's steps in plain torch, one process at a
-  time and one on each CPU at once.
+- how many CPUs were busy in the run of one worker: its thread, and what Ray, decoding and S3 do for it. Each worker more brings as much;
+- how much faster all CPUs are than one, since they may share cores, caches and memory: a generator's steps in plain torch, one process at a
+  time and one on each CPU at once. More than their number is taken for noise;
+- the bandwidth of an all-reduce of as many gradients between these processes (gloo), in the place of that between GPUs.
 
 Bar: within 15%.
 """
@@ -19,6 +20,7 @@ import argparse
 import dataclasses
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +35,7 @@ from s2v_ray.training.launch import MALLOC, launch
 WORKERS = (1, 2, 4)
 CLIPS = 12
 """Clips a worker and step."""
-PROBE_SECONDS, PROBE_ROUNDS = 4.0, 5
+PROBE_SECONDS, PROBE_ROUNDS, REDUCTIONS = 4.0, 5, 20
 
 
 def main() -> None:
@@ -52,74 +54,79 @@ def main() -> None:
     if args.out is None:
         parser.error("give CORPUS, STUDENT and OUT")
     cpus = os.cpu_count() or 1
-    faster = speedup(args.recipe, cpus)
-    print(f"{cpus} CPUs are {faster:.2f} times as fast as one")
+    faster, bandwidth = machine(args.recipe, cpus)
+    print(f"{cpus} CPUs are {faster:.2f} times as fast as one; an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s")
     runs: dict[int, list[planning.Measured]] = {n: [] for n in WORKERS}
     for k in range(args.rounds):
         for n in WORKERS:
             runs[n].append(run(args, n, k))
     measured = {n: dataclasses.replace(found[0], clips_per_second=statistics.median(m.clips_per_second for m in found)) for n, found in runs.items()}
     busy = statistics.median(json.loads(busy_file(args, 1, k).read_text()) for k in range(args.rounds))
-    one = dataclasses.replace(measured[1], full_at=full_at(cpus, busy, faster))
+    one = dataclasses.replace(measured[1], full_at=min(faster, cpus) / busy)
     print(f"one worker kept {busy:.2f} CPUs busy: {one.full_at:.2f} of them fill the machine")
     print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s, medians of {args.rounds} rounds")
-    rows: list[dict[str, Any]] = planning.compare(setup_of(recipe_of(args, 1), one), [measured[n] for n in WORKERS])
+    rows: list[dict[str, Any]] = planning.compare(setup_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS])
     for row in rows:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")
     if args.json:
         seen = {n: [m.clips_per_second for m in found] for n, found in runs.items()}
-        Path(args.json).write_text(json.dumps({"cpus": cpus, "speedup": faster, "busy": busy, "runs": seen, "rows": rows}, indent=2))
+        Path(args.json).write_text(json.dumps({"cpus": cpus, "speedup": faster, "all_reduce": bandwidth, "busy": busy, "runs": seen, "rows": rows}, indent=2))
 
 
 # ---- the machine
 
 
-def full_at(cpus: int, busy: float, faster: float) -> float:
-    """The number of workers of one thread whose speed, one alone taken as 1, is what the machine gives to many.
-
-    What is not a worker keeps ``other = busy - 1`` CPUs busy. Many workers have the remaining ``cpus - other``, each CPU at ``faster / cpus`` of
-    its speed alone. One worker has a CPU, at that speed for as long as the others compute, too.
-    """
-    other, shared = max(0.0, busy - 1), faster / cpus
-    return (cpus - other) * shared / (1 - other * (1 - shared))
-
-
-def speedup(recipe: str, cpus: int) -> float:
-    """Steps a second of one process on each CPU, together, over those of one process: the median of rounds in turns."""
+def machine(recipe: str, cpus: int) -> tuple[float, float]:
+    """Steps a second of one process on each CPU, together, over those of one; bytes/s of their all-reduce. Medians of rounds in turns."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | MALLOC | {"PYTHONPATH": str(Path(__file__).parents[2]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, __file__, "--probe", "--recipe", recipe]
-    environment = os.environ | MALLOC | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    probes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(cpus)]
+    started = [environment | {"RANK": str(rank), "WORLD_SIZE": str(cpus)} for rank in range(cpus)]
+    probes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=e) for e in started]
 
-    def rates(chosen: list[subprocess.Popen[str]]) -> float:
+    def ask(what: str, chosen: list[subprocess.Popen[str]]) -> float:
         for p in chosen:
             assert p.stdin
-            print("go", file=p.stdin, flush=True)
+            print(what, file=p.stdin, flush=True)
         return sum(float(p.stdout.readline()) for p in chosen if p.stdout)
 
-    rates(probes)  # warms up
-    found = [rates(probes) / rates(probes[:1]) for _ in range(PROBE_ROUNDS)]
+    ask("step", probes)  # warms up
+    faster = statistics.median(ask("step", probes) / ask("step", probes[:1]) for _ in range(PROBE_ROUNDS))
+    bandwidth = statistics.median(ask("reduce", probes) / cpus for _ in range(PROBE_ROUNDS))
     for p in probes:
         p.communicate()
-    return statistics.median(found)
+    return faster, bandwidth
 
 
 def probe(recipe: config.Recipe) -> None:
-    """For each line of stdin: trains a generator with one thread for some seconds, and says its steps a second."""
+    """For each line of stdin, for some seconds: "step" trains a generator with one thread, and says its steps a second; "reduce" averages its
+    gradients with the other processes, and says the bytes/s of a ring (``planning.ring_seconds``) that would take as long."""
     import torch
+    import torch.distributed as dist
 
     from s2v_ray.models.generator import Speech2Video
 
     torch.set_num_threads(1)
+    dist.init_process_group("gloo")
     heard, window = recipe.gan.heard_frames, recipe.gan.frames
     model = Speech2Video(recipe, 256, ("neutral", "happy"))
     speech, noise = torch.randn(CLIPS, heard * 640), torch.randn(CLIPS, window, recipe.gan.generator.noise_dim)
-    for _ in sys.stdin:
-        steps, began = 0, time.monotonic()
+    gradients = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    for line in sys.stdin:
+        began = time.monotonic()
+        if line.strip() == "reduce":
+            for _ in range(REDUCTIONS):
+                dist.all_reduce(gradients)
+            alone = planning.ring_seconds(4 * gradients.numel(), dist.get_world_size(), 1.0, 0.0)
+            print(REDUCTIONS * alone / (time.monotonic() - began), flush=True)
+            continue
+        done = 0
         while time.monotonic() - began < PROBE_SECONDS:
             frames, _ = model(speech, torch.ones(CLIPS, heard, dtype=torch.bool), torch.zeros(CLIPS, dtype=torch.long), noise)
             frames.square().mean().backward()
-            steps += 1
-        print(steps / (time.monotonic() - began), flush=True)
+            done += 1
+        print(done / (time.monotonic() - began), flush=True)
 
 
 # ---- runs
@@ -160,11 +167,12 @@ def busy_file(args: argparse.Namespace, workers: int, round_: int) -> Path:
     return Path(args.out, f"busy-{workers}-{round_}.json")
 
 
-def setup_of(recipe: config.Recipe, measured: planning.Measured) -> planning.Setup:
+def setup_of(recipe: config.Recipe, measured: planning.Measured, bandwidth: float) -> planning.Setup:
     """All workers on one node, this machine; nothing but the step's time is asked for."""
+    assumed = planning.Assumptions(node_bandwidth=bandwidth)
     group = Group("train", "train", os.cpu_count() or 1, 0, 24, False, "", "here", spot=False)
     engines = planning.engines_of(recipe)
-    return planning.Setup(recipe, measured, planning.CorpusSize(1, 1.0, 1.0), group, planning.Price(0.0, 0.0, 1e10), 0.0, 0.0, engines)
+    return planning.Setup(recipe, measured, planning.CorpusSize(1, 1.0, 1.0), group, planning.Price(0.0, 0.0, 1e10), 0.0, 0.0, engines, assumed)
 
 
 if __name__ == "__main__":
