@@ -1,32 +1,21 @@
-"""What our training costs beside a bare loop, and what a GPU makes of it.
+"""What a GPU makes of a GAN step.
 
-    python tests/bench/bench_step.py CORPUS STUDENT [--recipe puppets] [--rounds 3] [--steps 60]
-    python tests/bench/bench_step.py --gpu [--recipe full] [--clips 16]
+    python -m tests.bench.bench_step [--recipe full] [--clips 16] [--rounds 3] [--steps 60]
 
-The first, with a corpus and a distilled student: a GAN step through Ray Train, the training stream and the engines (`launch`, one worker), beside
-the same step in a bare loop: the same networks, losses, Adam (fused) and clipping in plain torch, on batches that lie in memory. Each round runs
-both, one after the other in processes of their own with the same memory allocator settings and threads, the order alternating; all discriminators
-take part from the first step, and the first window of steps is left out. The ratio is that of the medians over rounds of the seconds a step,
-waiting for data included. Bar: at most 1.05. (About 2 min a round on two cores.)
-
-The second needs a CUDA device: the step of the 128 x 128 recipe in bf16, as training runs it, beside the same step in fp32 and plain eager torch (bar:
-at most 0.5), on tensors in memory; and its share of the roofline. For every operation of a step, forward, backward and update, arithmetic and bytes
-(inputs and outputs, once each) are counted; at the ceilings measured here (a large product of bf16 matrices, a large copy) it would take the longer
-of the two times. Their sum is the roofline's time; what the step takes beyond it are operations below their ceiling, and gaps between them.
-The share of waiting for data is what the first prints, with a corpus of this size on such a machine.
+Needs a CUDA device: the step of the 128 x 128 recipe in bf16, as training runs it, beside the same step in fp32 and plain eager torch (bar: at most
+0.5), on tensors in memory; and its share of the roofline. For every operation of a step, forward, backward and update, arithmetic and bytes (inputs
+and outputs, once each) are counted; at the ceilings measured here (a large product of bf16 matrices, a large copy) it would take the longer of the two
+times. Their sum is the roofline's time; what the step takes beyond it are operations below their ceiling, and gaps between them. What Ray Train and the
+engines cost beside a bare loop, and the share of waiting for data, is what ``bench_stream`` prints.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,126 +27,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
+from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.models.generator import Speech2Video
+from s2v_ray.training.adversaries import ADVERSARIES, Adversaries
+from s2v_ray.training.engine import make_engine
+from s2v_ray.training.gan import GanTask
+from tests.bench.plain_training import make_bare_engine
 
-from plain_engine import PlainEngine  # noqa: E402
-
-from s2v_ray.clip import ClipBatch  # noqa: E402
-from s2v_ray.config import Recipe, load_recipe  # noqa: E402
-from s2v_ray.models.generator import Speech2Video  # noqa: E402
-from s2v_ray.training.adversaries import ADVERSARIES, Adversaries  # noqa: E402
-from s2v_ray.training.engine import make_engine  # noqa: E402
-from s2v_ray.training.gan import GanTask, make_task  # noqa: E402
-
-WINDOWS, KEPT_BATCHES = 6, 8
 EMOTIONS, IDENTITY = ("neutral", "happy", "sad", "angry", "surprised", "fearful"), 256
-
-
-class BareEngine(PlainEngine):
-    """One optimizer on one device, as a tutorial would write it."""
-
-    def step(self) -> None:
-        if self.grad_clip:
-            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def make_bare_engine(module: Any, param_groups: Any, *, lr: float, betas: Any, weight_decay: float, bf16: bool, grad_clip: float, **_: Any) -> BareEngine:
-    assert weight_decay == 0.0, "the GAN's players have none"
-    groups = [dict(g, params=list(g["params"])) for g in param_groups]
-    return BareEngine(module, torch.optim.Adam(groups, lr=lr, betas=betas, fused=True), grad_clip, bf16)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="?")
-    parser.add_argument("student", nargs="?", help="a bundle")
-    parser.add_argument("--recipe", help="default: puppets; full with --gpu")
+    parser.add_argument("--recipe", default="full")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--gpu", action="store_true", help="the second comparison")
-    parser.add_argument("--on-cpu", action="store_true", help="with --gpu: on the CPU, to see that it runs; its figures mean nothing")
-    parser.add_argument("--clips", type=int, default=16, help="with --gpu: clips a step; 16 are one worker's share of `full`")
+    parser.add_argument("--on-cpu", action="store_true", help="to see that it runs; its figures mean nothing")
+    parser.add_argument("--clips", type=int, default=16, help="a step; 16 are one worker's share of `full`")
     parser.add_argument("--json", metavar="PATH")
-    parser.add_argument("--one", choices=["ours", "bare"], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if not args.gpu and not args.student:
-        parser.error("give CORPUS and STUDENT, or --gpu")
-    if args.gpu and not (torch.cuda.is_available() or args.on_cpu):
-        print("--gpu needs a CUDA device, and this machine has none")
+    if not (torch.cuda.is_available() or args.on_cpu):
+        print("this needs a CUDA device, and this machine has none")
         return 1
-    if args.one:
-        print(json.dumps((ours if args.one == "ours" else bare)(args, recipe_of(args))))
-        return 0
-    found = on_gpu(args) if args.gpu else beside_a_bare_loop(args)
+    found = measure(args)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
     return 0
-
-
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    settings = [f"gan.discriminators.{name}.{key}=0" for name in ADVERSARIES for key in ("start", "ramp")] + ["parallel.workers=1"]
-    if args.gpu:
-        return load_recipe(args.recipe or "full", [*settings, f"gan.batch={args.clips}", *args.overrides])
-    every = max(1, args.steps // WINDOWS)
-    settings += [f"gan.steps={every * WINDOWS}", f"log.log_every={every}", f"log.checkpoint_every={every * WINDOWS}", "log.validate_every=0"]
-    return load_recipe(args.recipe or "puppets", [*settings, *args.overrides])
-
-
-# ---- beside a bare loop
-
-
-def beside_a_bare_loop(args: argparse.Namespace) -> dict[str, Any]:
-    from s2v_ray.training.launch import MALLOC
-
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
-    for i in range(args.rounds):
-        for name in ("ours", "bare") if i % 2 == 0 else ("bare", "ours"):
-            environment = os.environ | {"PYTHONPATH": str(ROOT)} | (MALLOC if name == "bare" else {})  # Ray's workers get it from `launch`
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"round {i + 1}, {name}: {runs[name][-1]['seconds']:.4f} s a step", file=sys.stderr, flush=True)
-    medians = {name: statistics.median(r["seconds"] for r in rows) for name, rows in runs.items()}
-    waiting = statistics.median(r["waiting"] for r in runs["ours"])
-    print(f"{'':34}{'s a step':>10}")
-    print(f"{'Ray Train, stream and engines':34}{medians['ours']:10.4f}   {waiting:.2%} of it waiting for data")
-    print(f"{'bare loop, plain torch':34}{medians['bare']:10.4f}")
-    print(f"ratio of medians over {args.rounds} rounds: {medians['ours'] / medians['bare']:.3f} (bar: at most 1.05)")
-    return {"runs": runs, "medians": medians, "ratio": medians["ours"] / medians["bare"], "waiting": waiting}
-
-
-def ours(args: argparse.Namespace, recipe: Recipe) -> dict[str, float]:
-    from s2v_ray.training.launch import launch
-
-    with tempfile.TemporaryDirectory() as run:
-        launch("gan", recipe, args.corpus, run, student=args.student, progress=lambda line: print(line, file=sys.stderr))
-        records = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-    kept = [r for r in records if "clips_per_second" in r][1:]
-    return {"seconds": statistics.mean(recipe.gan.batch / r["clips_per_second"] for r in kept), "waiting": statistics.mean(r["data_wait"] for r in kept)}
-
-
-def bare(args: argparse.Namespace, recipe: Recipe) -> dict[str, float]:
-    from s2v_ray.training.engine import has_bf16
-    from s2v_ray.training.stream import stream
-
-    device = torch.device("cuda" if recipe.parallel.gpu else "cpu")
-    torch.set_num_threads(recipe.parallel.threads or os.cpu_count() or 1)
-    torch.manual_seed(recipe.seed * 1009)
-    bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
-    factory = functools.partial(make_bare_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip)
-    task = make_task(recipe, args.corpus, student=args.student, reference=False, make_engine=factory, device=device, rank=0, world=1)
-    config = recipe.gan
-    settings: dict[str, Any] = {"batch": config.batch, "frames": config.frames, "heard_frames": config.heard_frames, "seed": recipe.seed}
-    kept = list(stream(args.corpus, "train", **settings, steps=KEPT_BATCHES, executor="local"))
-    first, began = config.steps // WINDOWS, 0.0
-    for step, batch in zip(range(config.steps), itertools.cycle(kept), strict=False):
-        if step == first:
-            began = clock(device)
-        task.step(batch.to(device), step)
-    return {"seconds": (clock(device) - began) / (config.steps - first)}
 
 
 def clock(device: torch.device) -> float:
@@ -166,11 +63,10 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-# ---- on a GPU
-
-
-def on_gpu(args: argparse.Namespace) -> dict[str, Any]:
-    recipe, device = recipe_of(args), torch.device("cpu" if args.on_cpu else "cuda")
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    starts = [f"gan.discriminators.{name}.{key}=0" for name in ADVERSARIES for key in ("start", "ramp")]
+    recipe = load_recipe(args.recipe, [*starts, "parallel.workers=1", f"gan.batch={args.clips}", *args.overrides])
+    device = torch.device("cpu" if args.on_cpu else "cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     batch = batch_of(recipe, device)
     engines: dict[str, Callable[..., Any]] = {

@@ -1,13 +1,17 @@
-"""What `bench_stream` compares with: the GAN's step in a plain training script. torchrun, DeepSpeed, a torch DataLoader; no Ray, no S3.
+"""What our training is compared with: the GAN's step in a plain training script. No Ray, no S3.
 
     torchrun --standalone --nproc-per-node=1 -m tests.bench.plain_training HOST PORT NAME CLIPS CORPUS STUDENT RECIPE
+    python -m tests.bench.plain_training HOST PORT NAME CLIPS CORPUS STUDENT RECIPE
 
-CLIPS is a folder of clips as `bench_stream.write_folders` writes them, CORPUS and STUDENT what the task loads its networks from.
+Under torchrun: DeepSpeed, and a torch DataLoader with one worker. Else a bare loop, as a tutorial would write it: plain torch, Adam (fused) and
+clipping, on batches that lie in memory. CLIPS is a folder of clips as `bench_stream.write_folders` writes them, CORPUS and STUDENT what the task
+loads its networks from.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import random
 import sys
@@ -26,6 +30,9 @@ from s2v_ray.config import Recipe
 from s2v_ray.training import gan, stream
 from s2v_ray.training.engine import has_bf16, make_engine
 from tests.bench.bench_stream import take_turns
+from tests.training.plain_engine import PlainEngine
+
+KEPT_BATCHES = 8
 
 
 class Clips(Dataset[stream.Sample]):
@@ -49,6 +56,22 @@ class Clips(Dataset[stream.Sample]):
         return stream.cut_window(path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs, self.window, draw)
 
 
+class BareEngine(PlainEngine):
+    """One optimizer on one device."""
+
+    def step(self) -> None:
+        if self.grad_clip:
+            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def make_bare_engine(module: Any, param_groups: Any, *, lr: float, betas: Any, weight_decay: float, bf16: bool, grad_clip: float, **_: Any) -> BareEngine:
+    assert weight_decay == 0.0, "the GAN's players have none"
+    groups = [dict(g, params=list(g["params"])) for g in param_groups]
+    return BareEngine(module, torch.optim.Adam(groups, lr=lr, betas=betas, fused=True), grad_clip, bf16)
+
+
 def endless(loader: DataLoader[Any]) -> Iterator[ClipBatch]:
     while True:
         yield from loader
@@ -57,22 +80,27 @@ def endless(loader: DataLoader[Any]) -> Iterator[ClipBatch]:
 def main() -> None:
     host, port, name, clips, corpus, student, given = sys.argv[1:]
     recipe = Recipe.model_validate_json(given)
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if recipe.parallel.gpu else torch.device("cpu")
+    bare = "LOCAL_RANK" not in os.environ
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if recipe.parallel.gpu else torch.device("cpu")
     if device.type == "cpu":
         torch.set_num_threads(recipe.parallel.threads or os.cpu_count() or 1)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not bare:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed)
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
-    engine = functools.partial(make_engine, bf16=bf16, grad_clip=recipe.parallel.grad_clip, micro_batch=recipe.gan.batch, world_size=1)
+    deepspeed = functools.partial(make_engine, micro_batch=recipe.gan.batch, world_size=1)
+    engine = functools.partial(make_bare_engine if bare else deepspeed, bf16=bf16, grad_clip=recipe.parallel.grad_clip)
     task = gan.make_task(recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1)
     data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.heard_frames, recipe.seed, corpus, True))
     loader: DataLoader[Any] = DataLoader(
-        data, recipe.gan.batch, shuffle=True, num_workers=1, collate_fn=stream.collate, drop_last=True, persistent_workers=True
+        data, recipe.gan.batch, shuffle=True, num_workers=0 if bare else 1, collate_fn=stream.collate, drop_last=True, persistent_workers=not bare
     )
-    for step, batch in enumerate(take_turns((host, int(port)), {name: endless(loader)})):
+    batches = itertools.cycle(list(itertools.islice(endless(loader), KEPT_BATCHES))) if bare else endless(loader)
+    for step, batch in enumerate(take_turns((host, int(port)), {name: batches})):
         task.step(batch.to(device), step)
-    dist.destroy_process_group()
+    if not bare:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
