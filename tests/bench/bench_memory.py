@@ -15,6 +15,8 @@ Which phase has the peak, and what it holds beyond the arithmetic, is told line 
   flattens all gradients at once.
 - flat copy. Step, from stage 1 on: DeepSpeed flattens its part of the gradients before it frees them. (At stages 1 and 2 the other parts' are freed
   by then.)
+- gather. End of a step, stages 1 and 2, more than one worker: gradients and their copy are gone, and DeepSpeed gathers all weights in one call
+  (``all_gather_into_tensor``, whatever the bucket's size), which gloo receives into a copy of them all. NCCL gathers in place.
 - left: activations, the layer at work, and what nobody has explained.
 
 Bar: the peak within 10% of the arithmetic, or of the arithmetic and these lines. It takes about 5 min on two cores.
@@ -57,7 +59,7 @@ def main() -> None:
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT)}
     rows = [row(stage, workers, args) for workers in args.workers for stage in args.stages]
     print("\nMB of one rank, the largest of all")
-    names = ("weights", "gradients", "optimizer", "buckets", "flat copy", "left")
+    names = ("weights", "gradients", "optimizer", "buckets", "flat copy", "gather", "left")
     print(f"{'workers':>7}{'stage':>6}{'arithmetic':>12}{'peak':>8}{'ratio':>7}  {'phase':<9}" + "".join(f"{n:>11}" for n in names) + f"{'with lines':>12}")
     for r in rows:
         print(f"{r['workers']:7}{r['stage']:6}{r['arithmetic']:12.1f}{r['peak']:8.1f}{r['ratio']:7.3f}  {r['phase']:<9}", end="")
@@ -81,10 +83,12 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     due = {name: size / MB for name, size in planning.memory_per_rank(planning.Parameters(round(p * MB / 4), 0, stage), workers).items()}
     states = {name: due[name] for name in ("weights", "gradients", "optimizer")}
     phase = max(("backward", "step"), key=lambda name: found[f"peak_{name}"])
-    lines = states | {"buckets": {0: p, 3: 2 * bucket + (bucket if workers > 1 else 0.0)}.get(stage, bucket), "flat copy": 0.0}
+    lines = states | {"buckets": {0: p, 3: 2 * bucket + (bucket if workers > 1 else 0.0)}.get(stage, bucket), "flat copy": 0.0, "gather": 0.0}
     if phase == "step":
-        lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "flat copy": p / workers if stage else 0.0}
-        lines |= {"gradients": p / workers if stage else p}
+        part = p / workers if stage else p
+        lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "gradients": part, "flat copy": part if stage else 0.0}
+        if stage in (1, 2) and workers > 1 and p > 2 * part:  # the later of the step's two heights is the higher one
+            lines |= {"gradients": 0.0, "flat copy": 0.0, "gather": p}
     explained = sum(lines.values())
     arithmetic = sum(states.values())
     print(f"{workers} workers, stage {stage}: {found['peak']:.0f} MB", file=sys.stderr, flush=True)
