@@ -17,6 +17,7 @@ import ray.autoscaler.sdk
 import ray.train
 import ray.train.torch
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
@@ -95,7 +96,9 @@ def launch(
     start_ray()
     where = place("train")
     scaling, data_cpus = _machines(recipe, where, progress) if cluster is None else scale(recipe, cluster, where)
-    messages = ray.remote(Messages).options(num_cpus=0).remote()
+    # as Ray Train's controller: elsewhere it would die with a worker's node, and the run with it
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=here).remote()
     settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
     if begin_from:
         settings["begin_from"] = begin_from
