@@ -87,7 +87,7 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     if phase == "step":
         part = p / workers if stage else p
         lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "gradients": part, "flat copy": part if stage else 0.0}
-        if stage in (1, 2) and workers > 1 and p > 2 * part:  # the later of the step's two heights is the higher one
+        if stage in (1, 2) and p > 2 * part:  # the later of the step's two heights is the higher one
             lines |= {"gradients": 0.0, "flat copy": 0.0, "gather": p}
     explained = sum(lines.values())
     arithmetic = sum(states.values())

@@ -43,9 +43,8 @@ def main() -> int:
     clips = [c for c in clips if len(c.frames) > 4 * args.most + network.window][: args.clips]
     if len(clips) < 2:
         parser.error(f"{args.corpus} has {len(clips)} test clips that are long enough")
-    whole = [summarise("source", "", [distances(network, shifted(c, 0, args.most), 3 * args.most) for c in clips])]
     rows = []
-    print(f"{len(clips)} clips; in step as the network sees it, all together: {whole[0].frames:+d} (confidence {whole[0].confidence:.3f})")
+    print(f"{len(clips)} clips")
     print(f"{'shift':>6} {'exact':>7} {'within 1':>9} {'confidence':>11} {'all together':>13}")
     for late in range(-args.most, args.most + 1):
         curves = [distances(network, shifted(c, late, args.most), 3 * args.most) for c in clips]
