@@ -15,7 +15,8 @@ import logging
 import queue
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,6 +45,8 @@ FIRST_CLIPS = 160
 """Windows that a worker decodes itself before its first pipeline has come up, which takes Ray Data's processes a while: training begins without it."""
 BLOCK_CLIPS = 64
 """Clips decoded by one Ray Data task, about."""
+READ_AHEAD = 4
+"""Row groups that are read at once: the answers of an object store take longer than decoding what they bring."""
 
 Sample = dict[str, np.ndarray]
 Segment = list[tuple[int, "Row"]]  # epoch and place of each clip, in order
@@ -207,20 +210,31 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
 Job = tuple[int, str, int, tuple[int, ...]]  # epoch, shard, row group, rows
 
 
-def decode_job(job: Job, window: Window) -> list[Sample]:
-    """Reads a row group once and cuts a window out of each of the named rows."""
-    epoch, uri, group, rows = job
+def decode_jobs(jobs: Iterable[Job], window: Window) -> Iterator[list[Sample]]:
+    """Windows cut out of the named rows, row group after row group; meanwhile the next ``READ_AHEAD`` are being read."""
+    waiting = iter(jobs)
+    with ThreadPoolExecutor(READ_AHEAD, "read-ahead") as pool:
+        reading = deque((job, pool.submit(_read_group, job, window)) for job in itertools.islice(waiting, READ_AHEAD))
+        while reading:
+            (epoch, _, _, rows), read = reading.popleft()
+            columns, outputs = read.result()
+            reading.extend((job, pool.submit(_read_group, job, window)) for job in itertools.islice(waiting, 1))
+            yield [_cut_row(columns, row, {role: values[i] for role, values in outputs.items()}, window, epoch) for i, row in enumerate(rows)]
+
+
+def _read_group(job: Job, window: Window) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
+    """Columns of a row group, and what the teachers say of the rows named, by role."""
+    _, uri, group, rows = job
     with shards.open_shard(uri) as f:
         table = f.read_row_group(group, ["id", "num_frames", "frames", "speech"], use_threads=False).combine_chunks()
-    ids, lengths = table["id"].to_pylist(), table["num_frames"].to_pylist()
-    frames, speech = table["frames"].chunk(0), table["speech"].chunk(0)
-    named = [ids[row] for row in rows]
-    outputs = {role: _read_outputs(window.corpus, role, uri, group, rows, named) for role in ("identity", "emotion")} if window.teachers else {}
-    samples = []
-    for i, row in enumerate(rows):
-        seen = {role: values[i] for role, values in outputs.items()}
-        samples.append(cut_window(ids[row], lengths[row], functools.partial(_nth, frames[row].values), speech[row].as_buffer(), seen, window, epoch))
-    return samples
+    columns = {name: table[name].to_pylist() for name in ("id", "num_frames")} | {name: table[name].chunk(0) for name in ("frames", "speech")}
+    named = [columns["id"][row] for row in rows]
+    return columns, {role: _read_outputs(window.corpus, role, uri, group, rows, named) for role in ("identity", "emotion") if window.teachers}
+
+
+def _cut_row(columns: dict[str, Any], row: int, outputs: dict[str, np.ndarray], window: Window, epoch: int) -> Sample:
+    frame = functools.partial(_nth, columns["frames"][row].values)
+    return cut_window(columns["id"][row], columns["num_frames"][row], frame, columns["speech"][row].as_buffer(), outputs, window, epoch)
 
 
 def _nth(encoded: Any, k: int) -> bytes:
@@ -341,7 +355,7 @@ def _ahead(segments: Iterator[Segment], decode: Callable[[Segment], Iterator[lis
 
 
 def _decode_here(segment: Segment, window: Window) -> Iterator[list[Sample]]:
-    return (decode_job(job, window) for job in _jobs(segment))
+    return decode_jobs(_jobs(segment), window)
 
 
 def _decode_with_ray(rows: Segment, window: Window, cpus: float) -> Iterator[list[Sample]]:
@@ -376,5 +390,6 @@ def _decode_with_ray(rows: Segment, window: Window, cpus: float) -> Iterator[lis
 
 def _decode_block(block: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
     jobs = zip(block["epoch"], block["uri"], block["group"], block["rows"], strict=True)
-    samples = [s for e, u, g, rows in jobs for s in decode_job((int(e), str(u), int(g), tuple(int(r) for r in rows)), window)]
+    found = decode_jobs(((int(e), str(u), int(g), tuple(int(r) for r in rows)) for e, u, g, rows in jobs), window)
+    samples = list(itertools.chain.from_iterable(found))
     return {name: np.stack([s[name] for s in samples]) for name in samples[0]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tiny_corpus import make_corpus  # noqa: E402
 from s2v_ray.clip import ClipBatch  # noqa: E402
 from s2v_ray.storage import ArtifactError  # noqa: E402
 from s2v_ray.training import stream as stream_module  # noqa: E402
-from s2v_ray.training.stream import LANE_CLIPS, Row, ShardIndex, lanes_of, plan, read_index, rows_of, stream  # noqa: E402
+from s2v_ray.training.stream import LANE_CLIPS, READ_AHEAD, Job, Row, ShardIndex, Window, decode_jobs, lanes_of, plan, read_index, rows_of, stream  # noqa: E402
 
 INDEX = [ShardIndex(f"shard{s}", tuple(tuple(range(8)) for _ in range(4))) for s in range(20)] + [ShardIndex("last", ((0, 2, 5),))]
 CLIPS = 20 * 32 + 3
@@ -147,6 +148,27 @@ def test_damage_and_missing_outputs_are_told(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match="is damaged"):
         batches(corpus, steps=1)
+
+
+def test_row_groups_are_read_ahead_but_never_all(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(6, 25, 1, corpus, True)
+    jobs = [(0, shard.uri, group, rows) for shard in read_index(corpus, "train", 6) for group, rows in enumerate(shard.groups)]
+    alone = [clip["id"] for job in jobs for clip in next(decode_jobs([job], window))]
+    together, read, asked = threading.Barrier(READ_AHEAD), stream_module._read_group, []
+
+    def read_with_others(job: Job, window: Window) -> object:
+        asked.append(job)
+        if len(asked) <= READ_AHEAD:
+            together.wait(30)  # breaks unless so many are read at once
+        return read(job, window)
+
+    monkeypatch.setattr(stream_module, "_read_group", read_with_others)
+    found = []
+    for n, clips in enumerate(decode_jobs(jobs, window), start=1):
+        found += [clip["id"] for clip in clips]
+        assert len(asked) <= n + READ_AHEAD
+    assert len(jobs) > READ_AHEAD and Counter(asked) == Counter(jobs)
+    assert found == alone
 
 
 @pytest.mark.cluster
