@@ -47,16 +47,9 @@ MAY_DIFFER = (
     ),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_TOP_PAD_": str(2**28),
-    "MALLOC_ARENA_MAX": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """A step allocates and frees the same large tensors. Kept by the process, in huge pages, they are not faulted in afresh each time:
-a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Ray Train takes the steps in a thread, and a thread's own arena does give
-memory back: 653 page faults a step, none with one arena. Other C libraries, and a glibc before 2.35, take no notice."""
+a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35, take no notice."""
 
 
 class Stopped(ValueError):
