@@ -214,11 +214,15 @@ def decode_jobs(jobs: Iterable[Job], window: Window) -> Iterator[list[Sample]]:
     """Windows cut out of the named rows, row group after row group; meanwhile the next ``READ_AHEAD`` are being read."""
     waiting = iter(jobs)
     with ThreadPoolExecutor(READ_AHEAD, "read-ahead") as pool:
-        reading = deque((job, pool.submit(_read_group, job, window)) for job in itertools.islice(waiting, READ_AHEAD))
+
+        def ask(count: int) -> Iterator[tuple[Job, Any]]:
+            return ((job, pool.submit(_read_group, job, window)) for job in itertools.islice(waiting, count))
+
+        reading = deque(ask(READ_AHEAD))
         while reading:
             (epoch, _, _, rows), read = reading.popleft()
             columns, outputs = read.result()
-            reading.extend((job, pool.submit(_read_group, job, window)) for job in itertools.islice(waiting, 1))
+            reading.extend(ask(1))
             yield [_cut_row(columns, row, {role: values[i] for role, values in outputs.items()}, window, epoch) for i, row in enumerate(rows)]
 
 
