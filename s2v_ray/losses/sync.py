@@ -20,11 +20,12 @@ def sync_contrast(speech: Tensor, frames: Tensor, temperature: Tensor | float, g
     Returns:
         scalar, >= 0; ``log W`` is chance when gap is 1.
     """
-    logits = temperature * speech @ frames.transpose(1, 2)
+    with torch.autocast(speech.device.type, enabled=False):  # bf16 would round the logits to some hundredths
+        logits = temperature * speech.float() @ frames.float().transpose(1, 2)
     w = logits.shape[-1]
     shift = (torch.arange(w)[:, None] - torch.arange(w)[None]).abs().to(logits.device)
-    logits = logits.masked_fill((shift > 0) & (shift < gap), float("-inf")).flatten(0, 1)
-    back = (temperature * frames @ speech.transpose(1, 2)).masked_fill((shift > 0) & (shift < gap), float("-inf")).flatten(0, 1)
+    logits = logits.masked_fill((shift > 0) & (shift < gap), float("-inf"))
+    logits, back = logits.flatten(0, 1), logits.transpose(1, 2).flatten(0, 1)
     target = torch.arange(w, device=logits.device).repeat(len(speech))
     return (F.cross_entropy(logits, target) + F.cross_entropy(back, target)) / 2
 

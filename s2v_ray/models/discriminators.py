@@ -69,7 +69,8 @@ class EmotionNetwork(nn.Module):
 class SyncNetwork(nn.Module):
     """Do mouth and speech agree? Two towers over windows of a few frames (SyncNet, Chung and Zisserman 2016).
 
-    No batch normalisation: it collapses the loss of sync discriminators.
+    No batch normalisation: it collapses the loss of sync discriminators. Computes in float32 also under autocast: movement is what is left when looks are
+    subtracted, and bf16 would leave its rounding errors.
 
     Args:
         width: channels of the first layer.
@@ -98,16 +99,18 @@ class SyncNetwork(nn.Module):
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """``[B, T * 640]`` -> ``[B, T - window + 1, dim]``, unit length."""
-        return F.normalize(self.speech(log_mel(speech)).transpose(1, 2), dim=-1)
+        with torch.autocast(speech.device.type, enabled=False):
+            return F.normalize(self.speech(log_mel(speech)).transpose(1, 2), dim=-1)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """``[B, T, 3, S, S]`` in [-1, 1] -> ``[B, T - window + 1, dim]``, unit length."""
         y0, y1, x0, x1 = self.box
         b, t = frames.shape[:2]
-        mouth = F.interpolate(frames[..., y0:y1, x0:x1].flatten(0, 1), (self.mouth_side, self.mouth_side), mode="bilinear", align_corners=False)
-        x = self.mouth(mouth).unflatten(0, (b, t))
-        x = x - x.mean(1, keepdim=True)  # what stays the same over the window is looks, not movement
-        return F.normalize(self.movement(x.transpose(1, 2)).transpose(1, 2), dim=-1)
+        with torch.autocast(frames.device.type, enabled=False):
+            mouth = F.interpolate(frames[..., y0:y1, x0:x1].flatten(0, 1), (self.mouth_side, self.mouth_side), mode="bilinear", align_corners=False)
+            x = self.mouth(mouth).unflatten(0, (b, t))
+            x = x - x.mean(1, keepdim=True)  # what stays the same over the window is looks, not movement
+            return F.normalize(self.movement(x.transpose(1, 2)).transpose(1, 2), dim=-1)
 
     def forward(self, speech: Tensor, frames: Tensor) -> Tensor:
         """Agreement, as logits: ``[B, T * 640]``, ``[B, T, 3, S, S]`` -> ``[B, T - window + 1]``."""

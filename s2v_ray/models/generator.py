@@ -90,7 +90,7 @@ class Generator(nn.Module):
             still: ``[B, 3, S, S]`` in [-1, 1]; the reference baseline needs it, the others refuse it.
 
         Returns:
-            ``[B, T, 3, S, S]`` in [-1, 1].
+            float32 ``[B, T, 3, S, S]`` in [-1, 1], also under autocast.
         """
         if (still is None) != (self.still is None):
             raise ValueError("the reference baseline needs a still of the speaker" if still is None else "only the reference baseline takes a still")
@@ -109,7 +109,7 @@ class Generator(nn.Module):
         x = F.gelu(x)
         last = maps[-1]
         x = self.out(x if last is None else torch.cat([x, last], dim=1))
-        return torch.tanh(x).unflatten(0, (b, t))
+        return torch.tanh(x.float()).unflatten(0, (b, t))
 
 
 class NoiseSequence:

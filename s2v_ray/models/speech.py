@@ -20,7 +20,7 @@ from s2v_ray.media.timing import MEL_BINS, MEL_PER_FRAME
 
 @dataclass
 class Heard:
-    """What the student hears in speech.
+    """What the student hears in speech. All float32, also where a lower precision computes it: losses compare it.
 
     Attributes:
         identity: ``[B, D]``, unit length, in the space of the identity teacher's codes.
@@ -77,7 +77,7 @@ class IdentityEncoder(nn.Module):
         self.project = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, identity_dim))
 
     def forward(self, mel: Tensor, heard: Tensor) -> Tensor:
-        return F.normalize(self.project(pool_statistics(self.frames(mel), heard)), dim=-1)
+        return F.normalize(self.project(pool_statistics(self.frames(mel), heard)).float(), dim=-1)
 
 
 class EmotionEncoder(nn.Module):
@@ -95,7 +95,7 @@ class EmotionEncoder(nn.Module):
 
     def forward(self, mel: Tensor, heard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.frames(mel)
-        codes = self.code(x.transpose(1, 2) + self.clip(pool_statistics(x, heard))[:, None])
+        codes = self.code(x.transpose(1, 2) + self.clip(pool_statistics(x, heard))[:, None]).float()
         weight = heard[..., None].to(codes.dtype)
         code = (codes * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         return code, self.classify(code), self.classify(codes)
@@ -146,8 +146,8 @@ class Student(nn.Module):
         if self.training and self.spec_mask > 0:
             mel = spec_augment(mel, self.spec_mask)
         voice = perturb_prosody(mel) if self.training and self.perturb else mel
-        emotion, logits, frame_logits = self.emotion(mel, heard)
-        return Heard(self.identity(voice, heard), emotion, logits, frame_logits, what)
+        codes = self.identity(voice, heard), *self.emotion(mel, heard), what
+        return Heard(*(code.float() for code in codes))
 
     def content_of(self, mel: Tensor) -> Tensor:
         """Content ``[B, L, C]`` of log-mel speech ``[B, 80, 4L]``."""
@@ -155,8 +155,9 @@ class Student(nn.Module):
 
 
 def pool_statistics(x: Tensor, heard: Tensor) -> Tensor:
-    """Mean and standard deviation over the frames heard: ``[B, W, L]``, ``[B, L]`` -> ``[B, 2W]``."""
-    weight = heard[:, None].to(x.dtype)
+    """Mean and standard deviation over the frames heard, summed in float32: ``[B, W, L]``, ``[B, L]`` -> ``[B, 2W]``."""
+    x = x.float()
+    weight = heard[:, None].float()
     count = weight.sum(-1).clamp(min=1.0)
     mean = (x * weight).sum(-1) / count
     var = ((x - mean[..., None]).square() * weight).sum(-1) / count
