@@ -257,6 +257,11 @@ def engines_of(recipe: Recipe) -> dict[str, Parameters]:
     return found
 
 
+def stage_at(engine: Parameters, workers: int) -> int:
+    """The stage that has an effect: one worker that offloads nothing shares nothing, and trains in plain torch (``training.engine.LoneEngine``)."""
+    return engine.stage if workers > 1 or engine.states_on_cpu or engine.weights_on_cpu else 0
+
+
 def memory_per_rank(engine: Parameters, workers: int) -> dict[str, float]:
     """Bytes that one rank holds for an engine on its device, activations aside.
 
@@ -264,7 +269,7 @@ def memory_per_rank(engine: Parameters, workers: int) -> dict[str, float]:
     moments. From stage 1 on DeepSpeed also keeps its own fp32 copy of the weights, and splits it and the moments among the N ranks; stage 2
     splits the gradients too, stage 3 the weights. What is offloaded lies in the CPU's memory and counts as 0.
     """
-    p, n, stage = engine.trained * FP32, workers, engine.stage
+    p, n, stage = engine.trained * FP32, workers, stage_at(engine, workers)
     weights = p + engine.frozen * FP32
     return {
         "weights": 0.0 if engine.weights_on_cpu else weights / n if stage == 3 else weights,
@@ -281,9 +286,10 @@ def checkpoint_bytes(engine: Parameters, workers: int) -> tuple[float, float]:
     The weights once; the optimizer's state in N parts; the moving average by every worker (``training.checkpoint``).
     """
     p = engine.trained * FP32
-    weights, state = p + engine.frozen * FP32, (3 if engine.stage else 2) * p
+    stage = stage_at(engine, workers)
+    weights, state = p + engine.frozen * FP32, (3 if stage else 2) * p
     average = p if engine.averaged else 0.0
-    parts = workers if engine.stage else 1
+    parts = workers if stage else 1
     return weights + state + workers * average, weights + state / parts + average
 
 

@@ -52,6 +52,14 @@ def test_memory_at_each_stage(stage: planning.Stage, expected: tuple[float, ...]
     assert found["buckets"] == (8000 if stage else 0)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_one_worker_alone_holds_no_copy_of_the_weights(stage: int) -> None:
+    found = planning.memory_per_rank(Parameters(1000, 500, stage), 1)
+    assert (found["weights"], found["gradients"], found["optimizer"], found["buckets"]) == (6000, 4000, 8000, 0)
+    offloaded = planning.memory_per_rank(Parameters(1000, 500, 2, states_on_cpu=True), 1)
+    assert (offloaded["gradients"], offloaded["buckets"]) == (4000, 8000)
+
+
 def test_what_is_offloaded_takes_no_memory_of_the_device() -> None:
     found = planning.memory_per_rank(Parameters(1000, 500, 3, states_on_cpu=True, weights_on_cpu=True), 4)
     assert (found["weights"], found["gradients"], found["optimizer"]) == (0, 1000, 0)
@@ -61,7 +69,8 @@ def test_what_is_offloaded_takes_no_memory_of_the_device() -> None:
 
 def test_a_checkpoint_grows_with_the_workers_only_by_the_average() -> None:
     engine = Parameters(1000, 500, 2, averaged=True)
-    assert planning.checkpoint_bytes(engine, 1) == (6000 + 12000 + 4000, 22000)
+    assert planning.checkpoint_bytes(engine, 1) == (6000 + 8000 + 4000, 18000)
+    assert planning.checkpoint_bytes(engine, 2) == (6000 + 12000 + 8000, 6000 + 6000 + 4000)
     assert planning.checkpoint_bytes(engine, 4) == (6000 + 12000 + 16000, 6000 + 3000 + 4000)
 
 

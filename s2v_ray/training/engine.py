@@ -1,4 +1,4 @@
-"""One optimizer over one module on many workers: the only file that knows DeepSpeed.
+"""One optimizer over one module on many workers: the only file that knows DeepSpeed. One worker alone has nothing to share, and does without it.
 
 What holds for every engine, at every ZeRO stage (each line was compared with plain torch; see tests/training):
 
@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -75,12 +76,24 @@ class Engine(Protocol):
 EngineFactory = Callable[..., Engine]
 """``make_engine`` or a stand-in with its signature."""
 
+LONE_FILE = "engine.pt"
+"""What ``LoneEngine`` saves."""
+
+
+@dataclass(frozen=True)
+class ByName:
+    """State of an engine, whatever it was split into: all weights and buffers, and the optimizer's tensors of each trained parameter, some of them flat."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+
 
 class DeepSpeedEngine:
     """``Engine`` by DeepSpeed ZeRO; fp32 weights, bf16 only inside autocast."""
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, bf16: bool, accumulate: int) -> None:
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, names: list[str], bf16: bool, accumulate: int) -> None:
         self._engine, self._optimizer = engine, optimizer  # DeepSpeed keeps the moments in the optimizer it was given
+        self._names, self._rank = names, dist.get_rank()  # of the parameters, in the optimizer's order
         self._bf16 = bf16
         self._accumulate, self._gathered = accumulate, 0
         self.module = engine.module
@@ -90,9 +103,7 @@ class DeepSpeedEngine:
         return self._engine(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
-        if self._gathered == self._accumulate:
-            raise RuntimeError(f"backward was called more often before step than the {self._accumulate} times the engine was made for: gradients would be lost")
-        self._gathered += 1
+        self._gathered = _one_more(self._gathered, self._accumulate)
         self._engine.backward(loss)
 
     def step(self) -> None:
@@ -116,12 +127,7 @@ class DeepSpeedEngine:
                 value.zero_() if before is None else value.copy_(before)  # none before the first step
 
     def set_lr(self, group: int | str, lr: float) -> None:
-        groups = self._engine.optimizer.param_groups
-        chosen = [groups[group]] if isinstance(group, int) else [g for g in groups if g.get("name") == group]
-        if not chosen:
-            raise ValueError(f"no parameter group is named {group!r}")
-        for g in chosen:
-            g["lr"] = lr
+        _set_lr(self._engine.optimizer.param_groups, group, lr)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
@@ -150,34 +156,99 @@ class DeepSpeedEngine:
         return files
 
     def load(self, folder: str, *, reshape: bool = False) -> None:
-        if not reshape or self._engine.zero_optimization_stage() == 0:  # at stage 0 every worker holds the whole state
-            self._load(folder)
+        if reshape or os.path.exists(os.path.join(folder, LONE_FILE)):
+            self._adopt(_read_by_name(folder, self._names))
             return
-        with tempfile.TemporaryDirectory() as universal, _loading_without_pickle():
-            _to_universal(folder, universal)
-            self._engine._config.load_universal_checkpoint = True
-            try:
-                self._load(universal)
-            finally:
-                self._engine._config.load_universal_checkpoint = False
-        self._load_unoptimized(folder)
-
-    def _load(self, folder: str) -> None:
         path, _ = self._engine.load_checkpoint(folder, tag=".")
         if path is None:
             raise ValueError(f"there is no engine state in {folder}")
 
-    def _load_unoptimized(self, folder: str) -> None:
-        """Buffers, and parameters that no optimizer moves: universal checkpoints leave them out. (At stage 3 those parameters are split: left as made.)"""
-        file = sorted(name for name in os.listdir(folder) if name.endswith("model_states.pt"))[0]
-        state = _load_without_pickle(os.path.join(folder, file), "cpu")["module"]
-        kept = dict(self.module.named_buffers())
-        if self._engine.zero_optimization_stage() < 3:
-            kept |= {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
-        with torch.no_grad():
-            for name, tensor in kept.items():
-                if name in state:
-                    tensor.copy_(state[name])
+    def _adopt(self, state: ByName) -> None:
+        """Goes on from another engine's state: each worker takes its part of it, as its own stage splits it."""
+        import deepspeed
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state, safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+        stage, zero = self._engine.zero_optimization_stage(), self._engine.optimizer
+        parameters = list(self.module.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0) if stage == 3 else nullcontext():
+            _copy_weights(self.module, state.weights)
+        trained = [(p, state.weights[name], state.moments[name]) for name, p in self.module.named_parameters() if name in state.moments]
+        if stage == 0:
+            for p, _, moments in trained:
+                self._optimizer.state[p] = _for(p, moments)
+            return
+        for flat in zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups:
+            # all parameters have taken the same steps; what else is per element is set below
+            self._optimizer.state[flat] = {k: v.to(flat.device, copy=True) if v.dim() == 0 else torch.zeros_like(flat) for k, v in trained[0][2].items()}
+        if stage < 3:
+            zero._lazy_init_hp_params_optimizer_state()
+        for p, weight, moments in trained:
+            each = {name: value for name, value in moments.items() if value.dim() > 0}
+            if stage == 3:
+                size = p.ds_tensor.numel()
+                weight, *values = (_part(value, size, self._rank) for value in (weight, *each.values()))
+                safe_set_local_fp32_param(p, weight)
+                for name, value in zip(each, values, strict=True):
+                    safe_set_local_optimizer_state(p, value, name)
+            else:
+                safe_set_full_fp32_param(p, weight)
+                for name, value in each.items():
+                    safe_set_full_optimizer_state(p, value, name)
+
+
+class LoneEngine:
+    """``Engine`` for one worker, in plain torch: the same arithmetic, without DeepSpeed's own copies and its Python for each parameter."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool, grad_clip: float, accumulate: int) -> None:
+        self.module, self.device = module, next(module.parameters()).device
+        self._optimizer, self._bf16, self._grad_clip = optimizer, bf16, grad_clip
+        self._accumulate, self._gathered = accumulate, 0
+        self._parameters = [p for g in optimizer.param_groups for p in g["params"]]
+        self._norm: Tensor | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.autocast():
+            return self.module(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._gathered = _one_more(self._gathered, self._accumulate)
+        loss.backward()
+
+    def step(self) -> None:
+        for p in self._parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # as under ZeRO: Adam's moments go on
+        self._norm = nn.utils.clip_grad_norm_(self._parameters, self._grad_clip or float("inf"))
+        self._optimizer.step()
+        self.discard()
+
+    def discard(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self._gathered = 0
+
+    def set_lr(self, group: int | str, lr: float) -> None:
+        _set_lr(self._optimizer.param_groups, group, lr)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def gathered(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    @property
+    def grad_norm(self) -> float | None:
+        return None if self._norm is None else float(self._norm)
+
+    def snapshot(self) -> dict[str, Any]:
+        moments = {name: self._optimizer.state[p] for name, p in self.module.named_parameters() if p in self._optimizer.state}
+        return {LONE_FILE: copied({"weights": dict(self.module.state_dict()), "moments": moments})}
+
+    def load(self, folder: str, *, reshape: bool = False) -> None:
+        names = {p: name for name, p in self.module.named_parameters()}
+        state = _read_by_name(folder, [names[p] for p in self._parameters])
+        _copy_weights(self.module, state.weights)
+        for p in self._parameters:
+            if names[p] in state.moments:
+                self._optimizer.state[p] = _for(p, state.moments[names[p]])
 
 
 def make_engine(
@@ -195,6 +266,7 @@ def make_engine(
     accumulate: int = 1,
     offload_optimizer: bool = False,
     offload_param: bool = False,
+    lone: bool = True,
 ) -> Engine:
     """An engine over ``module``, moved to this worker's device and made equal on all workers.
 
@@ -211,6 +283,7 @@ def make_engine(
         world_size: workers; torch.distributed must already connect them (one worker alone is set up here).
         accumulate: how often ``backward`` is called before ``step``, at most.
         offload_optimizer, offload_param: optimizer states (stages 1 to 3) and weights (stage 3) live in the CPU's memory.
+        lone: one worker that offloads nothing does without DeepSpeed, whatever ``zero_stage`` is; False: with it.
 
     Raises:
         ValueError: the workers connected are not ``world_size``, or the stage cannot offload what it shall.
@@ -218,20 +291,25 @@ def make_engine(
     for what, offloaded, least in (("optimizer states", offload_optimizer, 1), ("weights", offload_param, 3)):
         if offloaded and zero_stage < least:
             raise ValueError(f"ZeRO stage {zero_stage} cannot offload {what}, stage {least} can")
-    deepspeed = _deepspeed(world_size)
+    alone = lone and world_size == 1 and not (offload_optimizer or offload_param)
+    deepspeed = None if alone else _deepspeed(world_size)
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     for p in module.parameters():
         if p.dim() == 0:
             p.data = p.data.reshape(1)
     adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay) if weight_decay else torch.optim.Adam
     optimizer = adam(groups, lr=lr, betas=betas, fused=True)  # otherwise two more copies of the gradients, while a step lasts
+    if deepspeed is None:
+        return LoneEngine(module, optimizer, bf16, grad_clip, accumulate)
+    names = {p: name for name, p in module.named_parameters()}
+    order = [names[p] for g in groups for p in g["params"]]
     config = engine_config(zero_stage=zero_stage, bf16=bf16, grad_clip=grad_clip, micro_batch=micro_batch, accumulate=accumulate)
     for name, offloaded in (("offload_optimizer", offload_optimizer), ("offload_param", offload_param)):
         if offloaded:
             config["zero_optimization"][name] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     engine.checkpoint_engine.load = _load_without_pickle
-    return DeepSpeedEngine(engine, optimizer, bf16, accumulate)
+    return DeepSpeedEngine(engine, optimizer, order, bf16, accumulate)
 
 
 def engine_config(*, zero_stage: int, bf16: bool, grad_clip: float, micro_batch: int, accumulate: int = 1) -> dict[str, Any]:
@@ -318,13 +396,49 @@ def _deepspeed(world_size: int) -> Any:
 
     if not dist.is_initialized() and world_size == 1:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1)
-    if not dist.is_initialized() or dist.get_world_size() != world_size:
-        connected = dist.get_world_size() if dist.is_initialized() else 0
-        raise ValueError(f"{world_size} workers were asked for, {connected} are connected")
+    _check_connected(world_size)
     # Built on CPU at first use, with g++ and ninja, for inference only: training averages gradients through gloo.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed()
     return deepspeed
+
+
+def _check_connected(world_size: int) -> None:
+    connected = dist.get_world_size() if dist.is_initialized() else 0
+    if connected != world_size:
+        raise ValueError(f"{world_size} workers were asked for, {connected} are connected")
+
+
+def _one_more(gathered: int, accumulate: int) -> int:
+    if gathered == accumulate:
+        raise RuntimeError(f"backward was called more often before step than the {accumulate} times the engine was made for: gradients would be lost")
+    return gathered + 1
+
+
+def _set_lr(groups: Sequence[dict[str, Any]], group: int | str, lr: float) -> None:
+    chosen = [groups[group]] if isinstance(group, int) else [g for g in groups if g.get("name") == group]
+    if not chosen:
+        raise ValueError(f"no parameter group is named {group!r}")
+    for g in chosen:
+        g["lr"] = lr
+
+
+def _for(p: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An optimizer's tensors in the shape, and on the device, of their parameter."""
+    return {name: value.to(p.device, copy=True).view_as(p) if value.dim() else value.to(p.device, copy=True) for name, value in state.items()}
+
+
+def _part(value: Tensor, size: int, rank: int) -> Tensor:
+    """A worker's part of a parameter that stage 3 splits into flat parts of ``size``, the last one padded."""
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    return torch.cat([part, part.new_zeros(size - len(part))])
+
+
+@torch.no_grad()
+def _copy_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    for name, value in weights.items():
+        own[name].copy_(value.view_as(own[name]))
 
 
 def copied(value: Any) -> Any:
@@ -336,6 +450,32 @@ def copied(value: Any) -> Any:
     if isinstance(value, list) or type(value) is tuple:
         return type(value)(copied(v) for v in value)
     return value
+
+
+def _read_by_name(folder: str, names: Sequence[str]) -> ByName:
+    """What any engine saved, on any number of workers and at any stage.
+
+    Args:
+        names: of the trained parameters, in the optimizer's order.
+    """
+    if os.path.exists(lone := os.path.join(folder, LONE_FILE)):
+        return ByName(**torch.load(lone, map_location="cpu", weights_only=True))
+    saved = _load_without_pickle(os.path.join(folder, min(f for f in os.listdir(folder) if f.endswith("model_states.pt"))), "cpu")
+    if saved["optimizer"] is not None:  # stage 0: every worker has all
+        return ByName(saved["module"], {names[i]: state for i, state in saved["optimizer"]["state"].items()})
+    weights = {name: value for name, value in saved["module"].items() if value.numel()}  # stage 3 leaves no trace of those that no optimizer moves
+    moments = {}
+    with tempfile.TemporaryDirectory() as universal, _loading_without_pickle():
+        _to_universal(folder, universal)
+        shared = torch.load(os.path.join(universal, "zero", "optimizer_state.pt")).get("optimizer_state_dict")
+        steps = {"step": torch.as_tensor(shared["state"][0]["step"])} if shared else {}  # stage 3 keeps it there, the others beside each parameter
+        for name in names:
+            folder = os.path.join(universal, "zero", name)
+            read = {file.removesuffix(".pt"): torch.load(os.path.join(folder, file)) for file in os.listdir(folder)}
+            found = {key: value["param"] if isinstance(value, dict) else value for key, value in read.items()}
+            weights[name] = found.pop("fp32")
+            moments[name] = steps | found
+    return ByName(weights, moments)
 
 
 def _to_universal(folder: str, target: str) -> None:

@@ -138,8 +138,8 @@ class Lexicographic(Section):
 
 
 class AshaConfig(Section):
-    grace: Share = Field(0.2, description="Share of the steps that every trial gets; the first rung.")
-    reduction: float = Field(3.0, gt=1, description="One of so many trials goes on from each rung, which is so many times as far as the one before.")
+    grace: Share = Field(0.3, description="Share of the steps that every trial gets; the first rung.")
+    reduction: float = Field(4.0, gt=1, description="One of so many trials goes on from each rung, which is so many times as far as the one before.")
 
 
 class PbtConfig(Section):

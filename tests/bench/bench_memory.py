@@ -10,6 +10,8 @@ weight, its gradient, each of Adam's two moments, and, from stage 1 on, DeepSpee
 
 Which phase has the peak, and what it holds beyond the arithmetic, is told line by line:
 
+One worker alone trains in plain torch, whatever the stage (``engine.LoneEngine``), and should hold nothing of the following:
+
 - buckets. Backward, stages 1 and 2: gradients on their way, ``engine.BUCKET_ELEMENTS`` (25 million in training, whatever the model's size; here
   ``--bucket``, so that they do not hide the rest). Stage 3: twice as much, and as much again for weights that are gathered. Stage 0: DeepSpeed
   flattens all gradients at once.
@@ -83,8 +85,8 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     due = {name: size / MB for name, size in planning.memory_per_rank(planning.Parameters(round(p * MB / 4), 0, stage), workers).items()}
     states = {name: due[name] for name in ("weights", "gradients", "optimizer")}
     phase = max(("backward", "step"), key=lambda name: found[f"peak_{name}"])
-    lines = states | {"buckets": {0: p, 3: 2 * bucket + (bucket if workers > 1 else 0.0)}.get(stage, bucket), "flat copy": 0.0, "gather": 0.0}
-    if phase == "step":
+    lines = states | {"buckets": {0: p, 3: 3 * bucket}.get(stage, bucket) if workers > 1 else 0.0, "flat copy": 0.0, "gather": 0.0}
+    if workers > 1 and phase == "step":
         part = p / workers if stage else p
         lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "gradients": part, "flat copy": part if stage else 0.0}
         if stage in (1, 2) and p > 2 * part:  # the later of the step's two heights is the higher one

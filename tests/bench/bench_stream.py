@@ -6,7 +6,8 @@ CORPUS is a local corpus with teachers, STUDENT a student's bundle (RUN/bundle),
 names (with its credentials, into a bucket of its own that is removed at the end), or to moto's, in a process of its own on this machine. One
 after another, in turns, five sides take GAN steps with all discriminators at work:
 
-- **stack**: `launch.launch`, as `s2v train s3://corpus s3://run` calls it: one worker of Ray Train, Ray Data's tasks, DeepSpeed, the loop with its records.
+- **stack**: `launch.launch`, as `s2v train s3://corpus s3://run` calls it: one worker of Ray Train, Ray Data's tasks, the engines (one worker alone has
+  `engine.LoneEngine`), the loop with its records.
 - **memory**: the same worker, loop and step, but its batches are tensors that lie there already.
 - **torchrun**: a training script without Ray (`plain_training.py`): `torchrun`, DeepSpeed, the same step, a torch DataLoader with one worker over the same
   clips on local disk (a folder a clip: JPEG frames, WAV, codes), the same windows and decoder.

@@ -89,7 +89,7 @@ def main() -> None:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed)
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
-    deepspeed = functools.partial(make_engine, micro_batch=recipe.gan.batch, world_size=1)
+    deepspeed = functools.partial(make_engine, micro_batch=recipe.gan.batch, world_size=1, lone=False)
     engine = functools.partial(make_bare_engine if bare else deepspeed, bf16=bf16, grad_clip=recipe.parallel.grad_clip)
     task = gan.make_task(recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1)
     data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.heard_frames, recipe.seed, corpus, True))
