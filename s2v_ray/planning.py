@@ -42,6 +42,7 @@ class Assumptions:
     """What no measurement here says. Each is printed with its value."""
 
     hop_seconds: float = field(default=25e-6, metadata={"about": "latency of one hop of the ring, seconds"})
+    engine_seconds: float = field(default=0.02, metadata={"about": "of a step, what DeepSpeed takes beside plain torch, in which one worker trains alone"})
     node_bandwidth: float = field(default=10e9, metadata={"about": "between GPUs of one node, bytes/s (PCIe 4, no NVLink)"})
     requests_per_clip: float = field(default=0.75, metadata={"about": "S3 GETs for a clip: the end and a row group of 3 files, shared by 8 clips"})
     gets_per_prefix: float = field(
@@ -257,9 +258,9 @@ def engines_of(recipe: Recipe) -> dict[str, Parameters]:
     return found
 
 
-def stage_at(engine: Parameters, workers: int) -> int:
-    """The stage that has an effect: one worker that offloads nothing shares nothing, and trains in plain torch (``training.engine.LoneEngine``)."""
-    return engine.stage if workers > 1 or engine.states_on_cpu or engine.weights_on_cpu else 0
+def is_alone(engine: Parameters, workers: int) -> bool:
+    """Whether it does without DeepSpeed (``training.engine.LoneEngine``): one worker that offloads nothing has nothing to split."""
+    return workers == 1 and not (engine.states_on_cpu or engine.weights_on_cpu)
 
 
 def memory_per_rank(engine: Parameters, workers: int) -> dict[str, float]:
@@ -269,7 +270,7 @@ def memory_per_rank(engine: Parameters, workers: int) -> dict[str, float]:
     moments. From stage 1 on DeepSpeed also keeps its own fp32 copy of the weights, and splits it and the moments among the N ranks; stage 2
     splits the gradients too, stage 3 the weights. What is offloaded lies in the CPU's memory and counts as 0.
     """
-    p, n, stage = engine.trained * FP32, workers, stage_at(engine, workers)
+    p, n, stage = engine.trained * FP32, workers, 0 if is_alone(engine, workers) else engine.stage
     weights = p + engine.frozen * FP32
     return {
         "weights": 0.0 if engine.weights_on_cpu else weights / n if stage == 3 else weights,
@@ -286,7 +287,7 @@ def checkpoint_bytes(engine: Parameters, workers: int) -> tuple[float, float]:
     The weights once; the optimizer's state in N parts; the moving average by every worker (``training.checkpoint``).
     """
     p = engine.trained * FP32
-    stage = stage_at(engine, workers)
+    stage = 0 if is_alone(engine, workers) else engine.stage
     weights, state = p + engine.frozen * FP32, (3 if stage else 2) * p
     average = p if engine.averaged else 0.0
     parts = workers if stage else 1
@@ -357,7 +358,8 @@ def step_seconds(setup: Setup, workers: int) -> tuple[float, float]:
         size = engine.trained * FP32 * (1.5 if engine.stage == 3 else 1.0)
         buckets = max(1, math.ceil(engine.trained / BUCKET_ELEMENTS))
         reduce += ring_seconds(size, workers, bandwidth, assumed.hop_seconds * buckets)
-    return batch / speed, reduce
+    more = [not all(is_alone(e, n) for e in setup.engines.values()) for n in (workers, measured.workers)]
+    return batch / speed + (more[0] - more[1]) * assumed.engine_seconds * workers / min(workers, full), reduce
 
 
 def limits(setup: Setup, workers: int) -> dict[str, float]:

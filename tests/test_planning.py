@@ -31,7 +31,7 @@ def setup(**changes: object) -> Setup:
         "head_hourly": 0.5,
         "get_price": 0.0,
         "engines": {"generator": Parameters(25_000_000, 0, 2)},
-        "assumed": planning.Assumptions(hop_seconds=0.001, node_bandwidth=10e9, losses_per_node_hour=0.0),
+        "assumed": planning.Assumptions(engine_seconds=0.0, hop_seconds=0.001, node_bandwidth=10e9, losses_per_node_hour=0.0),
     }
     return Setup(**(given | changes))  # type: ignore[arg-type]
 
@@ -133,6 +133,15 @@ def test_workers_without_gpus_share_the_machine() -> None:
 def test_workers_without_gpus_are_faster_together_until_the_cpus_are_busy() -> None:
     one_thread_of_two = setup(measured=Measured(40.0, 1, gpu=False, full_at=2))
     assert [planning.step_seconds(one_thread_of_two, n)[0] for n in (1, 2, 4)] == pytest.approx([16 / 40, 32 / 80, 64 / 80])
+
+
+def test_one_worker_alone_is_spared_what_deepspeed_takes() -> None:
+    costly = planning.Assumptions(engine_seconds=0.02)
+    one_thread_of_two = setup(measured=Measured(40.0, 1, gpu=False, full_at=2), assumed=costly)
+    assert [planning.step_seconds(one_thread_of_two, n)[0] for n in (1, 2, 4)] == pytest.approx([16 / 40, 32 / 80 + 0.02, 64 / 80 + 2 * 0.02])
+    assert [planning.step_seconds(setup(assumed=costly), n)[0] for n in (1, 8)] == pytest.approx([1.6 - 0.02, 1.6])
+    plain = setup(assumed=costly, engines={"generator": Parameters(25_000_000, 0, 0)})
+    assert planning.step_seconds(plain, 1)[0] == pytest.approx(1.6 - 0.02)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -221,8 +222,12 @@ def _work(settings: dict[str, Any]) -> None:
 
 
 def _train(settings: dict[str, Any]) -> None:
+    """Ray gives its processes a low priority (nice 15); this thread, and those that compute and fetch for it, leave it, so that decoding and stores on the
+    same machine do not interrupt a step."""
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    with contextlib.suppress(PermissionError):  # where the machine does not allow it, training is one among Ray's tasks
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
     recipe = Recipe.model_validate(settings["recipe"])
     device = ray.train.torch.get_device()
     if device.type == "cpu":

@@ -210,8 +210,9 @@ def test_what_a_stage_cannot_offload_is_refused(stage: int, what: str) -> None:
 
 
 @pytest.mark.slow
-def test_load_continues_exactly(tmp_path: Any) -> None:
-    for pairs in on_workers(2, interrupted, str(tmp_path)):
+@pytest.mark.parametrize("world", [1, 2])
+def test_load_continues_exactly(tmp_path: Any, world: int) -> None:
+    for pairs in on_workers(world, interrupted, str(tmp_path)):
         for whole, resumed in pairs:
             torch.testing.assert_close(resumed, whole, rtol=0.0, atol=0.0)
 
