@@ -172,7 +172,8 @@ class DeepSpeedEngine:
         parameters = list(self.module.parameters())
         with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0) if stage == 3 else nullcontext():
             _copy_weights(self.module, state.weights)
-        trained = [(p, state.weights[name], state.moments[name]) for name, p in self.module.named_parameters() if name in state.moments]
+        own = dict(self.module.named_parameters())
+        trained = [(own[name], state.weights[name], state.moments.get(name, {})) for name in self._names]  # no moments: saved before the first step
         if stage == 0:
             for p, _, moments in trained:
                 self._optimizer.state[p] = _for(p, moments)
@@ -180,7 +181,7 @@ class DeepSpeedEngine:
         for flat in zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups:
             # all parameters have taken the same steps; what else is per element is set below
             self._optimizer.state[flat] = {k: v.to(flat.device, copy=True) if v.dim() == 0 else torch.zeros_like(flat) for k, v in trained[0][2].items()}
-        if stage < 3:
+        if stage < 3 and state.moments:
             zero._lazy_init_hp_params_optimizer_state()
         for p, weight, moments in trained:
             each = {name: value for name, value in moments.items() if value.dim() > 0}
@@ -286,13 +287,17 @@ def make_engine(
         lone: one worker that offloads nothing does without DeepSpeed, whatever ``zero_stage`` is; False: with it.
 
     Raises:
-        ValueError: the workers connected are not ``world_size``, or the stage cannot offload what it shall.
+        ValueError: the workers connected are not ``world_size`` (one worker alone need not be connected), or the stage cannot offload what it shall.
     """
     for what, offloaded, least in (("optimizer states", offload_optimizer, 1), ("weights", offload_param, 3)):
         if offloaded and zero_stage < least:
             raise ValueError(f"ZeRO stage {zero_stage} cannot offload {what}, stage {least} can")
     alone = lone and world_size == 1 and not (offload_optimizer or offload_param)
+    if alone and dist.is_initialized():
+        _check_connected(world_size)
     deepspeed = None if alone else _deepspeed(world_size)
+    if alone and torch.cuda.is_available():
+        module.to(torch.device("cuda", torch.cuda.current_device()))  # as DeepSpeed does
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     for p in module.parameters():
         if p.dim() == 0:

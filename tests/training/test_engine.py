@@ -135,6 +135,35 @@ def test_another_engine_continues_from_the_same_optimizer_state(
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=lambda m, s=stage: f"stage {s}: {m}")
 
 
+def unmoved(rank: int, world: int, folder: str, factory: EngineFactory, write: bool) -> dict[int, dict[str, Tensor]]:
+    """Saved before any step was taken, as by a run that has skipped all its batches; read by an engine with other weights."""
+    found = {}
+    for stage in (0, 1, 2, 3):
+        torch.manual_seed(0 if write else 1)
+        module, place = nn.Linear(5, 7), f"{folder}/{stage}"
+        engine = factory(module, [{"params": module.parameters()}], lr=1e-2, weight_decay=0.0, zero_stage=stage, world_size=world, **OPTIONS)
+        if write:
+            os.makedirs(place)
+            for file, content in engine.snapshot().items():
+                torch.save(content, f"{place}/{file}")
+        else:
+            engine.load(place, reshape=True)
+            engine.backward(engine(torch.ones(4, 5)).square().sum())
+            engine.step()
+        with engine.gathered():
+            found[stage] = {name: value.clone() for name, value in engine.module.state_dict().items()}
+    return found
+
+
+@pytest.mark.slow
+def test_what_was_saved_before_the_first_step_is_read_too(tmp_path: Any) -> None:
+    (before,) = on_workers(1, unmoved, str(tmp_path), make_engine, True)
+    for result in on_workers(2, unmoved, str(tmp_path), make_engine, False):
+        for stage in (0, 1, 2, 3):
+            for name, value in before[stage].items():  # Adam's first step is lr, whatever the gradient
+                torch.testing.assert_close((result[stage][name] - value).abs(), torch.full_like(value, 1e-2), rtol=1e-3, atol=0.0)
+
+
 def undisturbed(rank: int, world: int) -> dict[str, Any]:
     return train_gan(rank, world, make_plain_engine, 0, steps=4)
 
