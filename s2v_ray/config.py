@@ -218,7 +218,7 @@ class ParallelConfig(Section):
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker; it computes on the machine's idle ones too (threads).")
     threads: int = Field(0, ge=0, description="Compute threads of a worker without a GPU; 0: the machine's CPUs / workers on it.")
     gpu: bool = Field(False, description="One GPU for each worker.")
-    zero_generator: Literal[0, 1, 2, 3] = Field(1, description="ZeRO stage of the generator and the student.")
+    zero_generator: Literal[0, 1, 2, 3] = Field(1, description="ZeRO stage of the generator and the student; one worker alone that offloads nothing has none.")
     zero_discriminators: Literal[0, 1, 2] = Field(1, description="ZeRO stage of the discriminators. Stage 3 is not offered: gradients of gradients fail there.")
     bf16: Literal["auto", "on", "off"] = Field("auto", description="bf16 autocast; auto: where the device has it.")
     accumulate: Positive = Field(
