@@ -169,10 +169,9 @@ class DeepSpeedEngine:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state, safe_set_local_fp32_param, safe_set_local_optimizer_state
 
         stage, zero = self._engine.zero_optimization_stage(), self._engine.optimizer
-        parameters = list(self.module.parameters())
-        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0) if stage == 3 else nullcontext():
-            _copy_weights(self.module, state.weights)
         own = dict(self.module.named_parameters())
+        with deepspeed.zero.GatheredParameters(list(own.values()), modifier_rank=0) if stage == 3 else nullcontext():
+            _copy_weights(self.module, state.weights)
         trained = [(own[name], state.weights[name], state.moments.get(name, {})) for name in self._names]  # no moments: saved before the first step
         if stage == 0:
             for p, _, moments in trained:
@@ -293,18 +292,19 @@ def make_engine(
         if offloaded and zero_stage < least:
             raise ValueError(f"ZeRO stage {zero_stage} cannot offload {what}, stage {least} can")
     alone = lone and world_size == 1 and not (offload_optimizer or offload_param)
-    if alone and dist.is_initialized():
+    if not alone:
+        deepspeed = _deepspeed(world_size)
+    elif dist.is_initialized():
         _check_connected(world_size)
-    deepspeed = None if alone else _deepspeed(world_size)
-    if alone and torch.cuda.is_available():
-        module.to(torch.device("cuda", torch.cuda.current_device()))  # as DeepSpeed does
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     for p in module.parameters():
         if p.dim() == 0:
             p.data = p.data.reshape(1)
     adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay) if weight_decay else torch.optim.Adam
     optimizer = adam(groups, lr=lr, betas=betas, fused=True)  # otherwise two more copies of the gradients, while a step lasts
-    if deepspeed is None:
+    if alone:
+        if torch.cuda.is_available():
+            module.to(torch.device("cuda", torch.cuda.current_device()))  # as DeepSpeed does
         return LoneEngine(module, optimizer, bf16, grad_clip, accumulate)
     names = {p: name for name, p in module.named_parameters()}
     order = [names[p] for g in groups for p in g["params"]]
