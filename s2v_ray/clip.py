@@ -42,9 +42,13 @@ class Clip:
     def __post_init__(self) -> None:
         t = len(self.frames)
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3 or t == 0:
-            raise ValueError(f"clip {self.id}: frames must be uint8 [T, H, W, 3], not {self.frames.dtype} {self.frames.shape}")
+            raise ValueError(
+                f"clip {self.id}: frames must be uint8 [T, H, W, 3], not {self.frames.dtype} {self.frames.shape}"
+            )
         if self.speech.dtype != np.float32 or self.speech.shape != (t * SAMPLES_PER_FRAME,):
-            raise ValueError(f"clip {self.id}: speech must be float32 [{t * SAMPLES_PER_FRAME}], not {self.speech.dtype} {self.speech.shape}")
+            raise ValueError(
+                f"clip {self.id}: speech must be float32 [{t * SAMPLES_PER_FRAME}], not {self.speech.dtype} {self.speech.shape}"
+            )
         if self.landmarks.shape != (t, 5, 2):
             raise ValueError(f"clip {self.id}: landmarks must be [{t}, 5, 2], not {self.landmarks.shape}")
         if self.mouth_opening is not None and self.mouth_opening.shape != (t,):
@@ -81,7 +85,9 @@ class ClipBatch:
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch on ``device``; pixels stay uint8 until they are there."""
-        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
         return replace(self, **moved)
 
     def split(self, parts: int) -> list[ClipBatch]:
@@ -94,7 +100,10 @@ class ClipBatch:
         if rest:
             raise ValueError(f"a batch of {len(self.frames)} clips does not divide into {parts} equal parts")
         cut: dict[str, Any] = {k: v.split(size) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return [replace(self, ids=self.ids[i * size : (i + 1) * size], **{k: v[i] for k, v in cut.items()}) for i in range(parts)]
+        return [
+            replace(self, ids=self.ids[i * size : (i + 1) * size], **{k: v[i] for k, v in cut.items()})
+            for i in range(parts)
+        ]
 
 
 def to_unit(frames: Tensor) -> Tensor:

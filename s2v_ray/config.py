@@ -41,7 +41,9 @@ class Section(BaseModel):
 
 class MediaConfig(Section):
     size: Literal[32, 64, 96, 128, 256] = Field(64, description="Side of the square face crop, pixels.")
-    smoothing: float = Field(0.08, ge=0, description="Standard deviation of the smoothing of landmarks over time, seconds; 0 for none.")
+    smoothing: float = Field(
+        0.08, ge=0, description="Standard deviation of the smoothing of landmarks over time, seconds; 0 for none."
+    )
 
 
 class PuppetsConfig(Section):
@@ -51,7 +53,9 @@ class PuppetsConfig(Section):
     )
     sentences: int = Field(5, gt=0, description="Different sentences each speaker says with each emotion.")
     size: int = Field(160, ge=64, le=512, description="Side of the video, pixels.")
-    max_seconds: float = Field(3.2, gt=0.5, description="A sentence is cut at a word's end so that a clip is no longer.")
+    max_seconds: float = Field(
+        3.2, gt=0.5, description="A sentence is cut at a word's end so that a clip is no longer."
+    )
 
 
 class IngestConfig(Section):
@@ -59,12 +63,14 @@ class IngestConfig(Section):
         "auto", description="Layout of the source; auto tells by what lies there."
     )
     split: Literal["within", "disjoint"] = Field(
-        "within", description="within: every speaker in train, unseen sentences in val and test. disjoint: unseen speakers."
+        "within",
+        description="within: every speaker in train, unseen sentences in val and test. disjoint: unseen speakers.",
     )
     val_share: Share = Field(0.1, description="Share of clips (of speakers, when disjoint) for validation.")
     test_share: Share = Field(0.1, description="Share of clips (of speakers, when disjoint) for the test.")
     detector: str = Field(
-        "haar", description="'haar': built in, no download. Otherwise the URI of YuNet weights (ONNX). Unused where the source knows the landmarks."
+        "haar",
+        description="'haar': built in, no download. Otherwise the URI of YuNet weights (ONNX). Unused where the source knows the landmarks.",
     )
     min_seconds: float = Field(0.8, gt=0, description="Shorter clips are rejected.")
     max_seconds: float = Field(30.0, gt=0, description="Longer clips are cut into pieces of at most this length.")
@@ -77,7 +83,9 @@ class IngestConfig(Section):
         0.35,
         description="A measured offset less sure than this is not used. Of 20 puppet clips each had 0.47 or more; with a stranger's sound 0.33 or less.",
     )
-    min_face: Positive = Field(32, description="Smallest distance-based face side accepted, pixels of the source picture.")
+    min_face: Positive = Field(
+        32, description="Smallest distance-based face side accepted, pixels of the source picture."
+    )
     clips_per_shard: Positive = Field(32, description="Clips in one shard.")
     jpeg_quality: int = Field(92, ge=50, le=100, description="Quality of the encoded frames.")
     max_reject_share: Share = Field(0.5, description="Ingest fails loudly when more clips than this are rejected.")
@@ -123,9 +131,13 @@ class DistillConfig(Section):
     contrast_temperature: float = Field(0.1, gt=0)
     emotion_in_identity: Weight = Field(2.0, description="Weight of the disentangling term on the identity code.")
     identity_in_emotion: Weight = Field(
-        0.1, description="Weight of the disentangling term on the emotion code. Small: a seen identity that tells emotions makes it work against emotion."
+        0.1,
+        description="Weight of the disentangling term on the emotion code. Small: a seen identity that tells emotions makes it work against emotion.",
     )
-    perturb: bool = Field(True, description="Whether the identity encoder hears each clip louder or softer, brighter or darker, faster or slower.")
+    perturb: bool = Field(
+        True,
+        description="Whether the identity encoder hears each clip louder or softer, brighter or darker, faster or slower.",
+    )
     spec_mask: Share = Field(0.15, description="Largest share of mel bands, and of time, that SpecAugment masks.")
 
 
@@ -138,30 +150,61 @@ class AugmentConfig(Section):
     """
 
     flip: Share = Field(
-        0.0, description="Probability of a mirrored clip. The mouth's region stays in place; a parting, a mole or a tilt that belongs to the identity is lost."
+        0.0,
+        description="Probability of a mirrored clip. The mouth's region stays in place; a parting, a mole or a tilt that belongs to the identity is lost.",
     )
-    rotation: float = Field(0.0, ge=0, le=30, description="Largest turn either way, degrees. The mouth's region stays where the aligned mouth was: small.")
-    scale: float = Field(0.0, ge=0, le=0.3, description="Largest change of size either way, as a share. Small, for the same reason.")
-    shift: float = Field(0.0, ge=0, le=0.2, description="Largest shift along x and along y either way, as a share of the side. Small, for the same reason.")
+    rotation: float = Field(
+        0.0,
+        ge=0,
+        le=30,
+        description="Largest turn either way, degrees. The mouth's region stays where the aligned mouth was: small.",
+    )
+    scale: float = Field(
+        0.0, ge=0, le=0.3, description="Largest change of size either way, as a share. Small, for the same reason."
+    )
+    shift: float = Field(
+        0.0,
+        ge=0,
+        le=0.2,
+        description="Largest shift along x and along y either way, as a share of the side. Small, for the same reason.",
+    )
     brightness: float = Field(
-        0.0, ge=0, le=0.5, description="Largest amount added either way, share of the range. Works against the identity code: the teacher saw other colours."
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Largest amount added either way, share of the range. Works against the identity code: the teacher saw other colours.",
     )
-    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of the gain (1 +- so much) either way. Works against the identity code, too.")
-    saturation: float = Field(0.0, ge=0, le=1, description="Largest change of the saturation (1 +- so much) either way. Works against the identity code, too.")
+    contrast: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Largest change of the gain (1 +- so much) either way. Works against the identity code, too.",
+    )
+    saturation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Largest change of the saturation (1 +- so much) either way. Works against the identity code, too.",
+    )
 
 
 class GeneratorConfig(Section):
     channels: tuple[Positive, ...] = Field(
-        (128, 96, 64, 32, 16), description="Channels at 4, 8, 16, ... pixels; one entry for each doubling up to the crop's size."
+        (128, 96, 64, 32, 16),
+        description="Channels at 4, 8, 16, ... pixels; one entry for each doubling up to the crop's size.",
     )
     noise_dim: Positive = Field(8, description="Dimension of the noise sequence.")
-    reference: bool = Field(False, description="True builds the reference baseline: an image encoder and skip connections from a still.")
+    reference: bool = Field(
+        False, description="True builds the reference baseline: an image encoder and skip connections from a still."
+    )
 
 
 class ScheduleConfig(Section):
     """When and how strongly one discriminator takes part."""
 
-    weight: Weight = Field(0.0, description="Weight of its term in the generator's loss, at the end of the ramp; 0 leaves it out.")
+    weight: Weight = Field(
+        0.0, description="Weight of its term in the generator's loss, at the end of the ramp; 0 leaves it out."
+    )
     start: int = Field(0, ge=0, description="First step at which it takes part.")
     ramp: int = Field(0, ge=0, description="Steps over which its weight grows linearly from 0.")
     interval: Positive = Field(1, description="It is updated every so many steps.")
@@ -170,20 +213,33 @@ class ScheduleConfig(Section):
 
 class DiscriminatorsConfig(Section):
     width: Positive = Field(24, description="Channels of the first layer of each.")
-    frame: ScheduleConfig = Field(ScheduleConfig(weight=0.05, start=300, ramp=200), description="Is this frame real, and this person's?")
-    sequence: ScheduleConfig = Field(ScheduleConfig(weight=0.02, start=300, ramp=200, interval=2), description="Does this sequence move as real ones do?")
-    sync: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.1, start=0, ramp=100, lr=0.0), description="Do mouth and speech agree? lr 0: the pre-trained network judges, unmoved."
+    frame: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.05, start=300, ramp=200), description="Is this frame real, and this person's?"
     )
-    emotion: ScheduleConfig = Field(ScheduleConfig(weight=0.05, start=0, ramp=100, interval=4), description="Which emotion does the face show, and is it real?")
+    sequence: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.02, start=300, ramp=200, interval=2),
+        description="Does this sequence move as real ones do?",
+    )
+    sync: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.1, start=0, ramp=100, lr=0.0),
+        description="Do mouth and speech agree? lr 0: the pre-trained network judges, unmoved.",
+    )
+    emotion: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.05, start=0, ramp=100, interval=4),
+        description="Which emotion does the face show, and is it real?",
+    )
 
 
 class SyncConfig(Section):
-    steps: Positive = Field(600, description="Pre-training steps of the sync network on real pairs, in step and shifted.")
+    steps: Positive = Field(
+        600, description="Pre-training steps of the sync network on real pairs, in step and shifted."
+    )
     batch: Positive = Field(64, description="Pairs a step.")
     lr: float = Field(1e-3, gt=0)
     window: Positive = Field(5, description="Frames in one window.")
-    min_accuracy: Share = Field(0.65, description="Held-out accuracy (chance is 0.5) under which training refuses to go on.")
+    min_accuracy: Share = Field(
+        0.65, description="Held-out accuracy (chance is 0.5) under which training refuses to go on."
+    )
 
 
 class GanConfig(Section):
@@ -213,13 +269,27 @@ class ParallelConfig(Section):
         ge=0,
         description="Elastic: the least workers that training starts and goes on with, where there are no machines for more; 0: parallel.workers exactly.",
     )
-    max_failures: int = Field(3, ge=0, description="How often workers that died are started again, from the last checkpoint, within one run.")
-    wait_minutes: float = Field(0, ge=0, description="How long to wait for a cluster that grows, where it has too few machines yet; 0: not at all.")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker; it computes on the machine's idle ones too (threads).")
-    threads: int = Field(0, ge=0, description="Compute threads of a worker without a GPU; 0: the machine's CPUs / workers on it.")
+    max_failures: int = Field(
+        3, ge=0, description="How often workers that died are started again, from the last checkpoint, within one run."
+    )
+    wait_minutes: float = Field(
+        0,
+        ge=0,
+        description="How long to wait for a cluster that grows, where it has too few machines yet; 0: not at all.",
+    )
+    cpus_per_worker: float = Field(
+        1, gt=0, description="CPUs reserved for a worker; it computes on the machine's idle ones too (threads)."
+    )
+    threads: int = Field(
+        0, ge=0, description="Compute threads of a worker without a GPU; 0: the machine's CPUs / workers on it."
+    )
     gpu: bool = Field(False, description="One GPU for each worker.")
-    zero_generator: Literal[0, 1, 2, 3] = Field(1, description="ZeRO stage of the generator and the student; one worker alone that offloads nothing has none.")
-    zero_discriminators: Literal[0, 1, 2] = Field(1, description="ZeRO stage of the discriminators. Stage 3 is not offered: gradients of gradients fail there.")
+    zero_generator: Literal[0, 1, 2, 3] = Field(
+        1, description="ZeRO stage of the generator and the student; one worker alone that offloads nothing has none."
+    )
+    zero_discriminators: Literal[0, 1, 2] = Field(
+        1, description="ZeRO stage of the discriminators. Stage 3 is not offered: gradients of gradients fail there."
+    )
     bf16: Literal["auto", "on", "off"] = Field("auto", description="bf16 autocast; auto: where the device has it.")
     accumulate: Positive = Field(
         1,
@@ -227,20 +297,31 @@ class ParallelConfig(Section):
         "batch, but for the terms that compare its clips with each other (contrast, disentangling, a sync network that learns).",
     )
     checkpoint_activations: bool = Field(
-        False, description="The generator keeps its blocks' inputs and computes the rest again for the gradients: less memory, a third more arithmetic."
+        False,
+        description="The generator keeps its blocks' inputs and computes the rest again for the gradients: less memory, a third more arithmetic.",
     )
-    offload_optimizer: bool = Field(False, description="Optimizer states live in the CPU's memory (ZeRO-Offload); every ZeRO stage must be 1 or higher.")
-    offload_param: bool = Field(False, description="The generator's and the student's weights live in the CPU's memory; needs zero_generator: 3.")
+    offload_optimizer: bool = Field(
+        False,
+        description="Optimizer states live in the CPU's memory (ZeRO-Offload); every ZeRO stage must be 1 or higher.",
+    )
+    offload_param: bool = Field(
+        False,
+        description="The generator's and the student's weights live in the CPU's memory; needs zero_generator: 3.",
+    )
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 for no clipping.")
 
 
 class LogConfig(Section):
     log_every: Positive = Field(25, description="Steps between progress lines.")
     validate_every: int = Field(0, ge=0, description="Steps between validations; 0: only at the end.")
-    samples_every: int = Field(0, ge=0, description="Steps between sample videos of the GAN, in RUN/samples and TensorBoard; 0: none.")
+    samples_every: int = Field(
+        0, ge=0, description="Steps between sample videos of the GAN, in RUN/samples and TensorBoard; 0: none."
+    )
     checkpoint_every: Positive = Field(500, description="Steps between checkpoints.")
     keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept.")
-    keep_best: str = Field("", description="Validation metric (metrics.VALIDATION) by which the best checkpoint is kept, too; '': none.")
+    keep_best: str = Field(
+        "", description="Validation metric (metrics.VALIDATION) by which the best checkpoint is kept, too; '': none."
+    )
 
 
 class EvaluateConfig(Section):
@@ -270,36 +351,60 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        levels, given = (self.media.size // 4).bit_length(), len(self.gan.generator.channels)  # 96: 6 pixels doubled 4 times
+        levels, given = (
+            (self.media.size // 4).bit_length(),
+            len(self.gan.generator.channels),
+        )  # 96: 6 pixels doubled 4 times
         if given != levels:
             base = self.media.size >> (levels - 1)
             raise ValueError(
                 f"gan.generator.channels needs {levels} entries for media.size={self.media.size} ({base} pixels doubled {levels - 1} times), not {given}"
             )
         if (self.ingest.offset == "none") != (self.ingest.offsets == ""):
-            raise ValueError("ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither")
+            raise ValueError(
+                "ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither"
+            )
         if self.gan.frames > self.gan.heard_frames:
-            raise ValueError("gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard")
+            raise ValueError(
+                "gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard"
+            )
         accumulate = self.parallel.accumulate
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):
             for workers in range(self.parallel.min_workers or self.parallel.workers, self.parallel.workers + 1):
                 if batch % (workers * accumulate):
                     times = f" times parallel.accumulate={accumulate}" if accumulate > 1 else ""
-                    elastic = f" and of each number from parallel.min_workers={self.parallel.min_workers} on" if self.parallel.min_workers else ""
-                    raise ValueError(f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}{elastic}{times}")
-        stages = {"zero_generator": self.parallel.zero_generator, "zero_discriminators": self.parallel.zero_discriminators}
+                    elastic = (
+                        f" and of each number from parallel.min_workers={self.parallel.min_workers} on"
+                        if self.parallel.min_workers
+                        else ""
+                    )
+                    raise ValueError(
+                        f"{name}={batch} must be a multiple of parallel.workers={self.parallel.workers}{elastic}{times}"
+                    )
+        stages = {
+            "zero_generator": self.parallel.zero_generator,
+            "zero_discriminators": self.parallel.zero_discriminators,
+        }
         if self.parallel.offload_optimizer and 0 in stages.values():
             whole = next(name for name, stage in stages.items() if stage == 0)
-            raise ValueError(f"parallel.offload_optimizer needs ZeRO: set parallel.{whole} to 1 or higher, at 0 nothing is offloaded")
+            raise ValueError(
+                f"parallel.offload_optimizer needs ZeRO: set parallel.{whole} to 1 or higher, at 0 nothing is offloaded"
+            )
         if self.parallel.offload_param and self.parallel.zero_generator != 3:
-            raise ValueError(f"parallel.offload_param needs parallel.zero_generator=3, not {self.parallel.zero_generator}: only stage 3 splits the weights")
+            raise ValueError(
+                f"parallel.offload_param needs parallel.zero_generator=3, not {self.parallel.zero_generator}: only stage 3 splits the weights"
+            )
         if self.parallel.min_workers > self.parallel.workers:
-            raise ValueError(f"parallel.min_workers={self.parallel.min_workers} must not exceed parallel.workers={self.parallel.workers}")
+            raise ValueError(
+                f"parallel.min_workers={self.parallel.min_workers} must not exceed parallel.workers={self.parallel.workers}"
+            )
         if self.log.keep_best:
             if self.log.keep_best not in VALIDATION:
                 raise ValueError(f"log.keep_best={self.log.keep_best} is no validation metric: {', '.join(VALIDATION)}")
             if not self.log.validate_every or self.log.checkpoint_every % self.log.validate_every:
-                raise ValueError("log.keep_best needs a validation at each checkpoint: set log.validate_every so that it divides log.checkpoint_every")
+                raise ValueError(
+                    "log.keep_best needs a validation at each checkpoint: set log.validate_every so that it divides log.checkpoint_every"
+                )
         return self
 
     def with_reference(self, reference: bool) -> Recipe:
@@ -345,7 +450,9 @@ def parse_recipe(data: dict[str, Any], origin: str = "recipe") -> Recipe:
 
 def built_in_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("s2v_ray.recipes").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("s2v_ray.recipes").iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def _read_recipe(uri: str) -> str:
@@ -355,7 +462,11 @@ def _read_recipe(uri: str) -> str:
         return storage.read_bytes(uri).decode()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         near = difflib.get_close_matches(Path(uri).stem, built_in_recipes(), 1)
-        hint = f"; did you mean the built-in recipe {near[0]!r}?" if near else f"; built-in recipes: {', '.join(built_in_recipes())}"
+        hint = (
+            f"; did you mean the built-in recipe {near[0]!r}?"
+            if near
+            else f"; built-in recipes: {', '.join(built_in_recipes())}"
+        )
         raise RecipeError(f"no recipe at {uri}{hint}") from None
 
 

@@ -1,14 +1,14 @@
 """``s2v demo``: the whole chain on the built-in corpus, from nothing to a talking face. Reads from top to bottom.
 
-    OUT/demo.json       which steps are done, and from what: a second call skips them
-    OUT/puppets/        videos with known truth
-    OUT/corpus/         shards, teachers, judges
-    OUT/student/        run of the distillation, with its bundle
-    OUT/generator/      run of the GAN, with its bundle
-    OUT/reference/      run of the reference baseline, where it is asked for
-    OUT/evaluation/     results.json, report.html, contact.png
-    OUT/speech.wav      a sentence that is in no clip, in the voice of the first puppet
-    OUT/video.mp4       the face drawn from it
+OUT/demo.json       which steps are done, and from what: a second call skips them
+OUT/puppets/        videos with known truth
+OUT/corpus/         shards, teachers, judges
+OUT/student/        run of the distillation, with its bundle
+OUT/generator/      run of the GAN, with its bundle
+OUT/reference/      run of the reference baseline, where it is asked for
+OUT/evaluation/     results.json, report.html, contact.png
+OUT/speech.wav      a sentence that is in no clip, in the voice of the first puppet
+OUT/video.mp4       the face drawn from it
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ SENTENCE = "Nobody has ever filmed me saying this"
 Progress = Callable[[str], None]
 
 
-def run_demo(out: str, recipe: Recipe, *, reference: bool = False, progress: Progress = print) -> tuple[dict[str, str], dict[str, Any]]:
+def run_demo(
+    out: str, recipe: Recipe, *, reference: bool = False, progress: Progress = print
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Runs every step that is not done yet; prints the table of metrics and the paths of what was made.
 
     Args:
@@ -46,31 +48,61 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False, progress: Pro
     progress(f"demo: recipe {recipe.name}, into {out}; importing ...")
     from s2v_ray.evaluation.evaluate import evaluate
     from s2v_ray.evaluation.report import format_table, write_report
-    from s2v_ray.ingest.pipeline import ingest
+    from s2v_ray.inference.predictor import generate_file
+    from s2v_ray.ingest.ray_pipeline import ingest
     from s2v_ray.puppets.corpus import make_puppets
-    from s2v_ray.serving.predictor import generate_file
     from s2v_ray.training.launch import launch
 
     def at(name: str) -> str:
         return storage.join(out, name)
 
-    videos, corpus, evaluation, speech, video = at("puppets"), at("corpus"), at("evaluation"), at("speech.wav"), at("video.mp4")
-    student, generator, baseline = at("student/bundle"), at("generator/bundle"), at("reference/bundle") if reference else None
+    videos, corpus, evaluation, speech, video = (
+        at("puppets"),
+        at("corpus"),
+        at("evaluation"),
+        at("speech.wav"),
+        at("video.mp4"),
+    )
+    student, generator, baseline = (
+        at("student/bundle"),
+        at("generator/bundle"),
+        at("reference/bundle") if reference else None,
+    )
     steps = Steps(out, recipe, progress)
 
     steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed, progress))
     steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe, progress))
     steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe, progress))
-    steps.run("distill", ("student", "distill", "parallel"), at("student"), lambda: launch("distill", recipe, corpus, at("student"), progress=progress))
-    steps.run("train", (), at("generator"), lambda: launch("gan", recipe, corpus, at("generator"), student=student, progress=progress))
+    steps.run(
+        "distill",
+        ("student", "distill", "parallel"),
+        at("student"),
+        lambda: launch("distill", recipe, corpus, at("student"), progress=progress),
+    )
+    steps.run(
+        "train",
+        (),
+        at("generator"),
+        lambda: launch("gan", recipe, corpus, at("generator"), student=student, progress=progress),
+    )
     if reference:
         run = at("reference")
-        steps.run("reference", (), run, lambda: launch("gan", recipe, corpus, run, student=student, reference=True, progress=progress))
+        steps.run(
+            "reference",
+            (),
+            run,
+            lambda: launch("gan", recipe, corpus, run, student=student, reference=True, progress=progress),
+        )
     results = steps.run(
-        "evaluate", ("evaluate",), evaluation, lambda: evaluate(corpus, evaluation, generator, recipe, reference_bundle=baseline, progress=progress)
+        "evaluate",
+        ("evaluate",),
+        evaluation,
+        lambda: evaluate(corpus, evaluation, generator, recipe, reference_bundle=baseline, progress=progress),
     )
     report = write_report(evaluation, results)
-    steps.run("generate", (), None, lambda: {"speech": _speak(speech, recipe), **generate_file(generator, speech, video)})
+    steps.run(
+        "generate", (), None, lambda: {"speech": _speak(speech, recipe), **generate_file(generator, speech, video)}
+    )
 
     artifacts = {**report, "video": video, "bundle": generator}
     progress("done")
@@ -86,9 +118,9 @@ def teach_corpus(corpus: str, recipe: Recipe, progress: Progress = print) -> dic
     Returns:
         what ``training.teach.teach`` returns; ``sync_expert``; and ``annotations``, by role of the teacher.
     """
-    from s2v_ray.ingest.pipeline import annotate
-    from s2v_ray.training.sync import train_sync
-    from s2v_ray.training.teach import teach
+    from s2v_ray.ingest.ray_pipeline import annotate
+    from s2v_ray.training.tasks.sync import train_sync
+    from s2v_ray.training.tasks.teachers import teach
 
     result = teach(corpus, recipe, progress)
     if recipe.gan.discriminators.sync.weight:
@@ -116,9 +148,13 @@ class Steps:
             if record.get("schema") == DEMO_SCHEMA:
                 self.done = record["steps"]
 
-    def run(self, name: str, sections: tuple[str, ...], output: str | None, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def run(
+        self, name: str, sections: tuple[str, ...], output: str | None, work: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Does ``work``, unless it is done; returns what it returned, then or now."""
-        self.key = digest({"step": name, "sections": self.recipe.model_dump(mode="json", include=set(sections)), "before": self.key})
+        self.key = digest(
+            {"step": name, "sections": self.recipe.model_dump(mode="json", include=set(sections)), "before": self.key}
+        )
         self.names.append(name)
         known = self.done.get(name, {})
         if known.get("key") == self.key and known.get("made") and known["made"] == _fingerprint(output):
@@ -126,24 +162,34 @@ class Steps:
             return known["result"]
         if output is not None and storage.exists(output):
             if not known:
-                raise storage.ArtifactError(f"{output} was not made by `s2v demo`: move it away, or choose another folder")
+                raise storage.ArtifactError(
+                    f"{output} was not made by `s2v demo`: move it away, or choose another folder"
+                )
             if known.get("made") or (known["key"], known.get("recipe")) != (self.key, self.recipe.digest()):
-                storage.remove(output)  # made from something else; what the very same recipe left unfinished is taken up again
+                storage.remove(
+                    output
+                )  # made from something else; what the very same recipe left unfinished is taken up again
         self._record(name, {"key": self.key, "recipe": self.recipe.digest()})
         self.progress(f"{name} ...")
         began = time.monotonic()
         result = work()
         seconds = time.monotonic() - began
-        self._record(name, {"key": self.key, "made": _fingerprint(output), "seconds": round(seconds, 1), "result": result})
+        self._record(
+            name, {"key": self.key, "made": _fingerprint(output), "seconds": round(seconds, 1), "result": result}
+        )
         self.progress(f"{name}: done in {seconds:.0f} s{_headline(result)}")
         return result
 
     def summary(self) -> dict[str, Any]:
-        return {name: {"seconds": self.done[name]["seconds"], "result": self.done[name]["result"]} for name in self.names}
+        return {
+            name: {"seconds": self.done[name]["seconds"], "result": self.done[name]["result"]} for name in self.names
+        }
 
     def _record(self, name: str, entry: dict[str, Any]) -> None:
         self.done[name] = entry
-        storage.write_json(storage.join(self.out, "demo.json"), {"kind": "demo", "schema": DEMO_SCHEMA, "steps": self.done})
+        storage.write_json(
+            storage.join(self.out, "demo.json"), {"kind": "demo", "schema": DEMO_SCHEMA, "steps": self.done}
+        )
 
 
 def _fingerprint(output: str | None) -> str:
@@ -176,5 +222,9 @@ def _speak(path: str, recipe: Recipe) -> str:
 
 def _headline(result: dict[str, Any]) -> str:
     """The plain figures of a result on one line."""
-    shown = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in result.items() if isinstance(value, (int, float))]
+    shown = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in result.items()
+        if isinstance(value, (int, float))
+    ]
     return ": " + ", ".join(shown[:6]) if shown else ""

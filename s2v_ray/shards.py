@@ -134,7 +134,9 @@ def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) 
     return (samples[frames_to_samples(start_frame) : end] / 32767.0).astype(np.float32).clip(-1.0, 1.0)
 
 
-def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA, *, group: int = 8, made_by: str = "") -> None:
+def write_shard(
+    uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA, *, group: int = 8, made_by: str = ""
+) -> None:
     """Writes rows as one Parquet file, atomically. Small row groups, so that one clip can be read without its neighbours.
 
     Pages carry checksums: a flipped byte is told, not decoded. There are neither dictionaries nor statistics: no JPEG comes twice, and a
@@ -145,7 +147,11 @@ def write_shard(uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CL
     """
     buffer = io.BytesIO()
     table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({MADE_BY: made_by}) if made_by else schema)
-    lean = {"use_dictionary": False, "write_statistics": False, "compression": "none" if schema is CLIP_SCHEMA else "zstd"}
+    lean = {
+        "use_dictionary": False,
+        "write_statistics": False,
+        "compression": "none" if schema is CLIP_SCHEMA else "zstd",
+    }
     pq.write_table(table, buffer, row_group_size=group, write_page_checksum=True, **lean)
     storage.write_bytes(uri, buffer.getvalue())
 
@@ -175,7 +181,11 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
             if source is None:
                 stack.enter_context(storage.in_plain_words("read", uri))
                 source, footer = _by_ranges(uri)
-            file = stack.enter_context(pq.ParquetFile(source, metadata=footer, memory_map=True, pre_buffer=True, page_checksum_verification=True))
+            file = stack.enter_context(
+                pq.ParquetFile(
+                    source, metadata=footer, memory_map=True, pre_buffer=True, page_checksum_verification=True
+                )
+            )
             if file.schema_arrow.remove_metadata() not in (CLIP_SCHEMA, OUTPUT_SCHEMA, REJECT_SCHEMA):
                 raise storage.ArtifactError(f"shard {uri} is damaged: its columns are not those of a shard")
             yield file
@@ -225,7 +235,10 @@ def shard_uris(corpus: str, split: str) -> list[str]:
     Raises:
         ArtifactError: no corpus.
     """
-    return [storage.join(corpus, shard_name(split, i)) for i in range(read_corpus_manifest(corpus)["splits"][split]["shards"])]
+    return [
+        storage.join(corpus, shard_name(split, i))
+        for i in range(read_corpus_manifest(corpus)["splits"][split]["shards"])
+    ]
 
 
 def outputs_uri(corpus: str, role: str, shard: str) -> str:

@@ -55,7 +55,10 @@ class StoreError(ArtifactError, OSError):
 
 
 _USER_INFO = re.compile(r"(?<=://)(?!arn:)(?:[^\s/@]+|[^\s/@:]*:[^\s@]*)@")  # a secret key may itself hold slashes
-_SIGNED = re.compile(r"\b(signature|credential|security-token|awsaccesskeyid|aws_secret_access_key|aws_session_token|sig)=[^&\s,;'\"]+", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"\b(signature|credential|security-token|awsaccesskeyid|aws_secret_access_key|aws_session_token|sig)=[^&\s,;'\"]+",
+    re.IGNORECASE,
+)
 
 
 def scrub(text: str) -> str:
@@ -77,14 +80,20 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     options: dict[str, Any] = {"use_listings_cache": False}
     if uri.startswith(("s3://", "s3a://")):
         if _USER_INFO.search(uri):
-            raise ArtifactError(f"{uri} carries credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+            raise ArtifactError(
+                f"{uri} carries credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
         options |= _s3_options()
     fs, path = fsspec.core.url_to_fs(uri, **options)
     return fs, path
 
 
 def _s3_options() -> dict[str, Any]:
-    retries = {"mode": "standard"} if os.environ.get("AWS_MAX_ATTEMPTS") else {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    retries = (
+        {"mode": "standard"}
+        if os.environ.get("AWS_MAX_ATTEMPTS")
+        else {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    )
     region = os.environ.get("AWS_REGION")  # other kits' name for AWS_DEFAULT_REGION; botocore does not read it
     return {
         "config_kwargs": {"retries": retries, "connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS},
@@ -121,7 +130,9 @@ _REGION = "the bucket {bucket} is in another region: set AWS_REGION to it"
 _BUSY = "{endpoint} is overloaded or broken, and stayed so through all attempts: try again later"
 _NO_CREDENTIALS = "no usable credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _NO_ANSWER = "{endpoint} does not answer: check AWS_ENDPOINT_URL, and whether this machine reaches it"
-_BROKE_OFF = "the connection to {endpoint} broke off or fell silent in all attempts: check the network, or try again later"
+_BROKE_OFF = (
+    "the connection to {endpoint} broke off or fell silent in all attempts: check the network, or try again later"
+)
 
 # Codes of S3 (a HEAD request's error is its status alone) and exceptions of botocore, aiohttp and fsspec, by name: none of them is imported for this.
 _MEANINGS = {
@@ -133,9 +144,20 @@ _MEANINGS = {
     "RequestTimeTooSkewed": "this machine's clock is wrong by more than S3 allows: set it (NTP)",
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), _DENIED),
     **dict.fromkeys(("ExpiredToken", "InvalidToken", "TokenRefreshRequired"), _SESSION),
-    **dict.fromkeys(("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION),
+    **dict.fromkeys(
+        ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION
+    ),
     **dict.fromkeys(("SlowDown", "ServiceUnavailable", "InternalError", "500", "502", "503", "504"), _BUSY),
-    **dict.fromkeys(("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError", "SSOError"), _NO_CREDENTIALS),
+    **dict.fromkeys(
+        (
+            "NoCredentialsError",
+            "PartialCredentialsError",
+            "CredentialRetrievalError",
+            "TokenRetrievalError",
+            "SSOError",
+        ),
+        _NO_CREDENTIALS,
+    ),
     "ProfileNotFound": "AWS_PROFILE names a profile that is not in the configuration of this machine",
     **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"), _NO_ANSWER),
     **dict.fromkeys(("HTTPClientError", "ClientPayloadError", "FSTimeoutError"), _BROKE_OFF),
@@ -208,7 +230,9 @@ def read_bytes(uri: str) -> bytes:
         with in_plain_words("read", uri):
             return fs.cat_file(path)
     except FileNotFoundError as e:
-        raise FileNotFoundError(errno.ENOENT, "no such file", uri) from e  # S3's own says only that "the specified key" does not exist
+        raise FileNotFoundError(
+            errno.ENOENT, "no such file", uri
+        ) from e  # S3's own says only that "the specified key" does not exist
 
 
 def read_tail(uri: str, size: int) -> bytes:
@@ -269,7 +293,9 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     """
     fs, path = filesystem(uri)
     with in_plain_words("list", uri):
-        found = sorted(p for p in fs.find(path) if p.endswith(suffix) and not p.endswith("/"))  # consoles make objects "folder/"
+        found = sorted(
+            p for p in fs.find(path) if p.endswith(suffix) and not p.endswith("/")
+        )  # consoles make objects "folder/"
     return found if local_path(uri) else [fs.unstrip_protocol(p) for p in found]
 
 
@@ -369,14 +395,27 @@ def read_manifest(uri: str, kind: str, schema: int) -> dict[str, Any]:
     if manifest.get("kind") != kind:
         raise ArtifactError(f"{uri} is a {manifest.get('kind', 'thing of no kind')}, not a {kind}")
     if manifest.get("schema") != schema:
-        raise ArtifactError(f"{uri} was made by schema {manifest.get('schema')} of {kind}, this version reads {schema}: make it again with this version")
+        raise ArtifactError(
+            f"{uri} was made by schema {manifest.get('schema')} of {kind}, this version reads {schema}: make it again with this version"
+        )
     return manifest
 
 
 def versions() -> dict[str, str]:
     """Versions of what shapes results, for manifests."""
     found = {"python": platform.python_version()}
-    for name in ("s2v_ray", "torch", "ray", "deepspeed", "kornia", "torchaudio", "av", "opencv-python-headless", "onnxruntime", "espeakng-loader"):
+    for name in (
+        "s2v_ray",
+        "torch",
+        "ray",
+        "deepspeed",
+        "kornia",
+        "torchaudio",
+        "av",
+        "opencv-python-headless",
+        "onnxruntime",
+        "espeakng-loader",
+    ):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -60,9 +60,17 @@ def test_pixels_survive_the_unit_range() -> None:
 
 
 def test_a_batch_in_equal_parts() -> None:
-    tensors = {name: torch.arange(4.0).view(4, 1) for name in ("frames", "speech", "start", "heard", "still", "identity")}
+    tensors = {
+        name: torch.arange(4.0).view(4, 1) for name in ("frames", "speech", "start", "heard", "still", "identity")
+    }
     batch = ClipBatch(**tensors, ids=list("abcd"))
     first, second = batch.split(2)
-    assert (first.ids, second.ids, second.speech.tolist(), second.identity.tolist(), second.emotion) == (["a", "b"], ["c", "d"], [[2], [3]], [[2], [3]], None)
+    assert (first.ids, second.ids, second.speech.tolist(), second.identity.tolist(), second.emotion) == (
+        ["a", "b"],
+        ["c", "d"],
+        [[2], [3]],
+        [[2], [3]],
+        None,
+    )
     with pytest.raises(ValueError, match="4 clips does not divide into 3"):
         batch.split(3)

@@ -60,7 +60,10 @@ def test_a_later_override_wins_and_keeps_its_neighbours() -> None:
     [
         ("distil.steps=3", r"unknown key 'distil'; did you mean 'distill'\?"),
         ("distill.step=3", r"unknown key 'distill.step'; did you mean 'distill.steps'\?"),
-        ("gan.discriminators.frame.wieght=1", r"unknown key 'gan.discriminators.frame.wieght'; did you mean 'gan.discriminators.frame.weight'\?"),
+        (
+            "gan.discriminators.frame.wieght=1",
+            r"unknown key 'gan.discriminators.frame.wieght'; did you mean 'gan.discriminators.frame.weight'\?",
+        ),
         ("distill.steps=many", r"distill.steps: .*valid integer.*got 'many'"),
         ("distill.steps=0", r"distill.steps: .*greater than 0, got 0"),
         ("media.size=65", r"media.size: .*32, 64, 96, 128 or 256, got 65"),
@@ -70,16 +73,28 @@ def test_a_later_override_wins_and_keeps_its_neighbours() -> None:
         ("distill.steps", r"--set takes a.b=c"),
         ("distill.steps=[", r"not valid YAML"),
         ("gan.generator.channels=[8, 8]", r"gan.generator.channels needs 4 entries for media.size=32"),
-        ("media.size=96", r"gan.generator.channels needs 5 entries for media.size=96 \(6 pixels doubled 4 times\), not 4"),
+        (
+            "media.size=96",
+            r"gan.generator.channels needs 5 entries for media.size=96 \(6 pixels doubled 4 times\), not 4",
+        ),
         ("gan.heard_frames=2", r"gan.heard_frames must be at least gan.frames"),
         ("parallel.min_workers=2", "parallel.min_workers=2 must not exceed parallel.workers=1"),
         ("log.keep_best=beauty", "log.keep_best=beauty is no validation metric: l1, "),
         ("log.keep_best=ssim", "set log.validate_every so that it divides log.checkpoint_every"),
         ("parallel.workers=3", r"distill.batch=8 must be a multiple of parallel.workers=3"),
-        ("parallel.accumulate=3", r"distill.batch=8 must be a multiple of parallel.workers=1 times parallel.accumulate=3"),
+        (
+            "parallel.accumulate=3",
+            r"distill.batch=8 must be a multiple of parallel.workers=1 times parallel.accumulate=3",
+        ),
         ("parallel.zero_discriminators=3", "parallel.zero_discriminators: input should be 0, 1 or 2"),
-        ("parallel={zero_discriminators: 0, offload_optimizer: true}", "set parallel.zero_discriminators to 1 or higher, at 0 nothing is offloaded"),
-        ("parallel={zero_generator: 2, offload_param: true}", "parallel.offload_param needs parallel.zero_generator=3, not 2"),
+        (
+            "parallel={zero_discriminators: 0, offload_optimizer: true}",
+            "set parallel.zero_discriminators to 1 or higher, at 0 nothing is offloaded",
+        ),
+        (
+            "parallel={zero_generator: 2, offload_param: true}",
+            "parallel.offload_param needs parallel.zero_generator=3, not 2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(override: str, message: str) -> None:
@@ -93,7 +108,9 @@ def test_every_wrong_key_is_named_at_once() -> None:
         parse_recipe({"speed": 1, "distill": {"stepz": 2}}, "mine")
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "must be a mapping of sections, not list")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "must be a mapping of sections, not list")]
+)
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
@@ -119,7 +136,9 @@ def test_digest_covers_every_setting_and_nothing_else() -> None:
 
 
 def test_digest_of_a_known_value() -> None:
-    assert digest({"b": 1, "a": "x"}) == digest({"a": "x", "b": 1}) == "cdab067e9f3beb32"  # sha256sum of {"a":"x","b":1}
+    assert (
+        digest({"b": 1, "a": "x"}) == digest({"a": "x", "b": 1}) == "cdab067e9f3beb32"
+    )  # sha256sum of {"a":"x","b":1}
 
 
 def test_a_recipe_survives_yaml(tmp_path: Path) -> None:

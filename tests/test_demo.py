@@ -54,13 +54,20 @@ def test_a_second_call_runs_nothing(chain: Chain) -> None:
 
 @pytest.mark.parametrize(
     ("override", "expected"),
-    [("seed=5", ["puppets", "distill", "train"]), ("distill.lr=0.5", ["distill", "train"]), ("gan.lr=0.5", ["train"]), ("evaluate.bootstrap=7", [])],
+    [
+        ("seed=5", ["puppets", "distill", "train"]),
+        ("distill.lr=0.5", ["distill", "train"]),
+        ("gan.lr=0.5", ["train"]),
+        ("evaluate.bootstrap=7", []),
+    ],
 )
 def test_a_change_runs_its_step_and_the_later_ones(chain: Chain, override: str, expected: list[str]) -> None:
     chain.run(load_recipe("debug"))
     (chain.out / "train" / "old").write_text("")
     assert chain.run(load_recipe("debug", [override])) == expected
-    assert (chain.out / "train" / "old").exists() == ("train" not in expected), "what was made from something else is removed"
+    assert (chain.out / "train" / "old").exists() == ("train" not in expected), (
+        "what was made from something else is removed"
+    )
 
 
 @pytest.mark.parametrize("damage", ["removed", "replaced"])

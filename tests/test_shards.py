@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,7 @@ from s3fs import S3FileSystem
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
-
-sys.path.insert(0, os.path.dirname(__file__))
-from faulty_s3 import FaultyS3  # noqa: E402
+from tests.helpers.faulty_s3 import FaultyS3
 
 
 def make_clip(seed: int, frames: int = 5, opening: bool = True) -> Clip:
@@ -39,11 +36,21 @@ def test_a_clip_comes_back(tmp_path: Path, opening: bool) -> None:
     shards.write_shard(uri, [shards.encode_clip(clip, 95)])
     storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits={"train": {"shards": 1}})
     (back,) = shards.read_clips(str(tmp_path), "train")
-    assert (back.id, back.speaker, back.emotion, back.sentence, back.source) == ("clip0", "anna", "happy", "good morning", "a.mp4")
+    assert (back.id, back.speaker, back.emotion, back.sentence, back.source) == (
+        "clip0",
+        "anna",
+        "happy",
+        "good morning",
+        "a.mp4",
+    )
     assert np.abs(back.frames.astype(int) - clip.frames).mean() < 3  # JPEG
     assert np.abs(back.speech - clip.speech).max() <= 0.5 / 32767 + 1e-6
     assert np.array_equal(back.landmarks, clip.landmarks)
-    assert back.mouth_opening is None if clip.mouth_opening is None else np.array_equal(back.mouth_opening, clip.mouth_opening)
+    assert (
+        back.mouth_opening is None
+        if clip.mouth_opening is None
+        else np.array_equal(back.mouth_opening, clip.mouth_opening)
+    )
 
 
 def test_full_scale_speech_stays_in_range() -> None:
@@ -68,10 +75,18 @@ def test_red_stays_red() -> None:
 
 def test_shards_are_listed_in_order_and_read_up_to_a_limit(tmp_path: Path) -> None:
     for i in (2, 1, 0):
-        shards.write_shard(str(tmp_path / f"val/part-0000{i}.parquet"), [shards.encode_clip(make_clip(2 * i + j)) for j in range(2)])
-    splits = {"val": {"shards": 2}, "test": {"shards": 0}}  # the third is not there for readers: the manifest does not count it
+        shards.write_shard(
+            str(tmp_path / f"val/part-0000{i}.parquet"), [shards.encode_clip(make_clip(2 * i + j)) for j in range(2)]
+        )
+    splits = {
+        "val": {"shards": 2},
+        "test": {"shards": 0},
+    }  # the third is not there for readers: the manifest does not count it
     storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits=splits)
-    assert [u.rsplit("/", 1)[1] for u in shards.shard_uris(str(tmp_path), "val")] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [u.rsplit("/", 1)[1] for u in shards.shard_uris(str(tmp_path), "val")] == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
     assert [c.id for c in shards.read_clips(str(tmp_path), "val", 3)] == ["clip0", "clip1", "clip2"]
     assert shards.read_clips(str(tmp_path), "test") == []
 
@@ -87,7 +102,9 @@ def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_flipped_byte_is_told_or_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
+def test_a_flipped_byte_is_told_or_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
     """The footer has no checksum of its own; nor has what stands before a page."""
     uri = f"memory://{tmp_path}/part-00000.parquet" if remote else str(tmp_path / "part-00000.parquet")
     monkeypatch.setattr(shards, "TAIL", 2**12)  # smaller than the file, as it is in a real corpus
@@ -101,7 +118,9 @@ def test_a_flipped_byte_is_told_or_changes_nothing(tmp_path: Path, monkeypatch: 
     for at in [*range(0, pages, 97), *range(pages, len(whole), 11)]:
         storage.write_bytes(uri, whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
         try:
-            assert shards.read_shard(uri) == [row for group in range(2) for row in shards.read_rows(uri, group)] == rows, at
+            assert (
+                shards.read_shard(uri) == [row for group in range(2) for row in shards.read_rows(uri, group)] == rows
+            ), at
         except storage.ArtifactError as e:
             assert "part-00000.parquet is damaged" in str(e)
             told += 1

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import random
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +17,7 @@ from s3fs import S3FileSystem
 
 from s2v_ray import storage
 from s2v_ray.storage import ArtifactError, StoreError
-
-sys.path.insert(0, os.path.dirname(__file__))
-from faulty_s3 import FAULTS, FaultyS3  # noqa: E402
+from tests.helpers.faulty_s3 import FAULTS, FaultyS3
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -121,7 +118,9 @@ def test_manifest_round_trip(root: str) -> None:
         (b'{"kind": "corpus", "schema": 7}', r"was made by schema 7 of corpus, this version reads 1: make it again"),
     ],
 )
-def test_a_manifest_that_will_not_do_is_refused_in_one_sentence(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_manifest_that_will_not_do_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=message) as caught:
@@ -240,7 +239,12 @@ def test_a_missing_object_or_bucket(bucket: str) -> None:
     assert not storage.exists(missing)
     assert not storage.exists("s3://s2v-no-such-bucket")
     storage.remove(missing)  # nothing there: nothing happens
-    for act in (storage.read_bytes, storage.list_files, storage.check_writable, lambda uri: storage.read_manifest(uri, "corpus", 1)):
+    for act in (
+        storage.read_bytes,
+        storage.list_files,
+        storage.check_writable,
+        lambda uri: storage.read_manifest(uri, "corpus", 1),
+    ):
         with pytest.raises(ArtifactError, match="there is no bucket s2v-no-such-bucket at http"):
             act(missing)
     with pytest.raises(ArtifactError, match="there is no corpus at s3://"):
@@ -261,12 +265,18 @@ def test_a_missing_object_or_bucket(bucket: str) -> None:
         (418, "Teapot", r"refuses \(Teapot: no\)"),
     ],
 )
-def test_a_refusal_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatch, no_patience: None, status: int, code: str, sentence: str) -> None:
+def test_a_refusal_is_one_sentence(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, no_patience: None, status: int, code: str, sentence: str
+) -> None:
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     with FaultyS3(os.environ["AWS_ENDPOINT_URL"], refuse=lambda method, path: (status, code)) as proxy:
         through(proxy, monkeypatch)
         uri = storage.join(bucket, "x")
-        for doing, act in {"read": storage.read_bytes, "list": storage.list_files, "write": lambda uri: storage.write_bytes(uri, b"x")}.items():
+        for doing, act in {
+            "read": storage.read_bytes,
+            "list": storage.list_files,
+            "write": lambda uri: storage.write_bytes(uri, b"x"),
+        }.items():
             with pytest.raises(StoreError, match=rf"^cannot {doing} {uri}: .*{sentence}") as caught:
                 act(uri)
             assert "\n" not in str(caught.value)
@@ -282,7 +292,9 @@ def test_no_credentials_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(StoreError, match=r"^cannot read s3://b/x: no usable credentials were found: set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        StoreError, match=r"^cannot read s3://b/x: no usable credentials were found: set AWS_ACCESS_KEY_ID"
+    ):
         storage.read_bytes("s3://b/x")
     S3FileSystem.clear_instance_cache()
 
@@ -294,7 +306,9 @@ def test_no_credentials_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("http://me:hunter2@127.0.0.1:1", r"the connection to http://\*\*\*@127.0.0.1:1 broke off"),
     ],
 )
-def test_an_endpoint_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, no_patience: None, url: str, sentence: str) -> None:
+def test_an_endpoint_that_does_not_answer_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, no_patience: None, url: str, sentence: str
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -323,7 +337,9 @@ async def _deletes_nothing(fs: S3FileSystem, paths: list[str], **_: object) -> l
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_wrong_where_a_fifth_of_the_requests_fails(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_wrong_where_a_fifth_of_the_requests_fails(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     draw = random.Random(7)
     sizes = [0, 1, 3_000_000, *(int(10 ** draw.uniform(0, 6.4)) for _ in range(197))]
     root = storage.join(bucket, "faults")
@@ -341,7 +357,10 @@ def test_nothing_is_lost_or_wrong_where_a_fifth_of_the_requests_fails(bucket: st
 
         storage.write_bytes(storage.join(root, "shard.parquet"), buffer.getvalue())
         fs, path = storage.filesystem(storage.join(root, "shard.parquet"))
-        with fs.open(path, "rb", cache_type="none") as f, pq.ParquetFile(f, pre_buffer=True) as shard:  # as training.stream does
+        with (
+            fs.open(path, "rb", cache_type="none") as f,
+            pq.ParquetFile(f, pre_buffer=True) as shard,
+        ):  # as training.stream does
             order = draw.sample(range(shard.num_row_groups), shard.num_row_groups)
             groups = {g: shard.read_row_group(g) for g in order}
         assert pa.concat_tables(groups[g] for g in sorted(groups)).equals(table)

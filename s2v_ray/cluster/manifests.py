@@ -148,7 +148,9 @@ def _group_problems(group: Group, pins: Pins) -> list[str]:
     if tag is None:
         found.append(f"the tag of {group.image!r} does not tell versions (rayX.Y.Z-pyX.Y)")
     elif (tag["ray"], tag["python"]) != (pins.ray, pins.python):
-        found.append(f"the image has ray {tag['ray']} on Python {tag['python']}, pinned are {pins.ray} and {pins.python}")
+        found.append(
+            f"the image has ray {tag['ray']} on Python {tag['python']}, pinned are {pins.ray} and {pins.python}"
+        )
     return found
 
 
@@ -158,7 +160,9 @@ def _fit(cluster: Cluster, recipe: Recipe) -> list[str]:
     room = sum(g.max_nodes * workers_on(g, recipe) for g in training)
     each = f"{recipe.parallel.cpus_per_worker:g} CPUs" + (" and a GPU" if recipe.parallel.gpu else "")
     if room < recipe.parallel.workers:
-        found.append(f"recipe {recipe.name} needs {recipe.parallel.workers} workers of {each}; the nodes labelled train hold {room}")
+        found.append(
+            f"recipe {recipe.name} needs {recipe.parallel.workers} workers of {each}; the nodes labelled train hold {room}"
+        )
     spare = sum(g.max_nodes * g.cpus for g in training) - recipe.parallel.workers * recipe.parallel.cpus_per_worker
     if spare < 1:
         found.append("no CPU of the nodes labelled train is left to decode clips")
@@ -189,20 +193,37 @@ def _aws(data: dict[str, Any]) -> Cluster:
     options = data["docker"].get("run_options", [])
     mounted = any(path.endswith("/.ray/auth_token") for path in data.get("file_mounts", {}))
     token = mounted and any(o.split() == ["--env", "RAY_AUTH_MODE=token"] for o in options)
-    written = re.findall(r"(\w+)=(?!token\b)\S", " ".join([*options, *data["head_start_ray_commands"], *data["worker_start_ray_commands"]]))
+    written = re.findall(
+        r"(\w+)=(?!token\b)\S",
+        " ".join([*options, *data["head_start_ray_commands"], *data["worker_start_ray_commands"]]),
+    )
     return Cluster(data["cluster_name"], tuple(groups), None, token, tuple(n for n in written if SECRET.search(n)))
 
 
 def _kuberay(name: str, spec: dict[str, Any]) -> Cluster:
-    parts = [("head", spec["headGroupSpec"], 1)] + [(g["groupName"], g, g["maxReplicas"]) for g in spec["workerGroupSpecs"]]
+    parts = [("head", spec["headGroupSpec"], 1)] + [
+        (g["groupName"], g, g["maxReplicas"]) for g in spec["workerGroupSpecs"]
+    ]
     groups = []
-    secrets = _clear_values("redisPassword", [{"name": "PASSWORD", **spec.get("gcsFaultToleranceOptions", {}).get("redisPassword", {})}])
+    secrets = _clear_values(
+        "redisPassword", [{"name": "PASSWORD", **spec.get("gcsFaultToleranceOptions", {}).get("redisPassword", {})}]
+    )
     for group, part, nodes in parts:
         container = part["template"]["spec"]["containers"][0]
         limits, start = container["resources"]["limits"], part.get("rayStartParams", {})
         cpus = float(start.get("num-cpus", limits["cpu"]))
         gpus = float(limits.get("nvidia.com/gpu", 0))
-        groups.append(Group(group, part.get("labels", {}).get(ROLE_LABEL, ""), cpus, gpus, nodes, part is spec["headGroupSpec"], container["image"]))
+        groups.append(
+            Group(
+                group,
+                part.get("labels", {}).get(ROLE_LABEL, ""),
+                cpus,
+                gpus,
+                nodes,
+                part is spec["headGroupSpec"],
+                container["image"],
+            )
+        )
         secrets += _clear_values(group, container.get("env", []))
     token = spec.get("authOptions", {}).get("mode") == "token"
     return Cluster(name, tuple(groups), str(spec["rayVersion"]), token, tuple(secrets))

@@ -70,7 +70,9 @@ class Metadata:
 
     def _page(self, path: str) -> str | None:
         if not self._token:
-            self._token = self._ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)})
+            self._token = self._ask(
+                "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+            )
         try:
             return self._ask("GET", f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": self._token})
         except urllib.error.HTTPError as e:
@@ -103,7 +105,9 @@ def node_id(ray: Sequence[str], address: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_SECONDS)
     nodes = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else []
     if not nodes:
-        raise RuntimeError(f"ray knows of no node {address} that is alive (status {done.returncode}): {done.stderr.strip()[-500:]}")
+        raise RuntimeError(
+            f"ray knows of no node {address} that is alive (status {done.returncode}): {done.stderr.strip()[-500:]}"
+        )
     return str(nodes[0]["node_id"])
 
 
@@ -113,23 +117,35 @@ def drain(ray: Sequence[str], node: str, notice: Notice) -> bool:
     deadline = [] if left is None else ["--deadline-remaining-seconds", str(left)]
     reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", f"EC2 spot {notice.kind} notice"]
     try:
-        return subprocess.run([*ray, "drain-node", "--node-id", node, *reason, *deadline], timeout=RAY_SECONDS).returncode == 0
+        return (
+            subprocess.run([*ray, "drain-node", "--node-id", node, *reason, *deadline], timeout=RAY_SECONDS).returncode
+            == 0
+        )
     except subprocess.TimeoutExpired:
         return False
 
 
-def watch(metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_SECONDS, say: Callable[[str], None] = print) -> Notice:
+def watch(
+    metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_SECONDS, say: Callable[[str], None] = print
+) -> Notice:
     """Waits for notices and passes each kind on once; returns the interruption when Ray has agreed to it."""
     told: set[str] = set()
     while True:
         try:
             notice = look(metadata)
-        except (OSError, ValueError, KeyError, TypeError) as e:  # one bad answer must not leave the node without its agent
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as e:  # one bad answer must not leave the node without its agent
             say(f"metadata: {type(e).__name__}: {e}")
             notice = None
         if notice is not None and notice.kind not in told:
             accepted = drain(ray, node, notice)
-            say(f"{notice.kind} notice, deadline {notice.deadline}: ray {'drains this node' if accepted else 'did not agree, asking again'}")
+            say(
+                f"{notice.kind} notice, deadline {notice.deadline}: ray {'drains this node' if accepted else 'did not agree, asking again'}"
+            )
             if accepted and notice.kind == "interruption":
                 return notice
             told |= {notice.kind} if accepted else set()
@@ -137,7 +153,10 @@ def watch(metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m s2v_ray.cluster.spot", description="Drains this Ray node when EC2 says that it will be taken away.")
+    parser = argparse.ArgumentParser(
+        prog="python -m s2v_ray.cluster.spot",
+        description="Drains this Ray node when EC2 says that it will be taken away.",
+    )
     parser.add_argument("--metadata", default=METADATA, metavar="URL", help="address of the metadata service")
     parser.add_argument("--ray", default="ray", metavar="PATH", help="ray's executable")
     parser.add_argument("--poll", type=float, default=POLL_SECONDS, metavar="SECONDS")

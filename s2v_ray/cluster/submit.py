@@ -48,9 +48,13 @@ class Job:
     def __post_init__(self) -> None:
         for name in self.variables:
             if not _VARIABLE.fullmatch(name):
-                raise SubmitError(f"{name!r} is not the name of an environment variable: give names, values are read where they are set")
+                raise SubmitError(
+                    f"{name!r} is not the name of an environment variable: give names, values are read where they are set"
+                )
             if SECRET.search(name):
-                raise SubmitError(f"{name} would stand in the job's metadata for all to read: give the nodes a cloud role or a secret (see cluster/)")
+                raise SubmitError(
+                    f"{name} would stand in the job's metadata for all to read: give the nodes a cloud role or a secret (see cluster/)"
+                )
         if self.pip and self.image:
             raise SubmitError("an image brings its own packages: --image and --pip exclude each other")
 
@@ -91,7 +95,9 @@ def submit(job: Job, environment: Mapping[str, str]) -> bool:
     Raises:
         SubmitError: Ray refused, or the job failed or was stopped, which Ray's client ends with status 0.
     """
-    process = subprocess.Popen(job.arguments(environment), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        job.arguments(environment), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout is not None
     known = succeeded = False
     for line in process.stdout:
@@ -102,7 +108,9 @@ def submit(job: Job, environment: Mapping[str, str]) -> bool:
     status = process.wait()
     if not known and (status or not succeeded):
         what = f"ray job submit ended with status {status}" if status else "the job did not come to its end"
-        raise SubmitError(f"{what}; `ray job logs {job.submission_id}` tells more, --attempt {job.attempt + 1} tries again")
+        raise SubmitError(
+            f"{what}; `ray job logs {job.submission_id}` tells more, --attempt {job.attempt + 1} tries again"
+        )
     return not known
 
 

@@ -52,17 +52,58 @@ def _constant(value: float) -> Callable[[Results], float | None]:
 
 
 BARS = (
-    Bar("student_emotion", "emotion heard by the student, against the truth", _student("emotion_accuracy"), _constant(0.90)),
-    Bar("student_identity", "identity heard by the student: nearest teacher centroid", _student("identity_accuracy"), _constant(0.90)),
+    Bar(
+        "student_emotion",
+        "emotion heard by the student, against the truth",
+        _student("emotion_accuracy"),
+        _constant(0.90),
+    ),
+    Bar(
+        "student_identity",
+        "identity heard by the student: nearest teacher centroid",
+        _student("identity_accuracy"),
+        _constant(0.90),
+    ),
     _leak("leak_emotion", "linear probe for emotion on the identity code"),
     _leak("leak_identity", "linear probe for identity on the emotion code"),
-    Bar("mouth_correlation", "mouth opening, generated against truth: correlation", _mean("speech only", "mouth_correlation"), _constant(0.80)),
+    Bar(
+        "mouth_correlation",
+        "mouth opening, generated against truth: correlation",
+        _mean("speech only", "mouth_correlation"),
+        _constant(0.80),
+    ),
     Bar("mouth_lag", "mouth opening, generated against truth: |lag| of the mean, frames", _lag, _constant(0.0), False),
-    Bar("emotion_shown", "emotion shown, judged, relative to real clips", _ratio("emotion", "speech only", "real clips"), _constant(0.85)),
-    Bar("psnr_ratio", "PSNR relative to the reference baseline", _ratio("psnr", "speech only", "reference baseline"), _constant(0.95)),
-    Bar("ssim_ratio", "SSIM relative to the reference baseline", _ratio("ssim", "speech only", "reference baseline"), _constant(0.95)),
-    Bar("mouth_error", "mouth-region error, against the still frame's", _mean("speech only", "error_mouth"), _mean("still frame", "error_mouth"), False),
-    Bar("emotion_contrast", "share of frames that differ visibly between emotions", lambda r: r["contrast"] and r["contrast"]["share"], _constant(0.95)),
+    Bar(
+        "emotion_shown",
+        "emotion shown, judged, relative to real clips",
+        _ratio("emotion", "speech only", "real clips"),
+        _constant(0.85),
+    ),
+    Bar(
+        "psnr_ratio",
+        "PSNR relative to the reference baseline",
+        _ratio("psnr", "speech only", "reference baseline"),
+        _constant(0.95),
+    ),
+    Bar(
+        "ssim_ratio",
+        "SSIM relative to the reference baseline",
+        _ratio("ssim", "speech only", "reference baseline"),
+        _constant(0.95),
+    ),
+    Bar(
+        "mouth_error",
+        "mouth-region error, against the still frame's",
+        _mean("speech only", "error_mouth"),
+        _mean("still frame", "error_mouth"),
+        False,
+    ),
+    Bar(
+        "emotion_contrast",
+        "share of frames that differ visibly between emotions",
+        lambda r: r["contrast"] and r["contrast"]["share"],
+        _constant(0.95),
+    ),
 )
 
 
@@ -72,5 +113,7 @@ def bars(results: Results) -> list[dict[str, Any]]:
     for bar in BARS:
         value, limit = bar.value(results), bar.bar(results)
         met = None if value is None or limit is None else (value >= limit if bar.at_least else value <= limit)
-        found.append({"key": bar.key, "what": bar.what, "value": value, "bar": limit, "at_least": bar.at_least, "met": met})
+        found.append(
+            {"key": bar.key, "what": bar.what, "value": value, "bar": limit, "at_least": bar.at_least, "met": met}
+        )
     return found

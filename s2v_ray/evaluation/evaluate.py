@@ -23,6 +23,7 @@ from s2v_ray.config import Recipe
 from s2v_ray.evaluation.bars import bars
 from s2v_ray.evaluation.sample import read_sample
 from s2v_ray.evaluation.student import Hearing, student_figures
+from s2v_ray.inference.predictor import Predictor
 from s2v_ray.media.face import mouth_box
 from s2v_ray.metrics import METRICS, bootstrap_mean, image
 from s2v_ray.metrics.emotion import Contrast, emotion_contrast, verdict
@@ -30,8 +31,7 @@ from s2v_ray.metrics.identity import average_content_distance, cosine_identity
 from s2v_ray.metrics.sync import cross_correlation, peak, sync_distances, sync_score
 from s2v_ray.models import teachers
 from s2v_ray.models.bundle import read_card
-from s2v_ray.serving.predictor import Predictor
-from s2v_ray.training.sync import load_sync, sync_uri
+from s2v_ray.models.sync import load_sync, sync_uri
 
 EVALUATION_SCHEMA = 1
 ROWS = ("real clips", "still frame", "reference baseline", "seen identity", "speech only")
@@ -61,7 +61,13 @@ class Talker(Hearing, Protocol):
     """What is asked of a predictor: ``serving.predictor.Predictor``, or anything like it."""
 
     def generate(
-        self, speech: np.ndarray, *, identity: Tensor | None = None, emotion: str | None = None, still: np.ndarray | None = None, seed: int = 0
+        self,
+        speech: np.ndarray,
+        *,
+        identity: Tensor | None = None,
+        emotion: str | None = None,
+        still: np.ndarray | None = None,
+        seed: int = 0,
     ) -> Iterator[np.ndarray]: ...
 
 
@@ -99,7 +105,14 @@ class Rows:
             self.curves.setdefault(row, {}).setdefault(name, []).append(curve)
 
 
-def evaluate(corpus: str, out_uri: str, bundle_uri: str, recipe: Recipe, reference_bundle: str | None = None, progress: Progress = print) -> dict[str, Any]:
+def evaluate(
+    corpus: str,
+    out_uri: str,
+    bundle_uri: str,
+    recipe: Recipe,
+    reference_bundle: str | None = None,
+    progress: Progress = print,
+) -> dict[str, Any]:
     """Evaluates a speech2video bundle on at most ``recipe.evaluate.max_clips`` clips of ``recipe.evaluate.split``.
 
     Args:
@@ -128,13 +141,17 @@ def evaluate(corpus: str, out_uri: str, bundle_uri: str, recipe: Recipe, referen
     predictor = Predictor(bundle_uri)
     reference = Predictor(reference_bundle) if reference_bundle else None
     if predictor.reference or (reference and not reference.reference):
-        raise ValueError("--bundle takes a bundle trained from speech alone, --reference-bundle one trained with a still (s2v train --reference)")
+        raise ValueError(
+            "--bundle takes a bundle trained from speech alone, --reference-bundle one trained with a still (s2v train --reference)"
+        )
     teacher = teachers.load(storage.join(corpus, "teachers", "identity"))
     judges = open_judges(corpus)
     clips = read_sample(corpus, recipe.evaluate.split, recipe.evaluate.max_clips, recipe.seed)
     for talker in filter(None, (predictor, reference)):
         if talker.size != clips[0].frames.shape[1]:
-            raise ValueError(f"the bundle draws {talker.size} pixels, the corpus {corpus} has {clips[0].frames.shape[1]}: they must match")
+            raise ValueError(
+                f"the bundle draws {talker.size} pixels, the corpus {corpus} has {clips[0].frames.shape[1]}: they must match"
+            )
 
     results, examples = evaluate_clips(clips, predictor, reference, teacher, judges, recipe, progress)
     progress("evaluate: what the student hears")
@@ -151,7 +168,10 @@ def evaluate(corpus: str, out_uri: str, bundle_uri: str, recipe: Recipe, referen
     }
     storage.write_bytes(storage.join(out_uri, "examples.npz"), examples)
     storage.write_json(storage.join(out_uri, "results.json"), results)
-    parents = {"corpus": manifest.get("digest") or manifest.get("config_digest"), "bundle": read_card(bundle_uri)["weights"]["sha256"][:16]}
+    parents = {
+        "corpus": manifest.get("digest") or manifest.get("config_digest"),
+        "bundle": read_card(bundle_uri)["weights"]["sha256"][:16],
+    }
     storage.write_manifest(out_uri, "evaluation", EVALUATION_SCHEMA, config_digest=recipe.digest(), parents=parents)
     return results
 
@@ -168,7 +188,13 @@ def open_judges(corpus: str) -> Judges:
 
 
 def evaluate_clips(
-    clips: Sequence[Clip], predictor: Talker, reference: Talker | None, teacher: FaceJudge, judges: Judges, recipe: Recipe, progress: Progress = print
+    clips: Sequence[Clip],
+    predictor: Talker,
+    reference: Talker | None,
+    teacher: FaceJudge,
+    judges: Judges,
+    recipe: Recipe,
+    progress: Progress = print,
 ) -> tuple[dict[str, Any], bytes]:
     """Rows, contrast of emotions and speed over ``clips``; and examples for the pictures, as the bytes of an ``npz``.
 
@@ -219,7 +245,9 @@ def talk(predictor: Talker, clip: Clip, seed: int, **how: Any) -> np.ndarray:
     """
     frames = np.concatenate(list(predictor.generate(clip.speech, seed=seed, **how)))
     if frames.shape != clip.frames.shape:
-        raise ValueError(f"clip {clip.id} is {clip.frames.shape}, the frames generated for it are {frames.shape}: bundle and corpus do not fit")
+        raise ValueError(
+            f"clip {clip.id} is {clip.frames.shape}, the frames generated for it are {frames.shape}: bundle and corpus do not fit"
+        )
     return frames
 
 
@@ -240,7 +268,9 @@ def read(judges: Judges, frames: np.ndarray, speech: Tensor | None, opening: boo
     return reading
 
 
-def measure(frames: np.ndarray, clip: Clip, reading: Reading, real: Reading, emotion: str | None) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def measure(
+    frames: np.ndarray, clip: Clip, reading: Reading, real: Reading, emotion: str | None
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Every metric of one row of one clip (NaN or absent where it does not apply), and its curves over lags and offsets.
 
     Args:
@@ -284,13 +314,24 @@ def summarise(rows: Rows, recipe: Recipe) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for row in ROWS:
         source = row if row in rows.values else "seen identity"
-        values = {m: asdict(bootstrap_mean(v, recipe.evaluate.bootstrap, recipe.seed)) for m, v in rows.values[source].items()}
-        lags = {name: peak(np.ma.masked_invalid(np.stack(curves)).mean(axis=0).filled(np.nan)) for name, curves in rows.curves.get(source, {}).items()}
-        table[row] = {"note": "" if source == row else f"no reference bundle was given: {source} stands for it", "values": values, "lags": lags}
+        values = {
+            m: asdict(bootstrap_mean(v, recipe.evaluate.bootstrap, recipe.seed)) for m, v in rows.values[source].items()
+        }
+        lags = {
+            name: peak(np.ma.masked_invalid(np.stack(curves)).mean(axis=0).filled(np.nan))
+            for name, curves in rows.curves.get(source, {}).items()
+        }
+        table[row] = {
+            "note": "" if source == row else f"no reference bundle was given: {source} stands for it",
+            "values": values,
+            "lags": lags,
+        }
     return table
 
 
-def contrast_emotions(clips: Sequence[Clip], predictor: Talker, seed: int, shown: Examples, progress: Progress) -> dict[str, Any] | None:
+def contrast_emotions(
+    clips: Sequence[Clip], predictor: Talker, seed: int, shown: Examples, progress: Progress
+) -> dict[str, Any] | None:
     """The same speech with every emotion, for clips of different speakers; None for a bundle of one emotion."""
     if len(predictor.emotions) < 2:
         return None
@@ -301,8 +342,16 @@ def contrast_emotions(clips: Sequence[Clip], predictor: Talker, seed: int, shown
         shown.add_emotions(clip, made)
     progress(f"evaluate: {len(predictor.emotions)} emotions compared on {len(found)} clips")
     worst = min(found, key=lambda c: c.worst_share)
-    means = {name: float(np.mean([getattr(c, name) for c in found])) for name in ("share", "difference", "noise", "threshold")}
-    return means | {"worst_pair": list(worst.worst_pair), "worst_share": worst.worst_share, "clips": len(found), "emotions": list(predictor.emotions)}
+    means = {
+        name: float(np.mean([getattr(c, name) for c in found]))
+        for name in ("share", "difference", "noise", "threshold")
+    }
+    return means | {
+        "worst_pair": list(worst.worst_pair),
+        "worst_share": worst.worst_share,
+        "clips": len(found),
+        "emotions": list(predictor.emotions),
+    }
 
 
 class Examples:
@@ -316,7 +365,15 @@ class Examples:
         n = len(self.index["clips"])
         rows = {row: self._keep(f"clip{n}/{row}", frames) for row, frames in made.items() if row != "still frame"}
         speech = self._keep(f"clip{n}/speech", clip.speech)
-        self.index["clips"].append({"speaker": clip.speaker, "emotion": clip.emotion, "sentence": clip.sentence, "speech": speech, "rows": rows})
+        self.index["clips"].append(
+            {
+                "speaker": clip.speaker,
+                "emotion": clip.emotion,
+                "sentence": clip.sentence,
+                "speech": speech,
+                "rows": rows,
+            }
+        )
 
     def add_emotions(self, clip: Clip, made: Mapping[str, np.ndarray]) -> None:
         n = len(self.index["emotions"])

@@ -33,7 +33,9 @@ def read_labels(corpus: str, split: str) -> list[dict[str, Any]]:
     """
     rows = [row for uri in shards.shard_uris(corpus, split) for row in shards.read_shard(uri, LABELS)]
     if not rows:
-        raise storage.ArtifactError(f"the corpus {corpus} has no clips in its split {split!r}; ingest more clips, or give that split a larger share")
+        raise storage.ArtifactError(
+            f"the corpus {corpus} has no clips in its split {split!r}; ingest more clips, or give that split a larger share"
+        )
     return rows
 
 
@@ -45,7 +47,10 @@ def read_sample(corpus: str, split: str, count: int, seed: int) -> list[Clip]:
 def read_spoken(corpus: str, split: str, count: int, seed: int) -> list[Spoken]:
     """The same clips, without their frames."""
     rows = _rows(corpus, split, count, seed, [*LABELS, "speech"])
-    return [Spoken(row["id"], row["speaker"], row["emotion"], row["sentence"], shards.decode_speech(row["speech"])) for row in rows]
+    return [
+        Spoken(row["id"], row["speaker"], row["emotion"], row["sentence"], shards.decode_speech(row["speech"]))
+        for row in rows
+    ]
 
 
 def choose(speakers: Sequence[str], emotions: Sequence[str], count: int, seed: int) -> list[int]:
@@ -59,14 +64,18 @@ def choose(speakers: Sequence[str], emotions: Sequence[str], count: int, seed: i
         best = int(np.argmin(speaker_cost[speaker] + emotion_cost[emotion] + chance))
         chosen.append(best)
         chance[best] = np.inf
-        speaker_cost[speaker[best]] += len(speaker_cost)  # as many points a round as there are labels: both sides weigh alike
+        speaker_cost[speaker[best]] += len(
+            speaker_cost
+        )  # as many points a round as there are labels: both sides weigh alike
         emotion_cost[emotion[best]] += len(emotion_cost)
     return sorted(chosen)
 
 
 def _rows(corpus: str, split: str, count: int, seed: int, columns: list[str] | None) -> list[dict[str, Any]]:
     labels = read_labels(corpus, split)
-    wanted = {labels[i]["id"] for i in choose([r["speaker"] for r in labels], [r["emotion"] for r in labels], count, seed)}
+    wanted = {
+        labels[i]["id"] for i in choose([r["speaker"] for r in labels], [r["emotion"] for r in labels], count, seed)
+    }
     rows: list[dict[str, Any]] = []
     for uri in shards.shard_uris(corpus, split):
         if wanted.intersection(r["id"] for r in shards.read_shard(uri, ["id"])):

@@ -57,24 +57,42 @@ def student_figures(corpus: str, predictor: Hearing, recipe: Recipe) -> dict[str
     emotion = np.stack([h.emotion.float().cpu().numpy() for h in heard])
     logits = np.stack([h.emotion_logits.float().cpu().numpy() for h in heard[: len(held_out)]])
     notes: list[str] = []
-    figures: dict[str, Any] = {"emotion_accuracy": None, "identity_accuracy": None, "speakers": 0, "clips": len(held_out)}
+    figures: dict[str, Any] = {
+        "emotion_accuracy": None,
+        "identity_accuracy": None,
+        "speakers": 0,
+        "clips": len(held_out),
+    }
 
     labels = predictor.emotions
     known = {clip.emotion for clip in held_out} & set(labels)
     if len(known) > 1:
-        right = [float(labels[i] == clip.emotion) if clip.emotion in labels else np.nan for i, clip in zip(logits.argmax(axis=1), held_out, strict=True)]
+        right = [
+            float(labels[i] == clip.emotion) if clip.emotion in labels else np.nan
+            for i, clip in zip(logits.argmax(axis=1), held_out, strict=True)
+        ]
         figures["emotion_accuracy"] = asdict(bootstrap_mean(right, recipe.evaluate.bootstrap, recipe.seed))
     else:
-        notes.append("emotion accuracy does not apply: the held-out clips are not labelled with two or more of the teacher's emotions")
+        notes.append(
+            "emotion accuracy does not apply: the held-out clips are not labelled with two or more of the teacher's emotions"
+        )
 
     found = _teacher_centroids(corpus)
     if found is None:
-        notes.append("identity accuracy does not apply: the corpus has one speaker, or no stored codes of the identity teacher")
+        notes.append(
+            "identity accuracy does not apply: the corpus has one speaker, or no stored codes of the identity teacher"
+        )
     else:
         centres, names = found
         nearest = nearest_centroid(identity[: len(held_out)], centres, names)
-        own = [float(n == clip.speaker) if clip.speaker in names else np.nan for n, clip in zip(nearest, held_out, strict=True)]
-        figures |= {"identity_accuracy": asdict(bootstrap_mean(own, recipe.evaluate.bootstrap, recipe.seed)), "speakers": len(names)}
+        own = [
+            float(n == clip.speaker) if clip.speaker in names else np.nan
+            for n, clip in zip(nearest, held_out, strict=True)
+        ]
+        figures |= {
+            "identity_accuracy": asdict(bootstrap_mean(own, recipe.evaluate.bootstrap, recipe.seed)),
+            "speakers": len(names),
+        }
 
     everyone = held_out + train
     figures["leak_emotion"] = _leak(identity, everyone, [c.emotion for c in everyone], "emotion", notes)
@@ -82,7 +100,9 @@ def student_figures(corpus: str, predictor: Hearing, recipe: Recipe) -> dict[str
     return figures | {"notes": notes}
 
 
-def _leak(codes: np.ndarray, clips: Sequence[Spoken], labels: Sequence[str], what: str, notes: list[str]) -> dict[str, Any] | None:
+def _leak(
+    codes: np.ndarray, clips: Sequence[Spoken], labels: Sequence[str], what: str, notes: list[str]
+) -> dict[str, Any] | None:
     """Probe over the clips that have a label, split by sentence (by clip where the sentence is not known)."""
     kept = [i for i, label in enumerate(labels) if label]
     probe: Probe | None = None

@@ -15,7 +15,23 @@ from dataclasses import dataclass
 from s2v_ray import storage
 
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv", ".asf"),
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mpg",
+        ".mpeg",
+        ".mpe",
+        ".m1v",
+        ".m2v",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".flv",
+        ".f4v",
+        ".wmv",
+        ".asf",
+    ),
     *(".ts", ".mts", ".m2ts", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".rm", ".rmvb", ".dv"),
 )
 
@@ -116,7 +132,16 @@ def _read_puppets(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
     for name, uri in _videos(files):
         truth_uri = known.get(f"{os.path.splitext(name)[0]}.json", "")
         truth = storage.read_json(truth_uri) if truth_uri else {}
-        clips.append(SourceClip(uri, name, truth.get("speaker", _folder_speaker(root, name)), truth.get("emotion", ""), truth.get("sentence", ""), truth_uri))
+        clips.append(
+            SourceClip(
+                uri,
+                name,
+                truth.get("speaker", _folder_speaker(root, name)),
+                truth.get("emotion", ""),
+                truth.get("sentence", ""),
+                truth_uri,
+            )
+        )
     return clips
 
 
@@ -128,7 +153,18 @@ _GRID_WORDS: tuple[dict[str, str], ...] = (
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
     {},
-    {"z": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine"},
+    {
+        "z": "zero",
+        "1": "one",
+        "2": "two",
+        "3": "three",
+        "4": "four",
+        "5": "five",
+        "6": "six",
+        "7": "seven",
+        "8": "eight",
+        "9": "nine",
+    },
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
 
@@ -148,10 +184,14 @@ def _read_grid(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
     for name, uri in files:
         if os.path.basename(name) == "sources.csv":
             for row in csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig"))):
-                listed = os.path.normpath(os.path.join(os.path.dirname(name), row.get("file") or "")).replace(os.sep, "/")
+                listed = os.path.normpath(os.path.join(os.path.dirname(name), row.get("file") or "")).replace(
+                    os.sep, "/"
+                )
                 if listed in known and row.get("speaker"):
                     speakers[listed] = row["speaker"]
-    return [SourceClip(u, n, speakers.get(n) or _folder_speaker(root, n), "", _grid_sentence(n)) for n, u in _videos(files)]
+    return [
+        SourceClip(u, n, speakers.get(n) or _folder_speaker(root, n), "", _grid_sentence(n)) for n, u in _videos(files)
+    ]
 
 
 def _is_grid(files: list[tuple[str, str]]) -> bool:
@@ -161,7 +201,14 @@ def _is_grid(files: list[tuple[str, str]]) -> bool:
 # ---- CREMA-D (Cao et al. 2014): 1001_DFA_ANG_XX.flv = actor, sentence, emotion, level
 
 _CREMAD_NAME = re.compile(r"^(\d{4})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX?)$")
-_CREMAD_EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+_CREMAD_EMOTIONS = {
+    "ANG": "angry",
+    "DIS": "disgusted",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
 _CREMAD_SENTENCES = {
     "IEO": "it's eleven o'clock",
     "TIE": "that is exactly what happened",
@@ -180,7 +227,11 @@ _CREMAD_SENTENCES = {
 
 def _read_cremad(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
     """Labels from the files' names; other videos are no part of the set."""
-    return [SourceClip(u, n, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2])) for n, u in _videos(files) if (m := _CREMAD_NAME.match(_stem(n)))]
+    return [
+        SourceClip(u, n, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2]))
+        for n, u in _videos(files)
+        if (m := _CREMAD_NAME.match(_stem(n)))
+    ]
 
 
 # ---- RAVDESS (Livingstone and Russo 2018): 01-01-06-01-02-01-12.mp4 = modality, channel, emotion, intensity, statement, repetition, actor
@@ -196,7 +247,11 @@ def _read_ravdess(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
     for name, uri in _videos(files):
         match = _RAVDESS_NAME.match(_stem(name))
         if match and match[1] == "01" and match[2] == "01":
-            clips.append(SourceClip(uri, name, match[7], _RAVDESS_EMOTIONS[int(match[3]) - 1], _RAVDESS_SENTENCES[int(match[5]) - 1]))
+            clips.append(
+                SourceClip(
+                    uri, name, match[7], _RAVDESS_EMOTIONS[int(match[3]) - 1], _RAVDESS_SENTENCES[int(match[5]) - 1]
+                )
+            )
     return clips
 
 
@@ -207,7 +262,9 @@ def _mostly(videos: list[tuple[str, str]], fits: Callable[[str], bool]) -> bool:
 SOURCES: dict[str, Source] = {  # auto tries them in this order
     "puppets": Source(_is_puppets, _read_puppets),
     "cremad": Source(lambda files: _mostly(_videos(files), lambda n: bool(_CREMAD_NAME.match(_stem(n)))), _read_cremad),
-    "ravdess": Source(lambda files: _mostly(_videos(files), lambda n: bool(_RAVDESS_NAME.match(_stem(n)))), _read_ravdess),
+    "ravdess": Source(
+        lambda files: _mostly(_videos(files), lambda n: bool(_RAVDESS_NAME.match(_stem(n)))), _read_ravdess
+    ),
     "grid": Source(_is_grid, _read_grid),
     "folder": Source(lambda files: True, _read_folder),
 }

@@ -85,7 +85,11 @@ class Dependence:
             both = torch.cat([code, other.detach()], dim=1).float()
             both = both - both.mean(0)
             batch = both.T @ both / max(1, len(both) - 1)
-            kept = batch.detach() if self.covariance is None else self.memory * self.covariance + (1 - self.memory) * batch.detach()
+            kept = (
+                batch.detach()
+                if self.covariance is None
+                else self.memory * self.covariance + (1 - self.memory) * batch.detach()
+            )
             self.covariance = kept
             c = kept + batch - batch.detach()
             rank = min(a, other.shape[1])
@@ -93,4 +97,6 @@ class Dependence:
 
     def _whitened(self, variance: Tensor, cross: Tensor) -> Tensor:
         ridge = self.ridge * variance.diagonal().mean() + torch.finfo(variance.dtype).tiny
-        return torch.linalg.solve(variance + ridge * torch.eye(len(variance), device=variance.device, dtype=variance.dtype), cross)
+        return torch.linalg.solve(
+            variance + ridge * torch.eye(len(variance), device=variance.device, dtype=variance.dtype), cross
+        )

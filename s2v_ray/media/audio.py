@@ -98,7 +98,13 @@ def log_mel(speech: Tensor) -> Tensor:
 @functools.cache
 def _mel(device: torch.device) -> torch.nn.Module:
     return torchaudio.transforms.MelSpectrogram(
-        SAMPLE_RATE, n_fft=N_FFT, win_length=MEL_WINDOW, hop_length=MEL_HOP, n_mels=MEL_BINS, mel_scale="slaney", center=False
+        SAMPLE_RATE,
+        n_fft=N_FFT,
+        win_length=MEL_WINDOW,
+        hop_length=MEL_HOP,
+        n_mels=MEL_BINS,
+        mel_scale="slaney",
+        center=False,
     ).to(device)
 
 
@@ -112,13 +118,18 @@ def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
     if rate == to or not len(sound):
         return samples.numpy()
     if not 0 < rate * to // math.gcd(rate, to) ** 2 <= MAX_KERNEL:
-        raise ValueError(f"a sample rate of {rate} a second is not supported: convert the sound to {to}, 44100 or 48000 a second")
+        raise ValueError(
+            f"a sample rate of {rate} a second is not supported: convert the sound to {to}, 44100 or 48000 a second"
+        )
     return torchaudio.functional.resample(samples, rate, to).numpy()
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], rate: int, to: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
     """The same in pieces, at constant memory: each piece is resampled with as much of its neighbours as the filter reaches."""
-    step, reach = rate // math.gcd(rate, to), 12 * max(rate, to) // to + 12  # twice what the six zero crossings on either side need
+    step, reach = (
+        rate // math.gcd(rate, to),
+        12 * max(rate, to) // to + 12,
+    )  # twice what the six zero crossings on either side need
     reach = -(-reach // step) * step
     held, lead = np.zeros(0, np.float32), 0  # what is at hand, of which the first ``lead`` samples are done
     for block in blocks:
@@ -222,9 +233,17 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
     """
     until = time.monotonic() + work_seconds
     limit = round(max_seconds * SAMPLE_RATE)
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none", "max_pixels": "1", "max_samples": str(2 * MAX_RATE), "threads": "1"}
+    options = {
+        "format_whitelist": CONTAINERS,
+        "protocol_whitelist": "none",
+        "max_pixels": "1",
+        "max_samples": str(2 * MAX_RATE),
+        "threads": "1",
+    }
     options |= {"max_streams": "16", "probesize": "1000000", "analyzeduration": "2000000"}
-    if file.read(4) == b"RIFF":  # the second of sound that FFmpeg looks into says nothing new of a WAV file, and its packets may be larger
+    if (
+        file.read(4) == b"RIFF"
+    ):  # the second of sound that FFmpeg looks into says nothing new of a WAV file, and its packets may be larger
         options |= {"probesize": "100000", "max_size": "65536"}
     file.seek(0)
     try:
@@ -236,7 +255,9 @@ def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) 
                 raise ValueError("the file's sound is in a codec that is not known: send WAV, FLAC or MP3")
             rate, channels = context.sample_rate, context.channels
             if not 4_000 <= rate <= MAX_RATE or channels > 8:
-                raise ValueError(f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000")
+                raise ValueError(
+                    f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000"
+                )
             out = np.empty(limit, np.float32)  # pages that are not written take no memory
             count = 0
             for piece in resample_blocks(map(_clean, _joined(_timed(container, rate, until), rate // 2)), rate):
@@ -299,7 +320,9 @@ _SAMPLES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32,
 def _mono(frame: AudioFrame) -> np.ndarray:
     """float32 ``[N]`` in [-1, 1]: the mean of the channels."""
     kind = _SAMPLES.get(frame.format.name.removesuffix("p"))
-    if kind is not None and frame.layout.nb_channels == 1:  # most speech; past PyAV's own copy, which takes most of the time of decoding
+    if (
+        kind is not None and frame.layout.nb_channels == 1
+    ):  # most speech; past PyAV's own copy, which takes most of the time of decoding
         channels = np.frombuffer(frame.planes[0], kind, frame.samples)[None]  # type: ignore[call-overload]  # a plane is a buffer
     else:
         data: np.ndarray = frame.to_ndarray()
@@ -308,7 +331,11 @@ def _mono(frame: AudioFrame) -> np.ndarray:
         channels = channels.astype(np.float32) / 128.0 - 1.0
     elif channels.dtype.kind == "i":
         channels = channels / float(2 ** (8 * channels.dtype.itemsize - 1))
-    return channels[0].astype(np.float32) if len(channels) == 1 else channels.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return (
+        channels[0].astype(np.float32)
+        if len(channels) == 1
+        else channels.mean(axis=0, dtype=np.float64).astype(np.float32)
+    )
 
 
 def blocks_of(sound: np.ndarray, size: int) -> Iterator[np.ndarray]:

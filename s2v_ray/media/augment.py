@@ -99,7 +99,9 @@ def _warp(frames: Tensor, drawn: Draw) -> Tensor:
     centre = torch.full((b, 2), (side - 1) / 2)  # a pixel's centre lies at whole numbers
     matrices = geometry.get_affine_matrix2d(shift, centre, scale[:, None].expand(b, 2), angle)[:, :2]
     # the frames of a clip as channels of one picture: one matrix, one grid
-    warped = geometry.warp_affine(frames.flatten(1, 2), matrices.to(frames), (side, side), padding_mode="border", align_corners=True)
+    warped = geometry.warp_affine(
+        frames.flatten(1, 2), matrices.to(frames), (side, side), padding_mode="border", align_corners=True
+    )
     return warped.unflatten(1, (t, 3))
 
 

@@ -83,7 +83,9 @@ class HaarDetector:
     def detect(self, frame: np.ndarray) -> list[Face]:
         shrink = max(1.0, max(frame.shape[:2]) / 480)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA) if shrink > 1 else grey
+        grey = (
+            cv2.resize(grey, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA) if shrink > 1 else grey
+        )
         boxes, _, scores = self._face.detectMultiScale3(grey, 1.1, 6, minSize=(32, 32), outputRejectLevels=True)
         faces = []
         for (x, y, side, _), score in zip(boxes, np.ravel(scores), strict=True):
@@ -117,13 +119,19 @@ class YuNetDetector:
     def __init__(self, uri: str, threshold: float = 0.7) -> None:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                self._net = cv2.FaceDetectorYN.create(storage.download(uri, folder), "", (self.SIDE, self.SIDE), threshold)
+                self._net = cv2.FaceDetectorYN.create(
+                    storage.download(uri, folder), "", (self.SIDE, self.SIDE), threshold
+                )
             except (OSError, cv2.error) as e:
-                raise ValueError(f"{uri} cannot be used as YuNet weights with a fixed input shape (ingest.detector): {str(e).splitlines()[0]}") from e
+                raise ValueError(
+                    f"{uri} cannot be used as YuNet weights with a fixed input shape (ingest.detector): {str(e).splitlines()[0]}"
+                ) from e
 
     def detect(self, frame: np.ndarray) -> list[Face]:
         scale = self.SIDE / max(frame.shape[:2])
-        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)[: self.SIDE, : self.SIDE]
+        small = cv2.resize(
+            frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )[: self.SIDE, : self.SIDE]
         canvas = np.zeros((self.SIDE, self.SIDE, 3), np.uint8)
         canvas[: small.shape[0], : small.shape[1]] = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
         _, rows = self._net.detect(canvas)
@@ -198,7 +206,13 @@ def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
     shifted[:, :, 2] += (fine - 1) / 2  # a pixel's centre lies at whole numbers in both grids
     crops = np.empty((len(frames), size, size, 3), np.uint8)
     for crop, frame, matrix in zip(crops, frames[:, y0:y1, x0:x1], shifted, strict=True):
-        warped = cv2.warpAffine(np.ascontiguousarray(frame), matrix, (size * fine, size * fine), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped = cv2.warpAffine(
+            np.ascontiguousarray(frame),
+            matrix,
+            (size * fine, size * fine),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         cv2.resize(warped, (size, size), dst=crop, interpolation=cv2.INTER_AREA)  # by a whole number: the mean
     return crops
 

@@ -85,7 +85,9 @@ class Picture:
     def rgb(self) -> np.ndarray:
         """uint8 ``[H, W, 3]``: square pixels, and turned as the file's rotation flag says."""
         width = max(round(self.frame.width * self.aspect), 2)
-        picture = self.converter.reformat(self.frame, width=width, height=self.frame.height, format="rgb24").to_ndarray()
+        picture = self.converter.reformat(
+            self.frame, width=width, height=self.frame.height, format="rgb24"
+        ).to_ndarray()
         turns = round(self.frame.rotation / 90) % 4  # the flag counts degrees counter-clockwise, as rot90 does
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
@@ -172,18 +174,34 @@ class Mp4Writer:
         crf: int = 20,
         fragments: bool = False,
     ) -> None:
-        if first.ndim != 3 or first.shape[2] != 3 or first.dtype != np.uint8 or first.shape[0] % 2 or first.shape[1] % 2:
+        if (
+            first.ndim != 3
+            or first.shape[2] != 3
+            or first.dtype != np.uint8
+            or first.shape[0] % 2
+            or first.shape[1] % 2
+        ):
             raise ValueError(f"frames must be uint8 [H, W, 3] with even sides, not {first.dtype} {list(first.shape)}")
-        flags = {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"} if fragments else {"movflags": "+faststart"}
+        flags = (
+            {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+            if fragments
+            else {"movflags": "+faststart"}
+        )
         self._container = av.open(sink, "w", format="mp4", options={**flags, "fflags": "+bitexact"})
         self._container.metadata.update(metadata or {})
         live = {"tune": "zerolatency", "g": str(FRAGMENT_FRAMES)} if fragments else {}
         # on processors with AVX-512 x264's ordinary way gives now these bytes, now those (its macroblock tree)
         same = {"threads": "1", "x264-params": "cpu-independent=1"}
-        self._picture = self._container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast", **same, **live})
+        self._picture = self._container.add_stream(
+            "libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast", **same, **live}
+        )
         self._picture.height, self._picture.width = first.shape[:2]
         self._picture.pix_fmt = "yuv420p"
-        self._sound = None if sample_rate is None else self._container.add_stream("aac", rate=sample_rate, layout="mono", options={"flags": "+bitexact"})
+        self._sound = (
+            None
+            if sample_rate is None
+            else self._container.add_stream("aac", rate=sample_rate, layout="mono", options={"flags": "+bitexact"})
+        )
         self._fps, self._rate = fps, sample_rate or 0
         self.frames = 0
         """Frames written."""
@@ -296,7 +314,9 @@ def write_mp4(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        writer = Mp4Writer(str(part), first, sample_rate=None if speech is None else sample_rate, fps=fps, metadata=metadata, crf=crf)
+        writer = Mp4Writer(
+            str(part), first, sample_rate=None if speech is None else sample_rate, fps=fps, metadata=metadata, crf=crf
+        )
         try:
             chunks = iter(blocks_of(speech, sample_rate) if isinstance(speech, np.ndarray) else speech or ())
             for frame in chain([first], pictures):

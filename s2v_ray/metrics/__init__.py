@@ -41,16 +41,32 @@ METRICS: dict[str, Metric] = {
     "psnr_mouth": Metric("PSNR mouth", "higher", "dB", 2, "the same, mouth region alone"),
     "ssim": Metric("SSIM", "higher", "", 3, "structural similarity to the real frame (11 px Gaussian window)"),
     "ssim_mouth": Metric("SSIM mouth", "higher", "", 3, "the same, mouth region alone"),
-    "error_mouth": Metric("L1 mouth", "lower", "levels", 2, "mean absolute error in the mouth region, grey levels of 255"),
+    "error_mouth": Metric(
+        "L1 mouth", "lower", "levels", 2, "mean absolute error in the mouth region, grey levels of 255"
+    ),
     "cpbd": Metric("CPBD", "higher", "", 3, "share of edges on which no blur would be detected"),
     "cpbd_mouth": Metric("CPBD mouth", "higher", "", 3, "the same, edges in the mouth region alone"),
-    "movement_mouth": Metric("movement", "one", "", 2, "mean absolute frame difference in the mouth region, relative to the real clip's"),
-    "acd": Metric("ACD-C", "lower", "", 3, "mean of 1 - cosine of a frame's identity (judge) to the real clip's mean identity"),
+    "movement_mouth": Metric(
+        "movement", "one", "", 2, "mean absolute frame difference in the mouth region, relative to the real clip's"
+    ),
+    "acd": Metric(
+        "ACD-C", "lower", "", 3, "mean of 1 - cosine of a frame's identity (judge) to the real clip's mean identity"
+    ),
     "csim": Metric("CSIM", "higher", "", 3, "mean cosine of a frame's identity (judge) to that of the same real frame"),
     "emotion": Metric("emotion", "higher", "", 3, "share of clips whose emotion, to the judge, is the true one"),
-    "mouth_correlation": Metric("mouth corr", "higher", "", 3, "correlation of the mouth's opening, read by the judge, with the true one"),
-    "mouth_lag": Metric("mouth |lag|", "lower", "frames", 2, "mean size of the lag at which that correlation peaks, within 5 frames"),
-    "lse_c": Metric("LSE-C", "higher", "", 3, "confidence of the sync judge: median - minimum of the distances over offsets within 15 frames"),
+    "mouth_correlation": Metric(
+        "mouth corr", "higher", "", 3, "correlation of the mouth's opening, read by the judge, with the true one"
+    ),
+    "mouth_lag": Metric(
+        "mouth |lag|", "lower", "frames", 2, "mean size of the lag at which that correlation peaks, within 5 frames"
+    ),
+    "lse_c": Metric(
+        "LSE-C",
+        "higher",
+        "",
+        3,
+        "confidence of the sync judge: median - minimum of the distances over offsets within 15 frames",
+    ),
     "lse_d": Metric("LSE-D", "lower", "", 3, "minimum over these offsets of the mean distance of sound and picture"),
     "sync_offset": Metric("sync |offset|", "lower", "frames", 2, "mean size of the offset at which that minimum lies"),
 }
@@ -61,13 +77,33 @@ VALIDATION: dict[str, Metric] = {
     "psnr": METRICS["psnr"],
     "ssim": METRICS["ssim"],
     "identity": METRICS["csim"],
-    "emotion": Metric("emotion", "higher", "", 3, "share of clips in which the emotion judge sees what it sees in the real clip"),
-    "sync": Metric("sync", "higher", "", 3, "confidence of the sync judge that the clip is in step: median of the distances over offsets - that at none"),
-    "realism": Metric("realism", "lower", "", 4, "squared Fréchet distance of the identity judge's codes of real and of generated frames"),
+    "emotion": Metric(
+        "emotion", "higher", "", 3, "share of clips in which the emotion judge sees what it sees in the real clip"
+    ),
+    "sync": Metric(
+        "sync",
+        "higher",
+        "",
+        3,
+        "confidence of the sync judge that the clip is in step: median of the distances over offsets - that at none",
+    ),
+    "realism": Metric(
+        "realism",
+        "lower",
+        "",
+        4,
+        "squared Fréchet distance of the identity judge's codes of real and of generated frames",
+    ),
     "identity_cosine": Metric("identity cosine", "higher", "", 3, "mean cosine of the heard identity to the seen one"),
-    "emotion_agreement": Metric("emotion agreement", "higher", "", 3, "share of clips whose heard emotion is the seen one"),
-    "leak_emotion": Metric("leak of emotion", "lower", "", 3, "accuracy of a linear probe for the seen emotion on the heard identity"),
-    "leak_identity": Metric("leak of identity", "lower", "", 3, "accuracy of a linear probe for the speaker on the heard emotion"),
+    "emotion_agreement": Metric(
+        "emotion agreement", "higher", "", 3, "share of clips whose heard emotion is the seen one"
+    ),
+    "leak_emotion": Metric(
+        "leak of emotion", "lower", "", 3, "accuracy of a linear probe for the seen emotion on the heard identity"
+    ),
+    "leak_identity": Metric(
+        "leak of identity", "lower", "", 3, "accuracy of a linear probe for the speaker on the heard emotion"
+    ),
 }
 """The names of a record in metrics.jsonl carry ``val_`` before them."""
 

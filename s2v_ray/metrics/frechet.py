@@ -18,7 +18,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         ValueError: other shapes.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(f"the Fréchet distance takes two sets of at least 2 codes of one dimension, not {a.shape} and {b.shape}")
+        raise ValueError(
+            f"the Fréchet distance takes two sets of at least 2 codes of one dimension, not {a.shape} and {b.shape}"
+        )
     a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     root = _root(cov_a)

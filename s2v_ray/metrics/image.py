@@ -65,7 +65,9 @@ def ssim(frames: np.ndarray, real: np.ndarray, box: Box | None = None) -> tuple[
         ValueError: shapes differ.
     """
     _check(frames, real)
-    similarity = np.stack([_similarity(a, b) for a, b in zip(frames.astype(np.float64), real.astype(np.float64), strict=True)])
+    similarity = np.stack(
+        [_similarity(a, b) for a, b in zip(frames.astype(np.float64), real.astype(np.float64), strict=True)]
+    )
     whole = float(similarity.mean())
     return whole, whole if box is None else float(crop(similarity, box).mean())
 
@@ -79,7 +81,11 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     mean_a, mean_b = mean(a), mean(b)
     variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
-    return (2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2) / ((mean_a**2 + mean_b**2 + SSIM_C1) * (variances + SSIM_C2))
+    return (
+        (2 * mean_a * mean_b + SSIM_C1)
+        * (2 * covariance + SSIM_C2)
+        / ((mean_a**2 + mean_b**2 + SSIM_C1) * (variances + SSIM_C2))
+    )
 
 
 def movement(frames: np.ndarray, box: Box | None = None) -> float:
@@ -127,7 +133,9 @@ def _unnoticed(luma: np.ndarray, edges: np.ndarray, widths: np.ndarray, box: Box
 def _vertical_edges(luma: np.ndarray) -> np.ndarray:
     """bool ``[H, W]``: strong horizontal Sobel responses that are a maximum along the row or the column; none at the border."""
     strength = np.square(cv2.Sobel(luma, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_REFLECT) / 8.0)
-    strength[strength <= 2.0 * np.sqrt(strength.mean())] = 0.0  # the square against a root: so in Octave's edge(), and in cpbd
+    strength[strength <= 2.0 * np.sqrt(strength.mean())] = (
+        0.0  # the square against a root: so in Octave's edge(), and in cpbd
+    )
     inner = strength[1:-1, 1:-1]
     along_row = (inner > strength[1:-1, :-2]) & (inner > strength[1:-1, 2:])
     along_column = (inner > strength[:-2, 1:-1]) & (inner > strength[2:, 1:-1])

@@ -35,7 +35,12 @@ def cross_correlation(generated: np.ndarray, truth: np.ndarray, max_lag: int = M
     """
     if generated.shape != truth.shape:
         raise ValueError(f"openings of {generated.shape} and {truth.shape} frames cannot be compared")
-    return np.array([correlation(*_shifted(generated, truth, k)) if len(truth) - abs(k) >= MIN_OVERLAP else np.nan for k in range(-max_lag, max_lag + 1)])
+    return np.array(
+        [
+            correlation(*_shifted(generated, truth, k)) if len(truth) - abs(k) >= MIN_OVERLAP else np.nan
+            for k in range(-max_lag, max_lag + 1)
+        ]
+    )
 
 
 def peak(curve: np.ndarray) -> int | None:
@@ -75,7 +80,9 @@ def sync_distances(speech: np.ndarray, frames: np.ndarray, max_offset: int = MAX
         raise ValueError(f"embeddings {speech.shape} of speech and {frames.shape} of frames must have the same shape")
     return np.array(
         [
-            np.linalg.norm(np.subtract(*_shifted(speech, frames, k)), axis=1).mean() if len(frames) - abs(k) >= MIN_OVERLAP else np.nan
+            np.linalg.norm(np.subtract(*_shifted(speech, frames, k)), axis=1).mean()
+            if len(frames) - abs(k) >= MIN_OVERLAP
+            else np.nan
             for k in range(-max_offset, max_offset + 1)
         ]
     )

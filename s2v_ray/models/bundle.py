@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from s2v_ray import storage
 from s2v_ray.config import Recipe, RecipeError, parse_recipe
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.models.speech import Student
+from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
 
 BUNDLE_SCHEMA = 1
@@ -45,7 +45,14 @@ RISKS = (
 )
 
 
-def save_bundle(uri: str, model: Student | Speech2Video, recipe: Recipe, kind: Kind, lineage: dict[str, Any], metrics: dict[str, Any]) -> None:
+def save_bundle(
+    uri: str,
+    model: Student | Speech2Video,
+    recipe: Recipe,
+    kind: Kind,
+    lineage: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
     """Writes ``model`` as a bundle; one that is there already stays as it was until the new one is complete.
 
     Args:
@@ -58,7 +65,9 @@ def save_bundle(uri: str, model: Student | Speech2Video, recipe: Recipe, kind: K
     """
     if not isinstance(model, _class_of(kind)):
         raise ValueError(f"a {kind} bundle holds a {_class_of(kind).__name__}, not a {type(model).__name__}")
-    data = safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
+    data = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    )
     sha = storage.sha256(data)
     weights = {"file": f"model-{sha[:12]}.safetensors", "sha256": sha, "bytes": len(data)}
     student = model.student if isinstance(model, Speech2Video) else model
@@ -87,7 +96,14 @@ def save_bundle(uri: str, model: Student | Speech2Video, recipe: Recipe, kind: K
         storage.write_bytes(storage.join(uri, str(weights["file"])), data)
         storage.write_bytes(storage.join(uri, pointer["file"]), text)
         storage.write_manifest(
-            uri, "bundle", BUNDLE_SCHEMA, holds=kind, card=pointer, digest=card_sha[:16], config_digest=recipe.digest(), parents=lineage
+            uri,
+            "bundle",
+            BUNDLE_SCHEMA,
+            holds=kind,
+            card=pointer,
+            digest=card_sha[:16],
+            config_digest=recipe.digest(),
+            parents=lineage,
         )
     except OSError as e:
         raise ArtifactError(f"cannot write the bundle {uri}: {e.strerror or e}") from e
@@ -138,13 +154,19 @@ def load_bundle(uri: str, kind: Kind) -> tuple[Student | Speech2Video, dict[str,
         model.load_state_dict(safetensors.torch.load(data))
     except (SafetensorError, RuntimeError) as e:
         reason = str(e).splitlines()[-1].strip()
-        raise ArtifactError(f"the weights of the bundle {uri} do not fit its recipe (made by another version of s2v_ray?): {reason}") from e
+        raise ArtifactError(
+            f"the weights of the bundle {uri} do not fit its recipe (made by another version of s2v_ray?): {reason}"
+        ) from e
     return model.eval(), card
 
 
 def build(kind: Kind, recipe: Recipe, identity_dim: int, emotions: tuple[str, ...]) -> Student | Speech2Video:
     """A freshly initialised model of ``kind``."""
-    return Student(recipe.student, identity_dim, emotions) if kind == "student" else Speech2Video(recipe, identity_dim, emotions)
+    return (
+        Student(recipe.student, identity_dim, emotions)
+        if kind == "student"
+        else Speech2Video(recipe, identity_dim, emotions)
+    )
 
 
 def _class_of(kind: Kind) -> type[Student] | type[Speech2Video]:
@@ -158,7 +180,9 @@ def _read_checked(uri: str, what: str, name: str, sha256: str) -> bytes:
     except FileNotFoundError:
         raise ArtifactError(f"the bundle {uri} is incomplete: its {what} {name} is missing") from None
     if storage.sha256(data) != sha256:
-        raise ArtifactError(f"the {what} of the bundle {uri} is damaged: the SHA-256 of {name} is not the recorded one; copy the bundle again")
+        raise ArtifactError(
+            f"the {what} of the bundle {uri} is damaged: the SHA-256 of {name} is not the recorded one; copy the bundle again"
+        )
     return data
 
 

@@ -7,10 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from s2v_ray.media.audio import log_mel
-from s2v_ray.media.face import mouth_box
-from s2v_ray.media.timing import MEL_BINS, MEL_PER_FRAME
-
 
 def _down(channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(spectral_norm(nn.Conv2d(channels, out_channels, 4, stride=2, padding=1)), nn.LeakyReLU(0.2))
@@ -21,7 +17,9 @@ class FrameNetwork(nn.Module):
 
     def __init__(self, width: int, identity_dim: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(_down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width), _down(4 * width, 4 * width))
+        self.features = nn.Sequential(
+            _down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width), _down(4 * width, 4 * width)
+        )
         self.local = spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1))
         self.who = spectral_norm(nn.Linear(identity_dim, 4 * width, bias=False))
 
@@ -58,60 +56,11 @@ class EmotionNetwork(nn.Module):
 
     def __init__(self, width: int, emotions: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(_down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width), _down(4 * width, 4 * width))
+        self.features = nn.Sequential(
+            _down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width), _down(4 * width, 4 * width)
+        )
         self.classify = nn.Linear(4 * width, emotions + 1)
 
     def forward(self, frames: Tensor) -> Tensor:
         """``[N, 3, S, S]`` -> logits ``[N, K + 1]``."""
         return self.classify(self.features(frames).mean((2, 3)))
-
-
-class SyncNetwork(nn.Module):
-    """Do mouth and speech agree? Two towers over windows of a few frames (SyncNet, Chung and Zisserman 2016).
-
-    No batch normalisation: it collapses the loss of sync discriminators. Computes in float32 also under autocast: movement is what is left when looks are
-    subtracted, and bf16 would leave its rounding errors.
-
-    Args:
-        width: channels of the first layer.
-        window: frames in one window.
-        size: side of the frames.
-    """
-
-    def __init__(self, width: int, window: int, size: int, dim: int = 64) -> None:
-        super().__init__()
-        self.window, self.box = window, mouth_box(size)
-        self.mouth_side = 32
-        self.speech = nn.Sequential(
-            nn.Conv1d(MEL_BINS, 4 * width, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv1d(4 * width, 4 * width, MEL_PER_FRAME, stride=MEL_PER_FRAME), nn.LeakyReLU(0.2),
-            nn.Conv1d(4 * width, 4 * width, window), nn.LeakyReLU(0.2),
-            nn.Conv1d(4 * width, dim, 1),
-        )  # fmt: skip
-        self.mouth = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Flatten(), nn.Linear(4 * width * (self.mouth_side // 8) ** 2, 4 * width), nn.LeakyReLU(0.2),
-        )  # fmt: skip
-        self.movement = nn.Sequential(nn.Conv1d(4 * width, 4 * width, window), nn.LeakyReLU(0.2), nn.Conv1d(4 * width, dim, 1))
-        self.temperature = nn.Parameter(torch.full((1,), 10.0))  # not a scalar: ZeRO partitions parameters by their dimension
-
-    def embed_speech(self, speech: Tensor) -> Tensor:
-        """``[B, T * 640]`` -> ``[B, T - window + 1, dim]``, unit length."""
-        with torch.autocast(speech.device.type, enabled=False):
-            return F.normalize(self.speech(log_mel(speech)).transpose(1, 2), dim=-1)
-
-    def embed_frames(self, frames: Tensor) -> Tensor:
-        """``[B, T, 3, S, S]`` in [-1, 1] -> ``[B, T - window + 1, dim]``, unit length."""
-        y0, y1, x0, x1 = self.box
-        b, t = frames.shape[:2]
-        with torch.autocast(frames.device.type, enabled=False):
-            mouth = F.interpolate(frames[..., y0:y1, x0:x1].flatten(0, 1), (self.mouth_side, self.mouth_side), mode="bilinear", align_corners=False)
-            x = self.mouth(mouth).unflatten(0, (b, t))
-            x = x - x.mean(1, keepdim=True)  # what stays the same over the window is looks, not movement
-            return F.normalize(self.movement(x.transpose(1, 2)).transpose(1, 2), dim=-1)
-
-    def forward(self, speech: Tensor, frames: Tensor) -> Tensor:
-        """Agreement, as logits: ``[B, T * 640]``, ``[B, T, 3, S, S]`` -> ``[B, T - window + 1]``."""
-        return self.temperature * (self.embed_speech(speech) * self.embed_frames(frames)).sum(-1)

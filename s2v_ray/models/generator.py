@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from s2v_ray.config import GeneratorConfig, Recipe
-from s2v_ray.models.speech import Heard, Student
+from s2v_ray.models.student import Heard, Student
 
 
 class ModulatedBlock(nn.Module):
@@ -44,7 +44,9 @@ class StillEncoder(nn.Module):
         super().__init__()
         rising = channels[::-1]
         self.stem = nn.Conv2d(3, rising[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(rising[:-1], rising[1:], strict=True))
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(rising[:-1], rising[1:], strict=True)
+        )
         self.code = nn.Linear(rising[-1], code_dim)
 
     def forward(self, still: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -62,7 +64,9 @@ class Generator(nn.Module):
     concatenated at each resolution.
     """
 
-    def __init__(self, config: GeneratorConfig, size: int, identity_dim: int, emotion_dim: int, content_dim: int) -> None:
+    def __init__(
+        self, config: GeneratorConfig, size: int, identity_dim: int, emotion_dim: int, content_dim: int
+    ) -> None:
         super().__init__()
         channels = config.channels
         self.noise_dim = config.noise_dim
@@ -77,12 +81,17 @@ class Generator(nn.Module):
         self.constant = nn.Linear(self.code_dim, channels[0] * self.base**2)
         skips = channels if config.reference else (0,) * len(channels)
         self.blocks = nn.ModuleList(
-            ModulatedBlock(a, b, self.code_dim, s) for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
+            ModulatedBlock(a, b, self.code_dim, s)
+            for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
         )
         self.out = nn.Conv2d(channels[-1] + skips[-1], 3, 3, padding=1)
-        self.identity_scale = math.sqrt(identity_dim)  # a unit vector's entries are small; this makes them of unit variance
+        self.identity_scale = math.sqrt(
+            identity_dim
+        )  # a unit vector's entries are small; this makes them of unit variance
 
-    def forward(self, identity: Tensor, emotion: Tensor, content: Tensor, noise: Tensor, still: Tensor | None = None) -> Tensor:
+    def forward(
+        self, identity: Tensor, emotion: Tensor, content: Tensor, noise: Tensor, still: Tensor | None = None
+    ) -> Tensor:
         """Frames of a clip.
 
         Args:
@@ -93,7 +102,11 @@ class Generator(nn.Module):
             float32 ``[B, T, 3, S, S]`` in [-1, 1], also under autocast.
         """
         if (still is None) != (self.still is None):
-            raise ValueError("the reference baseline needs a still of the speaker" if still is None else "only the reference baseline takes a still")
+            raise ValueError(
+                "the reference baseline needs a still of the speaker"
+                if still is None
+                else "only the reference baseline takes a still"
+            )
         b, t = content.shape[:2]
         who = torch.cat([identity * self.identity_scale, emotion], dim=-1)[:, None].expand(-1, t, -1)
         code = self.mix(torch.cat([who, content, noise], dim=-1))
@@ -105,7 +118,11 @@ class Generator(nn.Module):
         code = code.flatten(0, 1)
         x = self.constant(code).view(b * t, -1, self.base, self.base)
         for block, skip in zip(self.blocks, maps[:-1], strict=True):
-            x = checkpoint(block, x, code, skip, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x, code, skip)
+            x = (
+                checkpoint(block, x, code, skip, use_reentrant=False)
+                if self.checkpointing and torch.is_grad_enabled()
+                else block(x, code, skip)
+            )
         x = F.gelu(x)
         last = maps[-1]
         x = self.out(x if last is None else torch.cat([x, last], dim=1))
@@ -139,10 +156,18 @@ class Speech2Video(nn.Module):
     def __init__(self, recipe: Recipe, identity_dim: int, emotions: tuple[str, ...]) -> None:
         super().__init__()
         self.student = Student(recipe.student, identity_dim, emotions)
-        self.generator = Generator(recipe.gan.generator, recipe.media.size, identity_dim, recipe.student.emotion_dim, recipe.student.content_dim)
+        self.generator = Generator(
+            recipe.gan.generator,
+            recipe.media.size,
+            identity_dim,
+            recipe.student.emotion_dim,
+            recipe.student.content_dim,
+        )
         self.reference = recipe.gan.generator.reference
 
-    def forward(self, speech: Tensor, heard: Tensor, start: Tensor, noise: Tensor, still: Tensor | None = None) -> tuple[Tensor, Heard]:
+    def forward(
+        self, speech: Tensor, heard: Tensor, start: Tensor, noise: Tensor, still: Tensor | None = None
+    ) -> tuple[Tensor, Heard]:
         """The window of a training batch.
 
         Args:

@@ -49,10 +49,16 @@ class Card(Section):
     height: Positive
     width: Positive
     colour: Literal["rgb", "bgr", "grey"] = "rgb"
-    mean: tuple[float, ...] = Field((0.0,), description="Input is (x - mean) / scale with x in 0..255; one value, or one a channel.")
+    mean: tuple[float, ...] = Field(
+        (0.0,), description="Input is (x - mean) / scale with x in 0..255; one value, or one a channel."
+    )
     scale: tuple[float, ...] = (1.0,)
-    alignment: Literal["arcface", "box"] = Field(description="arcface: five points onto the ArcFace template. box: a square box around the face.")
-    box: tuple[float, float, float] = Field((0.0, 0.0, 1.0), description="Left, top and side of the box, in sides of our crop (alignment box).")
+    alignment: Literal["arcface", "box"] = Field(
+        description="arcface: five points onto the ArcFace template. box: a square box around the face."
+    )
+    box: tuple[float, float, float] = Field(
+        (0.0, 0.0, 1.0), description="Left, top and side of the box, in sides of our crop (alignment box)."
+    )
     output: str = Field("", description="Name of the output (onnx).")
     dim: Positive = Field(description="Numbers that come out for one face.")
     labels: tuple[str, ...] = Field((), description="Names of the logits, in order (emotion).")
@@ -64,11 +70,15 @@ class Card(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Card:
         if self.role == "emotion" and len(self.labels) != self.dim:
-            raise ValueError(f"labels: an emotion network needs one label for each of its {self.dim} logits, not {len(self.labels)}")
+            raise ValueError(
+                f"labels: an emotion network needs one label for each of its {self.dim} logits, not {len(self.labels)}"
+            )
         if self.kind == "conv" and not self.channels:
             raise ValueError("channels: a conv network needs the channels of its first layer")
         if self.alignment == "arcface" and (self.height, self.width) not in ((112, 112), (112, 96)):
-            raise ValueError(f"height, width: arcface alignment is for 112 x 112 or 112 x 96, not {self.height} x {self.width}")
+            raise ValueError(
+                f"height, width: arcface alignment is for 112 x 112 or 112 x 96, not {self.height} x {self.width}"
+            )
         wanted = (1, 1 if self.colour == "grey" else 3)
         for name, values in (("mean", self.mean), ("scale", self.scale)):
             if len(values) not in wanted:
@@ -91,7 +101,9 @@ class ConvFace(nn.Module):
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
         low, high = 2 * channels, 4 * channels
-        self.features = nn.Sequential(*_block(3, low, 6, 4, 1), *_block(low, high, 3, 2, 1), *_block(high, high, 3, 2, 1))
+        self.features = nn.Sequential(
+            *_block(3, low, 6, 4, 1), *_block(low, high, 3, 2, 1), *_block(high, high, 3, 2, 1)
+        )
         self.head = nn.Linear(8 * channels, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,13 +176,17 @@ def prepare(frames: Tensor, card: Card) -> Tensor:
     """
     faces = frames.movedim(3, 1).float()
     matrix = crop_from_card(card, faces.shape[2])
-    shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))) * faces.shape[2]  # pixels of the crop under one of the card's
+    shrink = (
+        float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))) * faces.shape[2]
+    )  # pixels of the crop under one of the card's
     if shrink > 1.0:
         side = max(round(faces.shape[2] / shrink), 1)
         faces = F.interpolate(faces, size=(side, side), mode="bilinear", antialias=True)
     if not _is_whole(matrix, card, faces.shape[2]):
         theta = torch.from_numpy(_theta(matrix, card)).float().to(faces.device)
-        grid = F.affine_grid(theta.expand(len(faces), 2, 3), [len(faces), 3, card.height, card.width], align_corners=False)
+        grid = F.affine_grid(
+            theta.expand(len(faces), 2, 3), [len(faces), 3, card.height, card.width], align_corners=False
+        )
         faces = F.grid_sample(faces, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if card.colour == "bgr":
         faces = faces.flip(1)
@@ -185,7 +201,9 @@ def crop_from_card(card: Card, size: int) -> np.ndarray:
         left, top, side = card.box
         return np.array([[side / card.width, 0.0, left], [0.0, side / card.height, top]])
     points = ARCFACE - [(112 - card.width) / 2, 0.0]
-    return similarity(points[None] + 0.5, TEMPLATE[None] + 0.5 / size)[0]  # both templates have a pixel's centre at whole numbers
+    return similarity(points[None] + 0.5, TEMPLATE[None] + 0.5 / size)[
+        0
+    ]  # both templates have a pixel's centre at whole numbers
 
 
 def load(uri: str, device: torch.device | str = "cpu") -> FaceNetwork:
@@ -220,15 +238,23 @@ def read_card(name_or_uri: str) -> Card:
         ArtifactError: there is none, or it is not a card; the message says why.
     """
     try:
-        text = (_cards() / f"{name_or_uri}.yaml").read_text() if name_or_uri in built_in_cards() else storage.read_bytes(name_or_uri).decode()
+        text = (
+            (_cards() / f"{name_or_uri}.yaml").read_text()
+            if name_or_uri in built_in_cards()
+            else storage.read_bytes(name_or_uri).decode()
+        )
     except (FileNotFoundError, UnicodeDecodeError):
-        raise storage.ArtifactError(f"there is no card {name_or_uri}; built-in cards: {', '.join(built_in_cards())}") from None
+        raise storage.ArtifactError(
+            f"there is no card {name_or_uri}; built-in cards: {', '.join(built_in_cards())}"
+        ) from None
     try:
         return Card.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as e:
         raise storage.ArtifactError(f"card {name_or_uri} is not valid YAML: {e}") from e
     except ValidationError as e:
-        what = "; ".join(f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}".removeprefix(": ") for err in e.errors())
+        what = "; ".join(
+            f"{'.'.join(str(p) for p in err['loc'])}: {err['msg']}".removeprefix(": ") for err in e.errors()
+        )
         raise storage.ArtifactError(f"card {name_or_uri} cannot be used: {what}") from e
 
 
@@ -243,7 +269,9 @@ def resolve_card(card: str, weights_uri: str) -> FaceNetwork:
     if not _is_absolute(weights):
         folder = weights_uri or ("" if card in built_in_cards() else card.rpartition("/")[0] or ".")
         if not folder:
-            raise storage.ArtifactError(f"card {card} needs weights: set teachers.weights to the folder that holds {weights}")
+            raise storage.ArtifactError(
+                f"card {card} needs weights: set teachers.weights to the folder that holds {weights}"
+            )
         weights = storage.absolute(storage.join(folder, weights))
     resolved = read.model_copy(update={"weights": weights})
     return build(resolved, _weights(resolved, ""))
@@ -296,7 +324,9 @@ def _is_absolute(uri: str) -> bool:
 def _check(card: Card, weights: bytes) -> None:
     found = storage.sha256(weights)
     if found != card.sha256:
-        raise storage.ArtifactError(f"weights {card.weights} are not those of the card: SHA-256 {found[:16]}..., the card says {card.sha256[:16]}...")
+        raise storage.ArtifactError(
+            f"weights {card.weights} are not those of the card: SHA-256 {found[:16]}..., the card says {card.sha256[:16]}..."
+        )
 
 
 def _onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
@@ -305,8 +335,12 @@ def _onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would take the cores from other work
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()]
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # waiting threads would take the cores from other work
+    providers = [
+        p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in onnxruntime.get_available_providers()
+    ]
     try:
         session = onnxruntime.InferenceSession(weights, options, providers=providers)
     except Exception as e:  # onnxruntime's own errors have no common type
@@ -314,7 +348,9 @@ def _onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
     inputs, outputs = {i.name: i.shape for i in session.get_inputs()}, {o.name: o.shape for o in session.get_outputs()}
     if card.input not in inputs or card.output not in outputs or outputs[card.output][-1] != card.dim:
         said = f"input {card.input!r}, output {card.output!r} of {card.dim}"
-        raise storage.ArtifactError(f"card and network differ: {card.weights} has inputs {inputs} and outputs {outputs}, the card says {said}")
+        raise storage.ArtifactError(
+            f"card and network differ: {card.weights} has inputs {inputs} and outputs {outputs}, the card says {said}"
+        )
 
     def run(faces: Tensor) -> Tensor:
         return torch.from_numpy(session.run([card.output], {card.input: faces.cpu().numpy()})[0])

@@ -88,7 +88,9 @@ def draw_traits(seed: int, count: int) -> tuple[dict[str, float], ...]:
         ranks = rng.permuted(np.tile(np.arange(count)[:, None], len(TRAITS)), axis=0)
         drawn = (ranks + rng.uniform(0.2, 0.8, ranks.shape)) / count
         told = drawn[:, : len(_TOLD_BY)] * list(_TOLD_BY.values())
-        told = np.concatenate([told, 0.5 * np.eye(len(ACCENTS))[(drawn[:, len(_TOLD_BY)] * len(ACCENTS)).astype(int)]], 1)
+        told = np.concatenate(
+            [told, 0.5 * np.eye(len(ACCENTS))[(drawn[:, len(_TOLD_BY)] * len(ACCENTS)).astype(int)]], 1
+        )
         distance = ((told[:, None] - told[None]) ** 2).sum(2)[~np.eye(count, dtype=bool)].min()
         if distance > best_distance:
             best, best_distance = drawn, distance
@@ -147,7 +149,9 @@ def jobs(config: PuppetsConfig, seed: int) -> list[Job]:
     ]
 
 
-def make_puppets(out_uri: str, config: PuppetsConfig, seed: int, progress: Callable[[str], None] = print, workers: int | None = None) -> dict[str, Any]:
+def make_puppets(
+    out_uri: str, config: PuppetsConfig, seed: int, progress: Callable[[str], None] = print, workers: int | None = None
+) -> dict[str, Any]:
     """Makes the whole corpus under ``out_uri``; an older puppets' corpus there is replaced.
 
     Args:
@@ -174,7 +178,9 @@ def make_puppets(out_uri: str, config: PuppetsConfig, seed: int, progress: Calla
     begin = time.monotonic()
     todo = jobs(config, seed)
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
-    progress(f"puppets: {config.speakers} speakers, {len(config.emotions)} emotions, {len(todo)} clips, {workers} processes")
+    progress(
+        f"puppets: {config.speakers} speakers, {len(config.emotions)} emotions, {len(todo)} clips, {workers} processes"
+    )
     frames, clips = 0, {}
     for done, (path, entry) in enumerate(_run(todo, out_uri, workers), 1):
         clips[path] = entry
@@ -192,7 +198,17 @@ def make_puppets(out_uri: str, config: PuppetsConfig, seed: int, progress: Calla
     }
     facts: dict[str, Any] = {"config": config.model_dump(mode="json"), "seed": seed}
     files = dict(sorted(clips.items()))
-    storage.write_manifest(out_uri, KIND, SCHEMA, config_digest=digest(facts), parents={}, synthetic=True, counts=counts, files=files, **facts)
+    storage.write_manifest(
+        out_uri,
+        KIND,
+        SCHEMA,
+        config_digest=digest(facts),
+        parents={},
+        synthetic=True,
+        counts=counts,
+        files=files,
+        **facts,
+    )
     wall = round(time.monotonic() - begin, 2)
     progress(f"puppets: {len(todo)} clips, {counts['seconds']:.0f} s of video, in {wall:.0f} s -> {out_uri}")
     return {**counts, "wall_seconds": wall, "uri": out_uri}
@@ -219,7 +235,11 @@ def _remove_stale(out_uri: str, old: list[str], made: set[str]) -> None:
     """Removes clips of an earlier corpus that are no part of this one."""
     keep = {path for name in made for path in (name, name.removesuffix(".mp4") + ".json")}
     for uri in old:
-        if uri.endswith((".mp4", ".json")) and "/".join(uri.rsplit("/", 2)[-2:]) not in keep and not uri.endswith("/" + storage.MANIFEST):
+        if (
+            uri.endswith((".mp4", ".json"))
+            and "/".join(uri.rsplit("/", 2)[-2:]) not in keep
+            and not uri.endswith("/" + storage.MANIFEST)
+        ):
             storage.remove(uri)
 
 
@@ -230,7 +250,15 @@ def make_clip(job: Job, out_uri: str) -> tuple[str, dict[str, Any]]:
     path = f"{puppet.name}/{job.name}.mp4"
     with tempfile.TemporaryDirectory() as folder:
         local = str(Path(folder) / "clip.mp4")
-        write_mp4(local, frames, speech, sample_rate=RATE, fps=FPS, metadata={**SYNTHETIC, "title": f"{puppet.name}, {job.emotion}: {job.sentence}"}, crf=16)
+        write_mp4(
+            local,
+            frames,
+            speech,
+            sample_rate=RATE,
+            fps=FPS,
+            metadata={**SYNTHETIC, "title": f"{puppet.name}, {job.emotion}: {job.sentence}"},
+            crf=16,
+        )
         data = Path(local).read_bytes()
     storage.write_bytes(storage.join(out_uri, path), data)
     storage.write_json(storage.join(out_uri, path.removesuffix(".mp4") + ".json"), truth)
@@ -250,7 +278,9 @@ def render(puppet: Puppet, job: Job) -> tuple[np.ndarray, Iterator[np.ndarray], 
         "speaker": puppet.name,
         "emotion": job.emotion,
         "sentence": job.sentence,
-        "phonemes": [{"phoneme": p.phoneme, "start": round(p.start, 4), "end": round(p.end, 4)} for p in speech.phonemes],
+        "phonemes": [
+            {"phoneme": p.phoneme, "start": round(p.start, 4), "end": round(p.end, 4)} for p in speech.phonemes
+        ],
         "landmarks": [rest_landmarks(pose).round(3).tolist() for pose in poses],
         "mouth_opening": [round(m.opening, 4) for m in moments],
     }
@@ -270,8 +300,18 @@ def _speak_within(voice: Voice, job: Job) -> Speech:
 
 def _moments(speech: Speech, expression: Expression, count: int, rng: np.random.Generator) -> list[Moment]:
     track = mouth_track(speech.phonemes, count)
-    opening = (track.opening * expression.gain + expression.part * (1.0 - track.closed) * (1.0 - 0.6 * track.opening)).clip(0.0, 1.0)
-    columns = (opening, track.width, track.rounding, track.tuck, _blinks(count, rng), _drift(count, 0.9, rng), _drift(count, 1.0, rng))
+    opening = (
+        track.opening * expression.gain + expression.part * (1.0 - track.closed) * (1.0 - 0.6 * track.opening)
+    ).clip(0.0, 1.0)
+    columns = (
+        opening,
+        track.width,
+        track.rounding,
+        track.tuck,
+        _blinks(count, rng),
+        _drift(count, 0.9, rng),
+        _drift(count, 1.0, rng),
+    )
     return [Moment(*row) for row in np.stack(columns, 1).tolist()]
 
 

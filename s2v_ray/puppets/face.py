@@ -23,12 +23,38 @@ LANDMARKS = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, 0.571], [-0.414, 1.154], [0
 MAX_OPENING = 0.5
 """Inner height of the widest mouth, in distances of the eyes: ``opening`` 1."""
 
-_SKINS: tuple[Colour, ...] = ((255, 224, 196), (246, 203, 166), (232, 182, 140), (214, 158, 114), (184, 126, 84), (150, 98, 64), (116, 74, 50), (250, 212, 190))
-_EYES: tuple[Colour, ...] = ((86, 140, 190), (92, 62, 38), (76, 134, 92), (128, 96, 52), (110, 124, 140), (54, 40, 34), (58, 150, 160))
+_SKINS: tuple[Colour, ...] = (
+    (255, 224, 196),
+    (246, 203, 166),
+    (232, 182, 140),
+    (214, 158, 114),
+    (184, 126, 84),
+    (150, 98, 64),
+    (116, 74, 50),
+    (250, 212, 190),
+)
+_EYES: tuple[Colour, ...] = (
+    (86, 140, 190),
+    (92, 62, 38),
+    (76, 134, 92),
+    (128, 96, 52),
+    (110, 124, 140),
+    (54, 40, 34),
+    (58, 150, 160),
+)
 _BACKGROUNDS: tuple[Colour, ...] = (
     (178, 212, 226), (240, 208, 178), (196, 220, 186), (224, 196, 222), (244, 226, 160), (176, 196, 238), (238, 190, 186), (190, 226, 214),
 )  # fmt: skip
-_SHIRTS: tuple[Colour, ...] = ((198, 76, 72), (62, 112, 160), (74, 140, 98), (226, 160, 58), (120, 84, 150), (60, 64, 84), (232, 232, 224), (214, 116, 150))
+_SHIRTS: tuple[Colour, ...] = (
+    (198, 76, 72),
+    (62, 112, 160),
+    (74, 140, 98),
+    (226, 160, 58),
+    (120, 84, 150),
+    (60, 64, 84),
+    (232, 232, 224),
+    (214, 116, 150),
+)
 _INK: Colour = (52, 34, 36)
 _WHITE: Colour = (252, 252, 250)
 _SIDES = (-1.0, 1.0)
@@ -132,13 +158,48 @@ class Expression:
 
 EXPRESSIONS: dict[str, Expression] = {
     "neutral": Expression(),
-    "happy": Expression(smile=1.15, stretch=0.22, part=0.10, teeth=1.0, brow_raise=0.08, lids=0.86, squint=0.62, blush=1.0),
-    "sad": Expression(smile=-0.95, stretch=-0.12, gain=0.85, brow_raise=0.04, brow_tilt=0.85, lids=0.62, lid_slant=0.7, gaze=0.35, blush=0.15),
-    "angry": Expression(
-        smile=-0.55, stretch=0.10, gain=1.05, teeth=0.8, brow_raise=-0.15, brow_tilt=-1.0, lids=0.80, squint=0.35, lid_slant=-0.9, blush=0.7, frown=1.0
+    "happy": Expression(
+        smile=1.15, stretch=0.22, part=0.10, teeth=1.0, brow_raise=0.08, lids=0.86, squint=0.62, blush=1.0
     ),
-    "surprised": Expression(smile=0.05, stretch=-0.34, pout=0.8, part=0.36, gain=1.15, brow_raise=0.25, lids=1.42, iris=0.80, blush=0.45),
-    "fearful": Expression(smile=-0.45, stretch=0.25, part=0.08, teeth=0.6, brow_raise=0.16, brow_tilt=0.65, lids=1.25, iris=0.66, blush=0.0, frown=0.5),
+    "sad": Expression(
+        smile=-0.95,
+        stretch=-0.12,
+        gain=0.85,
+        brow_raise=0.04,
+        brow_tilt=0.85,
+        lids=0.62,
+        lid_slant=0.7,
+        gaze=0.35,
+        blush=0.15,
+    ),
+    "angry": Expression(
+        smile=-0.55,
+        stretch=0.10,
+        gain=1.05,
+        teeth=0.8,
+        brow_raise=-0.15,
+        brow_tilt=-1.0,
+        lids=0.80,
+        squint=0.35,
+        lid_slant=-0.9,
+        blush=0.7,
+        frown=1.0,
+    ),
+    "surprised": Expression(
+        smile=0.05, stretch=-0.34, pout=0.8, part=0.36, gain=1.15, brow_raise=0.25, lids=1.42, iris=0.80, blush=0.45
+    ),
+    "fearful": Expression(
+        smile=-0.45,
+        stretch=0.25,
+        part=0.08,
+        teeth=0.6,
+        brow_raise=0.16,
+        brow_tilt=0.65,
+        lids=1.25,
+        iris=0.66,
+        blush=0.0,
+        frown=0.5,
+    ),
 }
 """After the action units of Ekman and Friesen's FACS: 6+12 happy, 1+4+15 sad, 4+5+7+23 angry, 1+2+5+26 surprised, 1+2+4+5+20 fearful."""
 
@@ -206,7 +267,9 @@ def _pick(items: tuple[Colour, ...], trait: float) -> Colour:
 def _background(colour: Colour, side: int) -> np.ndarray:
     image = np.full((side, side, 3), colour, np.uint8)
     for radius, share in ((0.66, 0.16), (0.50, 0.30), (0.36, 0.44)):
-        cv2.circle(image, (side // 2, round(side * 0.44)), round(side * radius), mix(colour, _WHITE, share), -1, cv2.LINE_AA)
+        cv2.circle(
+            image, (side // 2, round(side * 0.44)), round(side * radius), mix(colour, _WHITE, share), -1, cv2.LINE_AA
+        )
     return image
 
 
@@ -227,7 +290,19 @@ def _head_outline(face: Face, opening: float) -> np.ndarray:
 
 
 _NECK = np.array([[-0.46, 1.2], [0.46, 1.2], [0.52, 3.0], [-0.52, 3.0]])
-_SHOULDERS = np.array([[-0.62, 2.12], [-1.25, 2.28], [-1.85, 2.62], [-2.1, 4.0], [2.1, 4.0], [1.85, 2.62], [1.25, 2.28], [0.62, 2.12], [0.0, 2.5]])
+_SHOULDERS = np.array(
+    [
+        [-0.62, 2.12],
+        [-1.25, 2.28],
+        [-1.85, 2.62],
+        [-2.1, 4.0],
+        [2.1, 4.0],
+        [1.85, 2.62],
+        [1.25, 2.28],
+        [0.62, 2.12],
+        [0.0, 2.5],
+    ]
+)
 _COLLAR = np.array([[-0.62, 2.12], [0.0, 2.5], [0.62, 2.12]])
 
 
@@ -250,7 +325,13 @@ def _cheeks(pen: Pen, face: Face, expression: Expression) -> None:
     lift = 0.06 * max(expression.smile, 0.0)
     for side in _SIDES:
         for radius, share in ((0.27, 0.10), (0.21, 0.20), (0.14, 0.30)):
-            pen.ellipse(side * 0.74, 0.62 - lift, radius, radius * 0.78, mix(face.skin, (236, 92, 88), share * expression.blush + 0.02))
+            pen.ellipse(
+                side * 0.74,
+                0.62 - lift,
+                radius,
+                radius * 0.78,
+                mix(face.skin, (236, 92, 88), share * expression.blush + 0.02),
+            )
         if face.freckles:
             for x, y in ((0.58, 0.50), (0.72, 0.56), (0.86, 0.49), (0.66, 0.68), (0.82, 0.70)):
                 pen.ellipse(side * x, y - lift, 0.026, 0.026, mix(face.skin, (120, 62, 34), 0.55))
@@ -263,7 +344,9 @@ def _nose(pen: Pen, face: Face) -> None:
         pen.ellipse(0.0, tip + 0.02, 0.15 * s, 0.115 * s, mix(face.skin, (214, 84, 74), 0.34))
         pen.ellipse(-0.04, tip - 0.02, 0.05 * s, 0.035 * s, light)
     elif face.nose == 1:  # long, drawn from one side
-        pen.line(np.array([[0.03, 0.10], [0.10 * s, 0.42], [0.14 * s, 0.58], [0.02, 0.66], [-0.10 * s, 0.62]]), dark, 0.055)
+        pen.line(
+            np.array([[0.03, 0.10], [0.10 * s, 0.42], [0.14 * s, 0.58], [0.02, 0.66], [-0.10 * s, 0.62]]), dark, 0.055
+        )
     elif face.nose == 2:  # broad, with nostrils
         pen.fill(arc(0.0, tip + 0.04, 0.22 * s, 0.14 * s, 180.0, 360.0), mix(face.skin, dark, 0.35))
         pen.line(arc(0.0, tip + 0.02, 0.20 * s, 0.10 * s, 10.0, 170.0), dark, 0.05)
@@ -279,7 +362,9 @@ def _eye(pen: Pen, face: Face, expression: Expression, moment: Moment, side: flo
     tilt = -face.eye_slant * rx * outside
     open_ = expression.lids * (1.0 - moment.blink)
     lower = ry * (0.92 - 0.75 * expression.squint * (1.0 - 0.5 * moment.blink)) * dome + tilt
-    upper = tilt - ry * dome * (min(max(open_ * 1.9 - 0.9, -0.9), 1.6) - expression.lid_slant * 0.55 * min(open_, 1.0) * outside)
+    upper = tilt - ry * dome * (
+        min(max(open_ * 1.9 - 0.9, -0.9), 1.6) - expression.lid_slant * 0.55 * min(open_, 1.0) * outside
+    )
     upper = np.minimum(upper, lower)
     x = side * 0.5 + rx * _S
 
@@ -316,13 +401,22 @@ def _brow(pen: Pen, face: Face, expression: Expression, side: float) -> None:
 
 def _folds(pen: Pen, face: Face, strength: float) -> None:
     for side in _SIDES:
-        pen.line(np.array([[side * 0.07, -0.36], [side * 0.05, -0.20]]), mix(face.skin, _INK, 0.45 * min(strength, 1.0)), 0.045)
+        pen.line(
+            np.array([[side * 0.07, -0.36], [side * 0.05, -0.20]]),
+            mix(face.skin, _INK, 0.45 * min(strength, 1.0)),
+            0.045,
+        )
 
 
 def _mouth(pen: Pen, face: Face, expression: Expression, moment: Moment) -> None:
     gap = MAX_OPENING * moment.opening
     rounding = max(moment.rounding, expression.pout * min(1.0, 3.0 * moment.opening))
-    half = 0.414 * (1.0 + 0.16 * moment.width + expression.stretch) * (1.0 - 0.18 * rounding) * (1.0 - 0.10 * moment.opening)
+    half = (
+        0.414
+        * (1.0 + 0.16 * moment.width + expression.stretch)
+        * (1.0 - 0.18 * rounding)
+        * (1.0 - 0.10 * moment.opening)
+    )
     middle = 1.154 - 0.17 * expression.smile * (_S**2 - 0.35)
     inner = _BOW ** (0.62 - 0.12 * rounding)
     upper, lower = middle - 0.28 * gap * inner, middle + 0.72 * gap * inner
@@ -341,7 +435,13 @@ def _mouth(pen: Pen, face: Face, expression: Expression, moment: Moment) -> None
     else:
         pen.line(curve(x_out, middle), mix(lip, _INK, 0.75), 0.05)
     for corner in (0, -1):
-        pen.line(np.array([[x_out[corner], middle[corner]], [x_out[corner] * 1.06, middle[corner] - 0.045 * expression.smile]]), mix(lip, _INK, 0.6), 0.05)
+        pen.line(
+            np.array(
+                [[x_out[corner], middle[corner]], [x_out[corner] * 1.06, middle[corner] - 0.045 * expression.smile]]
+            ),
+            mix(lip, _INK, 0.6),
+            0.05,
+        )
 
 
 _SQUARE_LENS = np.array([[0.14, -0.28], [0.92, -0.28], [0.88, 0.30], [0.20, 0.30], [0.14, -0.28]])

@@ -17,7 +17,9 @@ _COLOURS: tuple[Colour, ...] = (
 _BLACK: Colour = (20, 14, 16)
 _HATS: tuple[Colour, ...] = ((190, 70, 64), (58, 104, 150), (70, 130, 92), (222, 156, 60))
 _TOP = -1.30  # top of the head
-_S = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 41))  # across the head; denser at the temples, where the outline is steep
+_S = np.sin(
+    np.linspace(-np.pi / 2, np.pi / 2, 41)
+)  # across the head; denser at the temples, where the outline is steep
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Hair:
         if sum(abs(a - b) for a, b in zip(brow, skin, strict=True)) < 160:
             brow = mix(brow, _BLACK, 0.6)  # brows carry the emotion: they must stand out from the skin
         beard = 0 if traits["build"] < 0.55 else int(traits["beard"] * 4)
-        return cls(STYLES[int(traits["style"] * len(STYLES))], colour, brow, _HATS[int(traits["hat"] * len(_HATS))], beard)
+        return cls(
+            STYLES[int(traits["style"] * len(STYLES))], colour, brow, _HATS[int(traits["hat"] * len(_HATS))], beard
+        )
 
 
 def draw_back(pen: Pen, hair: Hair, w: float) -> None:
@@ -90,14 +94,18 @@ def draw_front(pen: Pen, hair: Hair, w: float) -> None:
         for side in (-1.0, 1.0):
             pen.fill(np.array([[side * w, -0.66], [side * w * 0.84, -0.66], [side * w * 0.97, 0.05]]), hair.colour)
         pen.fill(_cap(w, hair.style, 0.12), hair.hat)
-        pen.fill(between((w + 0.06) * _S, -1.02 + 0.13 * _S**2, -0.74 + 0.16 * _S**2), mix(hair.hat, (255, 255, 255), 0.28))
+        pen.fill(
+            between((w + 0.06) * _S, -1.02 + 0.13 * _S**2, -0.74 + 0.16 * _S**2), mix(hair.hat, (255, 255, 255), 0.28)
+        )
         pen.ellipse(0.0, _TOP - 0.24, 0.24, 0.22, mix(hair.hat, (255, 255, 255), 0.45))
         return
     pen.fill(_cap(w, hair.style, 0.09), hair.colour)
     if hair.style == "spiky":
         for x in np.linspace(-0.78, 0.78, 7):
             y = _TOP * np.sqrt(1.0 - 0.8 * x**2)
-            pen.fill(np.array([[w * x - 0.26, y + 0.26], [w * x * 1.15, y - 0.32], [w * x + 0.26, y + 0.26]]), hair.colour)
+            pen.fill(
+                np.array([[w * x - 0.26, y + 0.26], [w * x * 1.15, y - 0.32], [w * x + 0.26, y + 0.26]]), hair.colour
+            )
     elif hair.style == "quiff":
         pen.ellipse(0.12, -1.15, 0.82, 0.40, hair.colour)
         pen.line(arc(0.14, -1.08, 0.58, 0.26, 195.0, 320.0), light, 0.06)
@@ -133,7 +141,9 @@ def _curtain(width: float, bottom: float, flare: float) -> np.ndarray:
     """Hair that falls behind the head, down to ``bottom``."""
     top = arc(0.0, -0.10, width, -_TOP + 0.02, 180.0, 360.0)
     w = width * flare
-    return np.concatenate([top, np.array([[w, bottom - 0.2], [w * 0.9, bottom], [-w * 0.9, bottom], [-w, bottom - 0.2]])])
+    return np.concatenate(
+        [top, np.array([[w, bottom - 0.2], [w * 0.9, bottom], [-w * 0.9, bottom], [-w, bottom - 0.2]])]
+    )
 
 
 @functools.lru_cache(maxsize=8)

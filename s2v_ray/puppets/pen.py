@@ -58,12 +58,16 @@ class Pen:
         """Everything drawn over a copy of ``background`` uint8 ``[2S, 2S, 3]``, averaged to ``[S, S, 3]``."""
         image = background.copy()
         # the centre of pixel x of the video lies between pixels 2x and 2x + 1 of the picture
-        placed = (self._pose.place(np.concatenate([points for points, _, _ in self._strokes])) * 2.0 + 0.5) * (1 << _SHIFT)
+        placed = (self._pose.place(np.concatenate([points for points, _, _ in self._strokes])) * 2.0 + 0.5) * (
+            1 << _SHIFT
+        )
         fixed, start = np.rint(placed).astype(np.int32), 0
         for points, colour, width in self._strokes:
             stroke, start = fixed[start : start + len(points)], start + len(points)
             if width:
-                cv2.polylines(image, [stroke], False, colour, max(round(2.0 * width * self._pose.scale), 1), cv2.LINE_AA, _SHIFT)
+                cv2.polylines(
+                    image, [stroke], False, colour, max(round(2.0 * width * self._pose.scale), 1), cv2.LINE_AA, _SHIFT
+                )
             else:
                 cv2.fillPoly(image, [stroke], colour, cv2.LINE_AA, _SHIFT)
         return cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)

@@ -72,7 +72,10 @@ class Voice:
             f"pitch {low:.0f} {low * 2.0 ** (prosody.span / 12.0):.0f}",
             f"flutter {prosody.flutter}",
             f"roughness {self.roughness}",
-            *(f"formant {i} {f:.0f} {self.brightness if i > 2 else 100.0:.0f} 100" for i, f in enumerate(self.formants, 1)),
+            *(
+                f"formant {i} {f:.0f} {self.brightness if i > 2 else 100.0:.0f} 100"
+                for i, f in enumerate(self.formants, 1)
+            ),
         ]
         breath = self.breath + prosody.breath
         if breath:
@@ -141,7 +144,9 @@ def speak(voice: Voice, emotion: str, text: str, silence: float = 0.15) -> Speec
         raise ValueError(f"puppets know the emotions {', '.join(PROSODY)}, not {emotion!r}")
     prosody = PROSODY[emotion]
     with _Engine() as engine:
-        raw, events = engine.synthesize(voice.definition(prosody), text + prosody.mark, round(178 * voice.tempo * prosody.rate))
+        raw, events = engine.synthesize(
+            voice.definition(prosody), text + prosody.mark, round(178 * voice.tempo * prosody.rate)
+        )
     end = next((start for start, name in reversed(events) if not name.startswith("_")), 0)
     after = [start for start, name in events if start > end]
     end = after[0] if after else len(raw)
@@ -149,7 +154,11 @@ def speak(voice: Voice, emotion: str, text: str, silence: float = 0.15) -> Speec
     shaped = _shape(np.pad(raw[:end], pad), voice, prosody)
     spoken = [(start, name) for start, name in events if start < end]
     ends = [start for start, _ in spoken[1:]] + [end]
-    phonemes = tuple(Phoneme(name, (start + pad) / RATE, (stop + pad) / RATE) for (start, name), stop in zip(spoken, ends, strict=True) if stop > start)
+    phonemes = tuple(
+        Phoneme(name, (start + pad) / RATE, (stop + pad) / RATE)
+        for (start, name), stop in zip(spoken, ends, strict=True)
+        if stop > start
+    )
     return Speech(shaped, phonemes)
 
 
@@ -190,7 +199,9 @@ def _shelf(frequency: float, gain: float) -> np.ndarray:
     a, w = 10.0 ** (gain / 40.0), 2.0 * math.pi * frequency / RATE
     c = math.cos(w)
     b = 2.0 * math.sqrt(a) * math.sin(w) / 2.0 * math.sqrt((a + 1 / a) * (1 / 0.7 - 1) + 2)
-    numerator = np.array([a * ((a + 1) + (a - 1) * c + b), -2 * a * ((a - 1) + (a + 1) * c), a * ((a + 1) + (a - 1) * c - b)])
+    numerator = np.array(
+        [a * ((a + 1) + (a - 1) * c + b), -2 * a * ((a - 1) + (a + 1) * c), a * ((a + 1) + (a - 1) * c - b)]
+    )
     denominator = np.array([(a + 1) - (a - 1) * c + b, 2 * ((a - 1) - (a + 1) * c), (a + 1) - (a - 1) * c - b])
     return np.concatenate([numerator, denominator]) / denominator[0]
 
@@ -242,14 +253,20 @@ class _Engine:
         self._samples: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
         self._callback = _Callback(self._receive)  # kept alive: C holds only its address
-        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _PHONEME_EVENTS_DONT_EXIT)
+        rate = self._library.espeak_Initialize(
+            _SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _PHONEME_EVENTS_DONT_EXIT
+        )
         if rate != RATE:
-            raise ValueError(f"espeak-ng could not start from {espeakng_loader.get_data_path()} (it answered {rate}): install espeakng-loader again")
+            raise ValueError(
+                f"espeak-ng could not start from {espeakng_loader.get_data_path()} (it answered {rate}): install espeakng-loader again"
+            )
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._library.espeak_Terminate()
         _ctypes.dlclose(self._library._handle)
 

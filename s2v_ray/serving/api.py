@@ -22,13 +22,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s2v_ray.evaluation.user_study import Answer, Study
 from s2v_ray.models.bundle import read_card
 from s2v_ray.serving import intake
 from s2v_ray.serving.errors import CODES, Refusal
 from s2v_ray.serving.jobs import Jobs
 from s2v_ray.serving.service import Gate, Order, Service
 from s2v_ray.serving.settings import DEFAULT, Limits
-from s2v_ray.serving.study import Answer, Study
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,9 @@ class Metrics:
         self.requests = Counter("s2v_requests", "Requests by address and status.", ["path", "status"], **own)
         self.refused = Counter("s2v_refused", "Requests that were refused, by code.", ["code"], **own)
         self.seconds = Histogram("s2v_request_seconds", "Seconds to the last byte.", ["path"], buckets=long, **own)
-        self.first = Histogram("s2v_first_byte_seconds", "Seconds from the whole request to the first byte of video.", buckets=short, **own)
+        self.first = Histogram(
+            "s2v_first_byte_seconds", "Seconds from the whole request to the first byte of video.", buckets=short, **own
+        )
         self.frames = Counter("s2v_frames", "Frames drawn.", **own)
         self.videos = Gauge("s2v_videos", "Videos being drawn.", **own)
         self.jobs = Gauge("s2v_jobs", "Jobs that wait or run.", **own)
@@ -77,7 +79,12 @@ class Api:
         self.settings, self.limits = service.settings, service.settings.limits
         self.metrics = Metrics()
         service.on_frames = self.metrics.frames.inc
-        self.gate = Gate(self.limits.videos, "busy", f"{self.limits.videos} videos are drawn already: try again in a moment", retry_after=2)
+        self.gate = Gate(
+            self.limits.videos,
+            "busy",
+            f"{self.limits.videos} videos are drawn already: try again in a moment",
+            retry_after=2,
+        )
         self.decoders = asyncio.Semaphore(2)
         self.jobs = Jobs(service, self.settings.jobs, self.settings) if self.settings.jobs else None
         self.study = Study(self.settings.study) if self.settings.study else None
@@ -97,7 +104,10 @@ class Api:
             raise Refusal("bad_request", f"size: an even number from 16 to {self.limits.side}")
         predictor = (await self.service.load(name)).predictor
         if form.emotion and form.emotion not in predictor.emotions:
-            raise Refusal("unknown_emotion", f"emotion: unknown emotion {form.emotion[:80]!r}; this bundle knows {', '.join(predictor.emotions)}")
+            raise Refusal(
+                "unknown_emotion",
+                f"emotion: unknown emotion {form.emotion[:80]!r}; this bundle knows {', '.join(predictor.emotions)}",
+            )
         if form.emotion and form.emotion_speech:
             raise Refusal("bad_request", "emotion: name one or send emotion_speech, not both")
         if form.face and form.identity_speech:
@@ -110,9 +120,16 @@ class Api:
             face = None
             if form.face:
                 detector = None if form.aligned else self.service.detector
-                face = await asyncio.to_thread(intake.read_face, form.face.file, predictor.size, detector, self.limits.picture_pixels)
+                face = await asyncio.to_thread(
+                    intake.read_face, form.face.file, predictor.size, detector, self.limits.picture_pixels
+                )
             others = [f for f in (form.identity_speech, form.emotion_speech) if f]
-            heard = [await self._speech(f"{'identity' if f is form.identity_speech else 'emotion'}_speech", f, self.limits.other_seconds) for f in others]
+            heard = [
+                await self._speech(
+                    f"{'identity' if f is form.identity_speech else 'emotion'}_speech", f, self.limits.other_seconds
+                )
+                for f in others
+            ]
         codes = [await self.service.hear(name, sound) for sound in heard]
         mood = codes[-1][1] if form.emotion_speech else emotion
         if form.identity_speech:
@@ -167,7 +184,9 @@ class VideoForm:
         self,
         speech: Annotated[UploadFile, File(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")],
         identity_speech: Annotated[UploadFile | None, File(description="Show the face heard in this speech.")] = None,
-        face: Annotated[UploadFile | None, File(description="Show the face in this JPEG or PNG (for a reference bundle: needed).")] = None,
+        face: Annotated[
+            UploadFile | None, File(description="Show the face in this JPEG or PNG (for a reference bundle: needed).")
+        ] = None,
         aligned: Annotated[bool, Form(description="The picture is an aligned crop; no face is looked for.")] = False,
         emotion: Annotated[str, Form(description="Show this emotion; empty: the one heard.")] = "",
         emotion_speech: Annotated[UploadFile | None, File(description="Show the emotion heard in this speech.")] = None,
@@ -176,7 +195,13 @@ class VideoForm:
         model: Annotated[str, Form(description="Name of the bundle, of GET /v1/models.")] = "",
         stream: Annotated[bool, Form(description="Answer with fragmented MP4 while it is made.")] = False,
     ) -> None:
-        self.speech, self.identity_speech, self.face, self.aligned, self.emotion = speech, identity_speech, face, aligned, emotion
+        self.speech, self.identity_speech, self.face, self.aligned, self.emotion = (
+            speech,
+            identity_speech,
+            face,
+            aligned,
+            emotion,
+        )
         self.emotion_speech, self.seed, self.size, self.model, self.stream = emotion_speech, seed, size, model, stream
 
 
@@ -202,7 +227,9 @@ def create_app(service: Service, token: str = "") -> ASGIApp:
     for code, (status, meaning) in CODES.items():
         known = errors.setdefault(status, {"description": ""})
         known["description"] += f"{', ' if known['description'] else ''}`{code}`: {meaning}"
-    app = FastAPI(title="Speech2Video", version="1", docs_url=None, redoc_url=None, lifespan=lifespan, description=_ABOUT)
+    app = FastAPI(
+        title="Speech2Video", version="1", docs_url=None, redoc_url=None, lifespan=lifespan, description=_ABOUT
+    )
     app.include_router(_routes(api, errors))
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -232,7 +259,12 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
     @routes.get("/v1/models", responses=refused())
     async def list_models() -> dict[str, Any]:
         """The bundles: names, emotions, sizes, what they are for and what they must not be used for; and the limits."""
-        return {"models": await asyncio.to_thread(api.models), "limits": api.limits.model_dump(), "jobs": api.jobs is not None, "study": api.study is not None}
+        return {
+            "models": await asyncio.to_thread(api.models),
+            "limits": api.limits.model_dump(),
+            "jobs": api.jobs is not None,
+            "study": api.study is not None,
+        }
 
     @routes.post("/v1/jobs", status_code=202, responses={**posted, 429: errors[429]})
     async def make_job(request: Request, form: Annotated[VideoForm, Depends()]) -> dict[str, Any]:
@@ -247,7 +279,11 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
         """State, progress, and where the video is: a presigned address of S3, or `/v1/jobs/{job}/video`."""
         return await _jobs(api).state(job)
 
-    @routes.get("/v1/jobs/{job}/video", response_class=Response, responses={200: {"content": {"video/mp4": {}}}, **refused(404, 409)})
+    @routes.get(
+        "/v1/jobs/{job}/video",
+        response_class=Response,
+        responses={200: {"content": {"video/mp4": {}}}, **refused(404, 409)},
+    )
     async def get_job_video(job: str) -> Response:
         """The video of a job that is done."""
         url, data = await _jobs(api).video(job)
@@ -295,7 +331,11 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
         content = (resources.files("s2v_ray.serving") / "page" / name).read_bytes()
         return Response(content, media_type=TYPES[name.rpartition(".")[2]])
 
-    for address, name in {"/": "index.html", "/study": "study.html", **{f"/{n}": n for n in PAGE if not n.endswith(".html")}}.items():
+    for address, name in {
+        "/": "index.html",
+        "/study": "study.html",
+        **{f"/{n}": n for n in PAGE if not n.endswith(".html")},
+    }.items():
         routes.add_api_route(address, lambda name=name: page(name), include_in_schema=False)
     return routes
 
@@ -353,8 +393,13 @@ async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if not isinstance(error, Refusal):
-        code = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}.get(error.status_code, "bad_request")
-        sentence = {"not_found": "there is nothing at this address", "method_not_allowed": "this address takes another method"}.get(code, str(error.detail))
+        code = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}.get(
+            error.status_code, "bad_request"
+        )
+        sentence = {
+            "not_found": "there is nothing at this address",
+            "method_not_allowed": "this address takes another method",
+        }.get(code, str(error.detail))
         error = Refusal(code, sentence)
     request.scope["s2v.code"] = error.code
     return JSONResponse(error.body(), error.status_code, error.headers)
@@ -368,7 +413,9 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()[0]
     field = ".".join(str(p) for p in found["loc"][1:]) or "the body"
-    return await _on_http_error(request, Refusal("bad_request", f"{field}: {found['msg'][:1].lower()}{found['msg'][1:200]}"))
+    return await _on_http_error(
+        request, Refusal("bad_request", f"{field}: {found['msg'][:1].lower()}{found['msg'][1:200]}")
+    )
 
 
 class Guard:
@@ -380,7 +427,12 @@ class Guard:
     def __init__(self, app: ASGIApp, api: Api) -> None:
         self.app, self.api = app, api
         limits = api.limits
-        self.gate = Gate(limits.requests, "busy", f"{limits.requests} requests are open already: try again in a moment", retry_after=2)
+        self.gate = Gate(
+            limits.requests,
+            "busy",
+            f"{limits.requests} requests are open already: try again in a moment",
+            retry_after=2,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -396,7 +448,10 @@ class Guard:
                 status = message["status"]
                 if status >= 400:
                     await body.drain()
-                message["headers"] = [*message.get("headers", []), *((k.lower().encode(), v.encode()) for k, v in HEADERS.items())]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *((k.lower().encode(), v.encode()) for k, v in HEADERS.items()),
+                ]
             await send(message)
 
         try:
@@ -437,9 +492,15 @@ class Guard:
         if self.api.token and (scope["path"].startswith("/v1/") or scope["path"] == "/metrics"):
             expected = b"Bearer " + self.api.token.encode()
             if not hmac.compare_digest(headers.get(b"authorization", b""), expected):
-                raise Refusal("unauthorized", "send the header Authorization: Bearer TOKEN with the token of this endpoint")
+                raise Refusal(
+                    "unauthorized", "send the header Authorization: Bearer TOKEN with the token of this endpoint"
+                )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
+        if (
+            origin
+            and scope["method"] not in ("GET", "HEAD")
+            and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1")
+        ):
             raise Refusal("foreign_origin", "requests from pages of other sites are not taken")
 
 
@@ -447,7 +508,11 @@ class _Body:
     """The body of a request as it arrives, within limits."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limit, self._until = receive, limits.upload_mb << 20, time.monotonic() + limits.body_seconds
+        self._receive, self._limit, self._until = (
+            receive,
+            limits.upload_mb << 20,
+            time.monotonic() + limits.body_seconds,
+        )
         self._seconds, self._mb = limits.body_seconds, limits.upload_mb
         self._length = dict(scope["headers"]).get(b"content-length", b"")
         self.read, self.complete = 0, scope["method"] in ("GET", "HEAD")
@@ -476,7 +541,9 @@ class _Body:
         self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
     def _too_large(self) -> Refusal:
-        return Refusal("upload_too_large", f"the request has more than {self._mb} MiB: send the speech compressed, or less of it")
+        return Refusal(
+            "upload_too_large", f"the request has more than {self._mb} MiB: send the speech compressed, or less of it"
+        )
 
     async def drain(self) -> None:
         """Reads on and throws away, for a while."""
@@ -499,7 +566,7 @@ def read_token(variable: str) -> str:
         return ""
     token = os.environ.get(variable, "")
     if len(token) < 16:
-        raise ValueError(f"{variable} must hold the bearer token, of at least 16 characters: set it, for instance to the output of `openssl rand -hex 32`")
+        raise ValueError(
+            f"{variable} must hold the bearer token, of at least 16 characters: set it, for instance to the output of `openssl rand -hex 32`"
+        )
     return token
-
-

@@ -20,7 +20,7 @@ import ray
 from ray import serve
 from starlette.types import ASGIApp
 
-from s2v_ray.ingest.pipeline import OBJECT_STORE_BYTES, nodes_for, place
+from s2v_ray.cluster.runtime import node_selector, nodes_for, start_ray
 from s2v_ray.serving.api import create_app, read_token
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.service import Service, open_bundle
@@ -74,9 +74,20 @@ def app(args: dict[str, Any]) -> serve.Application:
     """
     settings = parse_settings(args)
     fewest, most = settings.replicas
-    scaling = {"autoscaling_config": {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": settings.load, "downscale_delay_s": 120}}
-    place_of = place("serve") if nodes_for("serve") else None  # a cluster without such nodes, as the one for training is, serves where there is room
-    resources: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus} | ({"label_selector": place_of} if place_of else {})
+    scaling = {
+        "autoscaling_config": {
+            "min_replicas": fewest,
+            "max_replicas": most,
+            "target_ongoing_requests": settings.load,
+            "downscale_delay_s": 120,
+        }
+    }
+    place_of = (
+        node_selector("serve") if nodes_for("serve") else None
+    )  # a cluster without such nodes, as the one for training is, serves where there is room
+    resources: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus} | (
+        {"label_selector": place_of} if place_of else {}
+    )
     deployment = serve.deployment(Endpoint).options(
         name="Endpoint",
         ray_actor_options=resources,
@@ -106,7 +117,7 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, int(settings.replicas[1] * settings.cpus) + 1)
-    _start_ray(cpus)
+    start_ray(local=True, num_cpus=cpus)
     try:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": None})
@@ -120,30 +131,14 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
         ray.shutdown()
 
 
-def _start_ray(cpus: int) -> None:
-    """A Ray on this machine alone, whatever ``RAY_ADDRESS`` says; starting is tried three times, as in ``ingest.pipeline.start_ray``."""
-    for left in (2, 1, 0):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-            return
-        except Exception as e:  # Ray raises a bare Exception here
-            ray.shutdown()
-            if not left or "timed out during startup" not in str(e):
-                raise
-
-
 def _reason() -> str:
     """What a replica that failed said last."""
     status = serve.status().applications.get(APPLICATION)
     said = " ".join(d.message for d in status.deployments.values()) if status else ""
-    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "see the logs in /tmp/ray/session_latest/logs/serve")
+    return next(
+        (line.strip() for line in reversed(said.splitlines()) if line.strip()),
+        "see the logs in /tmp/ray/session_latest/logs/serve",
+    )
 
 
 def serve_until_interrupted(settings: ServeSettings, host: str, port: int, ready: Callable[[str], object]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from s2v_ray.serving.predictor import DRAWN_FRAMES, Drawing, Predictor
+from s2v_ray.inference.predictor import DRAWN_FRAMES, Drawing, Predictor
 
 T = TypeVar("T")
 FEWEST_FRAMES = 4
@@ -26,7 +26,9 @@ class Batcher:
     A speech gets the frames it would get alone: what is drawn beside it, and in what portions, changes nothing.
     """
 
-    def __init__(self, predictor: Predictor, batch_frames: int, part_frames: int = DRAWN_FRAMES, threads: int | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, batch_frames: int, part_frames: int = DRAWN_FRAMES, threads: int | None = None
+    ) -> None:
         self.predictor = predictor
         self._batch_frames, self._part_frames, self._threads = batch_frames, part_frames, threads
         self._changed = threading.Condition()

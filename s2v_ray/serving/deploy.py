@@ -34,9 +34,17 @@ def serve_config(bundle_uri: str, *, host: str = "127.0.0.1", port: int = 8000, 
     """
     read_card(bundle_uri, "speech2video")
     given = parse_settings({"bundle": bundle_uri, **settings})
-    args = {k: v for k, v in given.model_dump(mode="json").items() if k in settings or k in ("bundle", "replicas", "token_env", "jobs")}
+    args = {
+        k: v
+        for k, v in given.model_dump(mode="json").items()
+        if k in settings or k in ("bundle", "replicas", "token_env", "jobs")
+    }
     application = {"name": "s2v", "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
-    config = {"proxy_location": "EveryNode", "http_options": {"host": host, "port": port}, "applications": [application]}
+    config = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": host, "port": port},
+        "applications": [application],
+    }
     return _HEAD + yaml.safe_dump(config, sort_keys=False, width=160)
 
 

@@ -49,7 +49,9 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
         raise Refusal("picture_too_large", f"face: the picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
     width, height = _dimensions(data)
     if width * height > max_pixels:
-        raise Refusal("picture_too_large", f"face: {width} x {height} pixels are more than the {max_pixels} that are allowed")
+        raise Refusal(
+            "picture_too_large", f"face: {width} x {height} pixels are more than the {max_pixels} that are allowed"
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

@@ -53,7 +53,9 @@ class Jobs:
         uri: folder of all jobs, the same for all replicas.
     """
 
-    def __init__(self, service: Service, uri: str, settings: ServeSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, service: Service, uri: str, settings: ServeSettings, clock: Callable[[], float] = time.time
+    ) -> None:
         self.service, self.uri, self.settings, self.clock = service, uri, settings, clock
         self.owner = secrets.token_hex(8)
         self.mine: dict[str, dict[str, Any]] = {}  # states of the jobs that this replica holds
@@ -82,10 +84,23 @@ class Jobs:
             Refusal: too_many_jobs.
         """
         if len(self.mine) >= self.settings.limits.jobs:
-            raise Refusal("too_many_jobs", f"{self.settings.limits.jobs} jobs wait or run already: try again later", retry_after=30)
+            raise Refusal(
+                "too_many_jobs",
+                f"{self.settings.limits.jobs} jobs wait or run already: try again later",
+                retry_after=30,
+            )
         job = secrets.token_hex(16)
         now = self.clock()
-        state = {"id": job, "state": "queued", "progress": 0.0, "frames": order.frames, "created": now, "updated": now, "error": None, "owner": self.owner}
+        state = {
+            "id": job,
+            "state": "queued",
+            "progress": 0.0,
+            "frames": order.frames,
+            "created": now,
+            "updated": now,
+            "error": None,
+            "owner": self.owner,
+        }
         state["expires"] = now + 3600 * self.settings.job_hours
         self.mine[job] = state
         try:
@@ -207,7 +222,11 @@ class Jobs:
             except Refusal:
                 await asyncio.to_thread(storage.remove, self._at(job))
                 continue
-            if state["state"] in OPEN and now - state["updated"] > LEASE_SECONDS and len(self.mine) < self.settings.limits.jobs:
+            if (
+                state["state"] in OPEN
+                and now - state["updated"] > LEASE_SECONDS
+                and len(self.mine) < self.settings.limits.jobs
+            ):
                 log.warning("taking over job %s of replica %s", job, state["owner"])
                 self.mine[job] = state | {"owner": self.owner, "state": "queued", "progress": 0.0}
                 await self._save(self.mine[job])
@@ -227,7 +246,9 @@ class Jobs:
             if state["expires"] < self.clock():
                 raise FileNotFoundError
         except (FileNotFoundError, json.JSONDecodeError):
-            raise Refusal("unknown_job", f"there is no such job; jobs are kept for {self.settings.job_hours:g} hours") from None
+            raise Refusal(
+                "unknown_job", f"there is no such job; jobs are kept for {self.settings.job_hours:g} hours"
+            ) from None
         return state
 
     def _write_order(self, job: str, order: Order) -> None:
@@ -237,7 +258,10 @@ class Jobs:
             storage.write_bytes(self._at(job, "still.rgb"), order.still.tobytes())
         emotion = order.emotion if isinstance(order.emotion, str) or order.emotion is None else order.emotion.tolist()
         kept = {"model": order.model, "emotion": emotion, "seed": order.seed, "size": order.size}
-        kept |= {"identity": None if order.identity is None else order.identity.tolist(), "still": None if order.still is None else len(order.still)}
+        kept |= {
+            "identity": None if order.identity is None else order.identity.tolist(),
+            "still": None if order.still is None else len(order.still),
+        }
         storage.write_json(self._at(job, "order.json"), kept)
 
     def _read_order(self, job: str) -> Order:
@@ -247,7 +271,11 @@ class Jobs:
         sound = np.frombuffer(storage.read_bytes(self._at(job, "speech.s16")), "<i2").astype(np.float32)
         sound /= 32768
         side = kept["still"]
-        still = None if side is None else np.frombuffer(storage.read_bytes(self._at(job, "still.rgb")), np.uint8).reshape(side, side, 3)
+        still = (
+            None
+            if side is None
+            else np.frombuffer(storage.read_bytes(self._at(job, "still.rgb")), np.uint8).reshape(side, side, 3)
+        )
         emotion = kept["emotion"] if isinstance(kept["emotion"], str) else tensor_of(kept["emotion"])
         return Order(sound, kept["model"], tensor_of(kept["identity"]), emotion, still, kept["seed"], kept["size"])
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2v_ray.inference.predictor import Predictor
 from s2v_ray.media.face import Detector, make_detector
 from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_to_frames
 from s2v_ray.media.video import SYNTHETIC, Fragments, Mp4Writer
 from s2v_ray.models.teachers import FaceNetwork, load
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.errors import Refusal
-from s2v_ray.serving.predictor import Predictor
 from s2v_ray.serving.settings import ServeSettings
 
 LISTEN_FRAMES = seconds_to_frames(4.0)
@@ -166,7 +166,13 @@ class Service:
     async def frames(self, order: Order, listen: int | None = None) -> AsyncIterator[np.ndarray]:
         """Parts of the video, uint8 ``[t, size, size, 3]``."""
         batcher = await self.load(order.model)
-        options: dict[str, Any] = {"identity": order.identity, "emotion": order.emotion, "still": order.still, "seed": order.seed, "listen": listen}
+        options: dict[str, Any] = {
+            "identity": order.identity,
+            "emotion": order.emotion,
+            "still": order.still,
+            "seed": order.seed,
+            "listen": listen,
+        }
         parts = batcher.draw(order.speech, **options)
         async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
             async for part in parts:
@@ -215,7 +221,9 @@ class Service:
                     await self.write(order, path)
             except TimeoutError:
                 seconds = self.settings.limits.draw_seconds
-                raise Refusal("too_slow", f"the video took longer than {seconds:g} s: send it to /v1/jobs, or a shorter one") from None
+                raise Refusal(
+                    "too_slow", f"the video took longer than {seconds:g} s: send it to /v1/jobs, or a shorter one"
+                ) from None
             return path.open("rb")
 
 

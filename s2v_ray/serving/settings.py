@@ -31,7 +31,10 @@ class Limits(Section):
     side: Positive = Field(512, description="Largest side of a video.")
     videos: Positive = Field(32, description="Videos that a replica draws at a time; one more is answered 503.")
     jobs: Positive = Field(8, description="Jobs that wait or run in a replica; one more is answered 429.")
-    requests: Positive = Field(256, description="Requests that a replica holds open at a time, arriving ones included; one more is answered 503.")
+    requests: Positive = Field(
+        256,
+        description="Requests that a replica holds open at a time, arriving ones included; one more is answered 503.",
+    )
 
 
 class ServeSettings(Section):
@@ -39,8 +42,13 @@ class ServeSettings(Section):
 
     bundle: str = Field(description="URI of the bundle that answers.")
     reference: str = Field("", description="URI of a reference bundle, to compare with.")
-    bundles: dict[str, str] = Field({}, description="More bundles: name to URI. A replica loads what it is asked for, and keeps the last few.")
-    teacher: str = Field("", description="URI of the identity teacher of the bundles (CORPUS/teachers/identity); without it, no face can stand in for a voice.")
+    bundles: dict[str, str] = Field(
+        {}, description="More bundles: name to URI. A replica loads what it is asked for, and keeps the last few."
+    )
+    teacher: str = Field(
+        "",
+        description="URI of the identity teacher of the bundles (CORPUS/teachers/identity); without it, no face can stand in for a voice.",
+    )
     detector: str = Field("haar", description="Finds the face in a picture: haar, or the URI of YuNet weights.")
     jobs: str = Field("", description="URI of the folder of jobs, the same for all replicas; empty: no jobs.")
     job_hours: float = Field(24, gt=0, description="A job and its video are removed so long after it was made.")
@@ -51,15 +59,21 @@ class ServeSettings(Section):
     cpus: float = Field(1, ge=0, description="CPUs of a replica, as Ray counts them.")
     gpus: float = Field(0, ge=0, description="GPUs of a replica.")
     replicas: tuple[int, int] = Field((1, 1), description="Fewest and most replicas.")
-    load: float = Field(8, gt=0, description="Requests at a time that one replica should have; above that, replicas are added.")
-    batch_frames: Positive = Field(32, description="Frames drawn in one go, over all requests. On a CPU, more only leave the cache.")
+    load: float = Field(
+        8, gt=0, description="Requests at a time that one replica should have; above that, replicas are added."
+    )
+    batch_frames: Positive = Field(
+        32, description="Frames drawn in one go, over all requests. On a CPU, more only leave the cache."
+    )
     limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in self.bundles:
             if name in (DEFAULT, REFERENCE) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-                raise ValueError(f"bundles: {name!r} cannot be a bundle's name here: take letters, digits, and . _ -; {DEFAULT} and {REFERENCE} are taken")
+                raise ValueError(
+                    f"bundles: {name!r} cannot be a bundle's name here: take letters, digits, and . _ -; {DEFAULT} and {REFERENCE} are taken"
+                )
         if not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ValueError("replicas: fewest and most, from 1 up")
         return self
@@ -78,5 +92,8 @@ def parse_settings(values: dict[str, Any]) -> ServeSettings:
     try:
         return ServeSettings.model_validate(values)
     except ValidationError as e:
-        said = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}".removeprefix(": ").replace("Value error, ", "") for x in e.errors())
+        said = "; ".join(
+            f"{'.'.join(map(str, x['loc']))}: {x['msg']}".removeprefix(": ").replace("Value error, ", "")
+            for x in e.errors()
+        )
         raise SettingsError(f"the settings of the endpoint cannot be used: {said}") from e

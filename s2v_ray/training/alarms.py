@@ -11,7 +11,13 @@ from dataclasses import dataclass
 PATIENCE = 3
 """Windows in a row that an alarm must hold: one bad window is noise."""
 
-DIAGNOSTICS = ("sync_weight", "identity_likeness_heard", "identity_likeness_seen", "emotion_majority_heard", "emotion_majority_seen")
+DIAGNOSTICS = (
+    "sync_weight",
+    "identity_likeness_heard",
+    "identity_likeness_seen",
+    "emotion_majority_heard",
+    "emotion_majority_seen",
+)
 """Scalars that are logged for alarms only, and shown to nobody on progress lines."""
 
 Record = Mapping[str, float]
@@ -65,7 +71,9 @@ ALARMS = (
     Alarm(
         "identity_collapse",
         ("identity_likeness_heard", "identity_likeness_seen"),
-        lambda r: r["identity_likeness_heard"] > 0.95 and r["identity_likeness_heard"] > r["identity_likeness_seen"] + 0.1,
+        lambda r: (
+            r["identity_likeness_heard"] > 0.95 and r["identity_likeness_heard"] > r["identity_likeness_seen"] + 0.1
+        ),
         "the student hears the same identity in every voice: raise distill.contrast, or lower distill.emotion_in_identity",
     ),
     Alarm(

@@ -30,7 +30,7 @@ import torch.distributed as dist
 from s2v_ray import storage
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.training.collective import barrier, worker
-from s2v_ray.training.engine import Engine, copied
+from s2v_ray.training.engine.base import Engine, copied
 
 CHECKPOINT_SCHEMA = 2
 PATIENCE_SECONDS = 300.0
@@ -55,7 +55,15 @@ class Saver:
         tell: hears, on worker 0, what could not be written and why.
     """
 
-    def __init__(self, run: str, keep: int, keep_best: str = "", tell: Callable[[str], None] = print, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        run: str,
+        keep: int,
+        keep_best: str = "",
+        tell: Callable[[str], None] = print,
+        *,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self.run, self.keep, self.keep_best, self.tell, self.patience = run, keep, keep_best, tell, patience
         # a group of its own, because its thread speaks while training does; by gloo, because it speaks of Python values
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
@@ -63,7 +71,13 @@ class Saver:
         self.waited = 0.0
         """Seconds in which training stood still for checkpoints."""
 
-    def save(self, step: int, engines: Mapping[str, Engine], state: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        engines: Mapping[str, Engine],
+        state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Takes the checkpoint of ``step``; returns when it lies in memory.
 
         Args:
@@ -72,7 +86,9 @@ class Saver:
         """
         self.wait()
         began = time.monotonic()
-        files = {f"{name}/{file}": content for name, engine in engines.items() for file, content in engine.snapshot().items()}
+        files = {
+            f"{name}/{file}": content for name, engine in engines.items() for file, content in engine.snapshot().items()
+        }
         files[f"worker-{worker()[0]:05d}.pt"] = {"state": copied(dict(state)), "random": random_state()}
         self._thread = threading.Thread(target=self._write, args=(step, files, dict(metrics or {})), name="checkpoint")
         self._thread.start()
@@ -107,7 +123,9 @@ class Saver:
             fields = {"step": step, "workers": worker()[1], "metrics": metrics, "sha256": digests}
             self._patiently(lambda: storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, **fields))
         except Exception as e:
-            self.tell(f"the checkpoint of step {step} could not be written ({_reason(e)}): training goes on, earlier ones are kept")
+            self.tell(
+                f"the checkpoint of step {step} could not be written ({_reason(e)}): training goes on, earlier ones are kept"
+            )
             _remove_quietly(uri)
             return
         try:
@@ -188,7 +206,9 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
             folder = temporary
         for name, engine in engines.items():
             engine.load(os.path.join(folder, name), reshape=checkpoint.workers != world)
-        own = torch.load(os.path.join(folder, f"worker-{rank % checkpoint.workers:05d}.pt"), map_location="cpu", weights_only=True)
+        own = torch.load(
+            os.path.join(folder, f"worker-{rank % checkpoint.workers:05d}.pt"), map_location="cpu", weights_only=True
+        )
         barrier()
     set_random_state(own["random"])
     if rank >= checkpoint.workers:
@@ -234,7 +254,9 @@ def _steps(run: str) -> list[int]:
         if not fs.exists(path):
             return []
         names = [str(p).rstrip("/").rsplit("/", 1)[-1] for p in fs.ls(path, detail=False)]
-    return sorted(int(n.removeprefix("step-")) for n in names if n.startswith("step-") and n.removeprefix("step-").isdigit())
+    return sorted(
+        int(n.removeprefix("step-")) for n in names if n.startswith("step-") and n.removeprefix("step-").isdigit()
+    )
 
 
 def _check_digests(uri: str, digests: Mapping[str, str]) -> None:

@@ -22,14 +22,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
+from s2v_ray.cluster.runtime import node_selector, nodes_for, start_ray
 from s2v_ray.config import ParallelConfig, Recipe, digest
-from s2v_ray.ingest.pipeline import nodes_for, place, start_ray
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
-from s2v_ray.training import collective, loop
+from s2v_ray.training import collective
+from s2v_ray.training import trainer as loop
+from s2v_ray.training.channel import HEARD_SECONDS, Messages
 from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
-from s2v_ray.training.engine import has_bf16, make_engine
-from s2v_ray.training.messages import HEARD_SECONDS, Messages
-from s2v_ray.training.stream import stream
+from s2v_ray.training.data.ray_stream import stream
+from s2v_ray.training.engine.base import has_bf16, make_engine
 from s2v_ray.training.validation import window_frames
 
 Kind = Literal["distill", "gan"]
@@ -44,11 +45,26 @@ MAY_DIFFER = (
     "recipe.log.",
     *(
         f"recipe.parallel.{key}"
-        for key in ("workers", "min_workers", "max_failures", "wait_minutes", "cpus_per_worker", "threads", "gpu", "accumulate", "checkpoint_activations")
+        for key in (
+            "workers",
+            "min_workers",
+            "max_failures",
+            "wait_minutes",
+            "cpus_per_worker",
+            "threads",
+            "gpu",
+            "accumulate",
+            "checkpoint_activations",
+        )
     ),
 )
 """What a run may be continued with otherwise than it was begun: how many share the work, and what is told of it."""
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_TOP_PAD_": str(2**28), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 """A step allocates and frees the same large tensors. Kept by the process, in huge pages, they are not faulted in afresh each time:
 a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35, take no notice."""
 
@@ -95,12 +111,19 @@ def launch(
     student = None if student is None else storage.absolute(student)
     claim_run(run, kind, recipe, corpus, student, reference, begin_from)
     start_ray()
-    where = place("train")
+    where = node_selector("train")
     scaling, data_cpus = _machines(recipe, where, progress) if cluster is None else scale(recipe, cluster, where)
     # as Ray Train's controller: elsewhere it would die with a worker's node, and the run with it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=here).remote()
-    settings = {"kind": kind, "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "run": run, "student": student, "reference": reference}
+    settings = {
+        "kind": kind,
+        "recipe": recipe.model_dump(mode="json"),
+        "corpus": corpus,
+        "run": run,
+        "student": student,
+        "reference": reference,
+    }
     if begin_from:
         settings["begin_from"] = begin_from
     trainer = ray.train.torch.TorchTrainer(
@@ -127,7 +150,9 @@ def launch(
     return {"run": run, "bundle": storage.join(run, "bundle"), "steps": metrics["step"], "metrics": metrics}
 
 
-def _machines(recipe: Recipe, where: dict[str, str] | None, progress: Callable[[str], None]) -> tuple[ray.train.ScalingConfig, float]:
+def _machines(
+    recipe: Recipe, where: dict[str, str] | None, progress: Callable[[str], None]
+) -> tuple[ray.train.ScalingConfig, float]:
     """``scale`` on the nodes with these labels; where they are too few yet, the autoscaler is asked for more and given ``parallel.wait_minutes``."""
     parallel, end, asked = recipe.parallel, time.monotonic() + 60 * recipe.parallel.wait_minutes, False
     one = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.gpu else {})
@@ -141,7 +166,9 @@ def _machines(recipe: Recipe, where: dict[str, str] | None, progress: Callable[[
                     raise
                 if not asked:
                     progress(f"{e}: waiting up to {parallel.wait_minutes:g} minutes for more machines")
-                    ray.autoscaler.sdk.request_resources(bundles=[one] * parallel.workers, bundle_label_selectors=[where or {}] * parallel.workers)
+                    ray.autoscaler.sdk.request_resources(
+                        bundles=[one] * parallel.workers, bundle_label_selectors=[where or {}] * parallel.workers
+                    )
                     asked = True
             time.sleep(GROW_SECONDS)
     finally:
@@ -149,7 +176,9 @@ def _machines(recipe: Recipe, where: dict[str, str] | None, progress: Callable[[
             ray.autoscaler.sdk.request_resources(bundles=[])  # from here on Ray Train asks for its own
 
 
-def scale(recipe: Recipe, cluster: dict[str, float], where: dict[str, str] | None = None) -> tuple[ray.train.ScalingConfig, float]:
+def scale(
+    recipe: Recipe, cluster: dict[str, float], where: dict[str, str] | None = None
+) -> tuple[ray.train.ScalingConfig, float]:
     """Resources of the workers, the labels of their nodes, and the CPUs of one task that decodes clips for them.
 
     Workers without a GPU compute on all CPUs anyway (threads); what they reserve must leave room for decoding, or
@@ -162,18 +191,26 @@ def scale(recipe: Recipe, cluster: dict[str, float], where: dict[str, str] | Non
     least = parallel.min_workers or parallel.workers
     if parallel.gpu and cluster.get("GPU", 0.0) < least:
         name = "min_workers" if parallel.min_workers else "workers"
-        raise storage.ArtifactError(f"parallel.{name}={least} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g} for training")
+        raise storage.ArtifactError(
+            f"parallel.{name}={least} with parallel.gpu needs as many GPUs, the cluster has {cluster.get('GPU', 0.0):g} for training"
+        )
     data_cpus = min(1.0, cpus / 2)
     each = min(parallel.cpus_per_worker, (cpus - data_cpus) / parallel.workers)
     each = round(each, 2) if each < 1 else float(int(each))
     if each <= 0:
-        raise storage.ArtifactError(f"the cluster has {cpus:g} CPUs for training, too few for {parallel.workers} workers and the decoding of their clips")
+        raise storage.ArtifactError(
+            f"the cluster has {cpus:g} CPUs for training, too few for {parallel.workers} workers and the decoding of their clips"
+        )
     resources = {"CPU": each, "GPU": 1.0} if parallel.gpu else {"CPU": each}
     workers = (least, parallel.workers) if parallel.min_workers else parallel.workers
-    return ray.train.ScalingConfig(num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources, label_selector=where), data_cpus
+    return ray.train.ScalingConfig(
+        num_workers=workers, use_gpu=parallel.gpu, resources_per_worker=resources, label_selector=where
+    ), data_cpus
 
 
-def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool, begin_from: str = "") -> dict[str, Any]:
+def claim_run(
+    run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | None, reference: bool, begin_from: str = ""
+) -> dict[str, Any]:
     """Writes the manifest of a fresh run folder, or checks that the one there is of the very same run.
 
     Raises:
@@ -182,7 +219,13 @@ def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | 
     parents = {"corpus": digest(shards.read_corpus_manifest(corpus))}
     if student is not None:
         parents["student"] = digest(storage.read_manifest(student, "bundle", BUNDLE_SCHEMA))
-    mine = {"task": kind, "reference": reference, "parents": parents, "config_digest": recipe.digest(), "recipe": recipe.model_dump(mode="json")}
+    mine = {
+        "task": kind,
+        "reference": reference,
+        "parents": parents,
+        "config_digest": recipe.digest(),
+        "recipe": recipe.model_dump(mode="json"),
+    }
     if begin_from:
         mine["begin_from"] = begin_from
     if not storage.exists(storage.join(run, storage.MANIFEST)):
@@ -191,9 +234,15 @@ def claim_run(run: str, kind: Kind, recipe: Recipe, corpus: str, student: str | 
         storage.check_writable(run)
         return storage.write_manifest(run, "run", RUN_SCHEMA, **mine)
     there = storage.read_manifest(run, "run", RUN_SCHEMA)
-    differences = [f"{key} {old!r} there, {new!r} here" for key, old, new in _differences(there, mine) if not key.startswith(MAY_DIFFER)]
+    differences = [
+        f"{key} {old!r} there, {new!r} here"
+        for key, old, new in _differences(there, mine)
+        if not key.startswith(MAY_DIFFER)
+    ]
     if differences:
-        raise storage.ArtifactError(f"{run} holds another run ({'; '.join(differences[:3])}): name another folder, or remove it")
+        raise storage.ArtifactError(
+            f"{run} holds another run ({'; '.join(differences[:3])}): name another folder, or remove it"
+        )
     return there
 
 
@@ -231,7 +280,9 @@ def _train(settings: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(settings["recipe"])
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(
+            recipe.parallel.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size())
+        )
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed * 1009 + rank)
     kind, messages = settings["kind"], settings["messages"]
@@ -254,7 +305,14 @@ def _train(settings: dict[str, Any]) -> None:
         offload_optimizer=parallel.offload_optimizer,
     )
     task = make_task(
-        recipe, settings["corpus"], student=settings["student"], reference=settings["reference"], make_engine=engine, device=device, rank=rank, world=world
+        recipe,
+        settings["corpus"],
+        student=settings["student"],
+        reference=settings["reference"],
+        make_engine=engine,
+        device=device,
+        rank=rank,
+        world=world,
     )
     if rank == 0:
         say(f"{kind}: networks and optimizers are ready")
@@ -293,7 +351,9 @@ def _train(settings: dict[str, Any]) -> None:
 def _notice() -> str:
     """The nodes that are about to be taken away, or ""; a barrier of all workers."""
     info = ray.train.get_preemption_info()
-    return f"the machines {', '.join(n[:8] for n in info.preempted_node_ids)} are about to be taken away" if info else ""
+    return (
+        f"the machines {', '.join(n[:8] for n in info.preempted_node_ids)} are about to be taken away" if info else ""
+    )
 
 
 def _report(messages: Any, record: dict[str, Any]) -> None:
@@ -307,10 +367,10 @@ def _report(messages: Any, record: dict[str, Any]) -> None:
 def _task_of(kind: Kind, recipe: Recipe) -> tuple[Any, int, int, Callable[..., loop.Task]]:
     """Section of the recipe, frames shown in training and in validation, and maker of the task."""
     if kind == "distill":
-        from s2v_ray.training.distill import make_task as make_distill
+        from s2v_ray.training.tasks.distill import make_task as make_distill
 
         return recipe.distill, 1, 1, make_distill
-    from s2v_ray.training.gan import make_task as make_gan
+    from s2v_ray.training.tasks.gan import make_task as make_gan
 
     return recipe.gan, recipe.gan.frames, window_frames(recipe), make_gan
 
@@ -319,17 +379,29 @@ def _validation(
     windows: Callable[..., Iterator[ClipBatch]], corpus: str, batch: int, frames: int, rank: int, world: int
 ) -> Callable[[], Iterable[ClipBatch]] | None:
     """This worker's share of the validation split, the same windows each time; None where no clip of it is long enough."""
-    lengths = np.array([row["num_frames"] for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, ["num_frames"])])
+    lengths = np.array(
+        [
+            row["num_frames"]
+            for uri in shards.shard_uris(corpus, "val")
+            for row in shards.read_shard(uri, ["num_frames"])
+        ]
+    )
     clips = int((lengths >= frames).sum())
     if clips == 0:
         return None
     steps = max(1, min(clips, VALIDATION_CLIPS) // (batch * world))  # the same on all: ZeRO-3 computes together
-    return lambda: windows("val", batch=batch, frames=frames, seed=0, steps=steps, rank=rank, world=world, executor="local")
+    return lambda: windows(
+        "val", batch=batch, frames=frames, seed=0, steps=steps, rank=rank, world=world, executor="local"
+    )
 
 
-def _examples(windows: Callable[..., Iterator[ClipBatch]], corpus: str, heard_frames: int) -> Callable[[], ClipBatch] | None:
+def _examples(
+    windows: Callable[..., Iterator[ClipBatch]], corpus: str, heard_frames: int
+) -> Callable[[], ClipBatch] | None:
     """The clips of the samples, always the same, as long as is heard at once; None where the corpus has no validation split."""
-    lengths = [row["num_frames"] for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, ["num_frames"])]
+    lengths = [
+        row["num_frames"] for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, ["num_frames"])
+    ]
     if not lengths:
         return None
     frames = min(heard_frames, max(lengths))
@@ -358,7 +430,12 @@ def storage_of(uri: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))}
 
 
-def _relay(messages: Any, progress: Callable[[str], None], record: Callable[[dict[str, Any]], bool] | None, stop: threading.Event) -> None:
+def _relay(
+    messages: Any,
+    progress: Callable[[str], None],
+    record: Callable[[dict[str, Any]], bool] | None,
+    stop: threading.Event,
+) -> None:
     while True:
         last = stop.wait(POLL_SECONDS if record is None else HEARD_SECONDS)
         lines, records = ray.get(messages.take.remote())

@@ -18,7 +18,12 @@ def weight_at(schedule: ScheduleConfig, step: int) -> float:
 
 def is_updated(schedule: ScheduleConfig, step: int) -> bool:
     """Whether a discriminator learns at ``step``."""
-    return schedule.weight > 0 and schedule.lr > 0 and step >= schedule.start and (step - schedule.start) % schedule.interval == 0
+    return (
+        schedule.weight > 0
+        and schedule.lr > 0
+        and step >= schedule.start
+        and (step - schedule.start) % schedule.interval == 0
+    )
 
 
 def warmup_cosine(step: int, steps: int, peak: float, warmup: int = 50, floor: float = 0.02) -> float:

@@ -18,10 +18,9 @@ from s2v_ray.metrics.frechet import frechet_distance
 from s2v_ray.metrics.identity import cosine_identity
 from s2v_ray.metrics.sync import in_step_confidence, sync_distances
 from s2v_ray.models import teachers
-from s2v_ray.models.discriminators import SyncNetwork
+from s2v_ray.models.sync import WINDOW_SLACK, SyncNetwork, load_sync, sync_uri
 from s2v_ray.models.teachers import FaceNetwork
 from s2v_ray.training.collective import gather
-from s2v_ray.training.sync import WINDOW_SLACK, load_sync, sync_uri
 
 JUDGED_FRAMES = 4
 """Frames of a window, evenly spaced, that SSIM and the judges of faces look at."""
@@ -39,7 +38,11 @@ class Judges:
         """What is left out for want of a judge, as a sentence; "" where nothing is."""
         metrics = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
         absent = [metrics[role] for role, judge in vars(self).items() if judge is None]
-        return f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them" if absent else ""
+        return (
+            f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them"
+            if absent
+            else ""
+        )
 
 
 def open_judges(corpus: str, device: torch.device) -> Judges:
@@ -85,7 +88,10 @@ class Figures:
         self._note("mouth_l1", (error * mask).mean((1, 2, 3, 4)) / mask.mean())
         shown = to_pixels(fake)
         if self.judges.sync is not None:
-            heard, seen = self.judges.sync.embed_speech(speech).cpu().numpy(), self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy()
+            heard, seen = (
+                self.judges.sync.embed_speech(speech).cpu().numpy(),
+                self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy(),
+            )
             self._note("sync", [in_step_confidence(sync_distances(h, s)) for h, s in zip(heard, seen, strict=True)])
         few = np.unique(np.linspace(0, shown.shape[1] - 1, JUDGED_FRAMES).round().astype(int))
         for made, real in zip(shown.cpu(), batch.frames.cpu(), strict=True):
@@ -99,7 +105,10 @@ class Figures:
                 self._note("identity", [cosine_identity(*codes)])
             if self.judges.emotion is not None:
                 labels = self.judges.emotion.labels
-                self._note("emotion", [float(verdict(self.judges.emotion(made), labels) == verdict(self.judges.emotion(real), labels))])
+                self._note(
+                    "emotion",
+                    [float(verdict(self.judges.emotion(made), labels) == verdict(self.judges.emotion(real), labels))],
+                )
 
     def _note(self, name: str, values: Tensor | Iterable[float]) -> None:
         self.values.setdefault(name, []).extend(values.tolist() if isinstance(values, Tensor) else values)

@@ -25,7 +25,9 @@ def export_best(sweep: Sweep, out: str) -> dict[str, Any]:
     """
     found = summary(sweep, sweep.trials())
     if found["winner"] is None:
-        raise storage.ArtifactError(f"no trial of the sweep {sweep.uri} has finished: `s2v tune --resume` goes on with it")
+        raise storage.ArtifactError(
+            f"no trial of the sweep {sweep.uri} has finished: `s2v tune --resume` goes on with it"
+        )
     source = storage.join(found["run"], "bundle")
     kind = cast(Kind, read_card(source)["kind"])
     model, card = load_bundle(source, kind)

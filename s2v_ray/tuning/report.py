@@ -16,9 +16,9 @@ import numpy as np
 from s2v_ray import storage
 from s2v_ray.evaluation import pictures
 from s2v_ray.evaluation.sample import read_sample
+from s2v_ray.inference.predictor import Predictor
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import VALIDATION
-from s2v_ray.serving.predictor import Predictor
 from s2v_ray.tuning.search import make_study
 from s2v_ray.tuning.space import Choice, LogUniform, Params, better
 from s2v_ray.tuning.trials import Sweep, Trial, summary
@@ -58,7 +58,10 @@ def format_table(sweep: Sweep) -> str:
     for trial in trials:
         mark = "*" if trial.number == result["winner"] else "+" if trial.number in result["pareto"] else ""
         scores = [f"{trial.scores()[m]:.{VALIDATION[m].digits}f}" if m in trial.scores() else "-" for m in figures]
-        values = " ".join(f"{k.removeprefix('gan.').removeprefix('discriminators.')}={_shown(v)}" for k, v in _params(sweep, trial).items())
+        values = " ".join(
+            f"{k.removeprefix('gan.').removeprefix('discriminators.')}={_shown(v)}"
+            for k, v in _params(sweep, trial).items()
+        )
         lines.append([f"{trial.number}{mark}", trial.state, str(trial.steps()), *scores, values])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
     text = ["  ".join([*(c.rjust(w) for c, w in zip(line[:-1], widths, strict=True)), line[-1]]) for line in lines]
@@ -121,7 +124,9 @@ def _figures(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
 
 def _page(sweep: Sweep, trials: list[Trial]) -> str:
     source = resources.files("s2v_ray.tuning") / "templates" / "sweep.html"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     figures = _figures(sweep, trials)
     return environment.from_string(source.read_text()).render(
         sweep=sweep,
@@ -132,7 +137,11 @@ def _page(sweep: Sweep, trials: list[Trial]) -> str:
         rows=[{"trial": t, "scores": t.scores(), "params": _params(sweep, t)} for t in trials],
         exploits=exploits(sweep, trials),
         lead=sweep.space.leading,
-        curves=[_curves(sweep, trials, m) for m in dict.fromkeys((sweep.space.leading, *sweep.space.objectives)) if m in figures],
+        curves=[
+            _curves(sweep, trials, m)
+            for m in dict.fromkeys((sweep.space.leading, *sweep.space.objectives))
+            if m in figures
+        ],
         parallel=_parallel(sweep, trials),
         importance=_importance(sweep, trials),
         video=base64.b64encode(video).decode() if (video := _video(sweep, trials)) else "",
@@ -164,15 +173,27 @@ def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
     best = summary(sweep, trials)["winner"]
     figure, axes = _figure(9, 3)
     for trial in trials:
-        style = {"color": "#c60", "linewidth": 2.2, "zorder": 3} if trial.number == best else {"color": f"C{trial.number % 10}", "linewidth": 1, "alpha": 0.7}
+        style = (
+            {"color": "#c60", "linewidth": 2.2, "zorder": 3}
+            if trial.number == best
+            else {"color": f"C{trial.number % 10}", "linewidth": 1, "alpha": 0.7}
+        )
         for index, segment in enumerate(sweep.segments(trial.number)):
             points = [(p["step"], p[metric]) for p in trial.curve if p["segment"] == index and metric in p]
             if not points:
                 continue
             x, y = zip(*points, strict=True)
             axes.plot(x, y, marker=".", **style)
-            axes.annotate(str(trial.number), (x[-1], y[-1]), xytext=(3, 0), textcoords="offset points", color=style["color"])
-            origin = [p[metric] for t in trials if t.number == segment.parent for p in t.curve if p["step"] == segment.step and metric in p]
+            axes.annotate(
+                str(trial.number), (x[-1], y[-1]), xytext=(3, 0), textcoords="offset points", color=style["color"]
+            )
+            origin = [
+                p[metric]
+                for t in trials
+                if t.number == segment.parent
+                for p in t.curve
+                if p["step"] == segment.step and metric in p
+            ]
             if origin:
                 axes.plot((segment.step, x[0]), (origin[-1], y[0]), linestyle=":", **style)
     axes.set_xlabel("step")
@@ -198,8 +219,20 @@ def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
         heights = [*(_height(sweep, k, params.get(k), bounds) for k, bounds in zip(keys, low_high, strict=False))]
         heights.append((trial.scores()[lead] - low_high[-1][0]) / ((low_high[-1][1] - low_high[-1][0]) or 1.0))
         shade = 1.0 - 0.8 * rank / max(1, len(shown) - 1)
-        axes.plot(range(len(columns)), heights, marker=".", linewidth=0.6 + 1.4 * shade, color=colormaps["viridis_r"](shade), alpha=0.4 + 0.6 * shade)
-    axes.set_xticks(range(len(columns)), [c.removeprefix("gan.").removeprefix("discriminators.").replace(".", ".\n") for c in columns], rotation=30, ha="right")
+        axes.plot(
+            range(len(columns)),
+            heights,
+            marker=".",
+            linewidth=0.6 + 1.4 * shade,
+            color=colormaps["viridis_r"](shade),
+            alpha=0.4 + 0.6 * shade,
+        )
+    axes.set_xticks(
+        range(len(columns)),
+        [c.removeprefix("gan.").removeprefix("discriminators.").replace(".", ".\n") for c in columns],
+        rotation=30,
+        ha="right",
+    )
     axes.set_yticks([])
     for i, (low, high) in enumerate(low_high):
         axes.axvline(i, color="#ccc", linewidth=0.8, zorder=0)
@@ -210,7 +243,9 @@ def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
 
 def _bounds(sweep: Sweep, key: str) -> tuple[Any, Any]:
     parameter = sweep.space.parameters[key]
-    return (parameter.values[0], parameter.values[-1]) if isinstance(parameter, Choice) else parameter.bounds(sweep.recipe)
+    return (
+        (parameter.values[0], parameter.values[-1]) if isinstance(parameter, Choice) else parameter.bounds(sweep.recipe)
+    )
 
 
 def _height(sweep: Sweep, key: str, value: Any, bounds: tuple[Any, Any]) -> float:
@@ -246,7 +281,11 @@ def _importance(sweep: Sweep, trials: Sequence[Trial]) -> str:
 
 def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
     """The best trials beside the real clips, playable, with sound; b"" where there is nothing to see."""
-    scores = {t.number: t.scores() for t in trials if t.state == "finished" and all(m in t.scores() for m in sweep.space.objectives)}
+    scores = {
+        t.number: t.scores()
+        for t in trials
+        if t.state == "finished" and all(m in t.scores() for m in sweep.space.objectives)
+    }
     if sweep.space.task != "gan" or not scores:
         return b""
     best = summary(sweep, trials)["winner"]

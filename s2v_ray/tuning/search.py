@@ -39,18 +39,30 @@ def make_study(space: Space, recipe: Recipe, trials: Sequence[Trial], seed: int 
     own_seed = zlib.crc32(f"{space.seed}-{seed}".encode())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # said of multivariate since 2020
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=own_seed)
-    directions = [optuna.study.StudyDirection.MINIMIZE if better(m) == "lower" else optuna.study.StudyDirection.MAXIMIZE for m in space.objectives]
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=own_seed
+        )
+    directions = [
+        optuna.study.StudyDirection.MINIMIZE if better(m) == "lower" else optuna.study.StudyDirection.MAXIMIZE
+        for m in space.objectives
+    ]
     study = optuna.create_study(directions=directions, sampler=sampler)
     states = optuna.trial.TrialState
     for trial in trials:
         params = {k: _index(space.parameters[k], v) for k, v in trial.params.items()}
-        told: dict[str, Any] = {"params": params, "distributions": {k: _distribution(space.parameters[k], recipe) for k in params}}
+        told: dict[str, Any] = {
+            "params": params,
+            "distributions": {k: _distribution(space.parameters[k], recipe) for k in params},
+        }
         scores = trial.scores()
         if trial.state in ("finished", "stopped") and all(m in scores for m in space.objectives):
-            study.add_trial(optuna.trial.create_trial(state=states.COMPLETE, values=[scores[m] for m in space.objectives], **told))
+            study.add_trial(
+                optuna.trial.create_trial(state=states.COMPLETE, values=[scores[m] for m in space.objectives], **told)
+            )
         else:
-            study.add_trial(optuna.trial.create_trial(state=states.RUNNING if trial.state == "running" else states.FAIL, **told))
+            study.add_trial(
+                optuna.trial.create_trial(state=states.RUNNING if trial.state == "running" else states.FAIL, **told)
+            )
     return study
 
 
@@ -69,8 +81,16 @@ def _ask(asked: optuna.Trial, key: str, parameter: Any, recipe: Recipe) -> Any:
     if isinstance(parameter, Choice):
         return parameter.values[asked.suggest_categorical(key, range(len(parameter.values)))]
     low, high = parameter.bounds(recipe)
-    return asked.suggest_int(key, low, high) if isinstance(parameter, Int) else asked.suggest_float(key, low, high, log=isinstance(parameter, LogUniform))
+    return (
+        asked.suggest_int(key, low, high)
+        if isinstance(parameter, Int)
+        else asked.suggest_float(key, low, high, log=isinstance(parameter, LogUniform))
+    )
 
 
 def _index(parameter: Any, value: Any) -> Any:
-    return parameter.values.index(tuple(value) if isinstance(value, list) else value) if isinstance(parameter, Choice) else value
+    return (
+        parameter.values.index(tuple(value) if isinstance(value, list) else value)
+        if isinstance(parameter, Choice)
+        else value
+    )

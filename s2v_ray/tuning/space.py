@@ -44,7 +44,9 @@ class SpaceError(ValueError):
 
 
 class Parameter(Section):
-    when: dict[str, tuple[Any, ...]] = Field({}, description="Drawn only where each of these parameters has one of these values.")
+    when: dict[str, tuple[Any, ...]] = Field(
+        {}, description="Drawn only where each of these parameters has one of these values."
+    )
 
     def is_active(self, params: Mapping[str, Any]) -> bool:
         return all(params.get(key) in values for key, values in self.when.items())
@@ -110,7 +112,9 @@ class Int(Range):
 
 class Choice(Parameter):
     distribution: Literal["choice"]
-    values: tuple[Any, ...] = Field(min_length=2, description="In order: population based training moves to a neighbour.")
+    values: tuple[Any, ...] = Field(
+        min_length=2, description="In order: population based training moves to a neighbour."
+    )
 
     def draw(self, recipe: Recipe, rng: random.Random) -> Any:
         return rng.choice(self.values)
@@ -134,17 +138,25 @@ class Lexicographic(Section):
     """The best by the first objective; of those nearly as good, the best by the second; and so on."""
 
     rule: Literal["lexicographic"]
-    tolerance: float = Field(0.02, ge=0, description="Nearly as good: the difference to the best is at most this share of the best's size.")
+    tolerance: float = Field(
+        0.02, ge=0, description="Nearly as good: the difference to the best is at most this share of the best's size."
+    )
 
 
 class AshaConfig(Section):
     grace: Share = Field(0.3, description="Share of the steps that every trial gets; the first rung.")
-    reduction: float = Field(4.0, gt=1, description="One of so many trials goes on from each rung, which is so many times as far as the one before.")
+    reduction: float = Field(
+        4.0,
+        gt=1,
+        description="One of so many trials goes on from each rung, which is so many times as far as the one before.",
+    )
 
 
 class PbtConfig(Section):
     every: Positive = Field(1, description="Validations between one look at the population and the next.")
-    quantile: float = Field(0.25, gt=0, le=0.5, description="Share of the population that is replaced, and share that it is replaced by.")
+    quantile: float = Field(
+        0.25, gt=0, le=0.5, description="Share of the population that is replaced, and share that it is replaced by."
+    )
     resample: Share = Field(0.2, description="Probability that a value is drawn afresh rather than perturbed.")
 
 
@@ -153,16 +165,28 @@ class Space(Section):
 
     name: str = "unnamed"
     task: Literal["gan", "distill"] = Field("gan", description="What each trial trains.")
-    searcher: Literal["random", "tpe"] = Field("random", description="tpe: Optuna's multivariate tree of Parzen estimators, over all objectives.")
-    scheduler: Literal["none", "asha", "pbt"] = Field("none", description="What ends or changes trials in mid-run. Both compare by `lead`.")
+    searcher: Literal["random", "tpe"] = Field(
+        "random", description="tpe: Optuna's multivariate tree of Parzen estimators, over all objectives."
+    )
+    scheduler: Literal["none", "asha", "pbt"] = Field(
+        "none", description="What ends or changes trials in mid-run. Both compare by `lead`."
+    )
     trials: Positive = Field(16, description="Trials in all; for pbt the size of the population.")
     at_once: int | None = Field(None, gt=0, description="Trials at a time; None: as many as fit without sharing a CPU.")
-    validations: Positive = Field(10, description="Validations of a trial, evenly over its steps; a checkpoint is written with each.")
+    validations: Positive = Field(
+        10, description="Validations of a trial, evenly over its steps; a checkpoint is written with each."
+    )
     seed: int = 0
-    objectives: tuple[str, ...] = Field(min_length=1, description="Figures of the validation, by which trials are judged.")
+    objectives: tuple[str, ...] = Field(
+        min_length=1, description="Figures of the validation, by which trials are judged."
+    )
     lead: str = Field("", description="The one that schedulers compare by; the first where none is given.")
-    winner: Ranks | Lexicographic = Field(Ranks(rule="ranks"), discriminator="rule", description="Picks one of the Pareto set.")
-    stop_on: tuple[str, ...] = Field(("sync_at_chance", "identity_collapse", "emotion_collapse"), description="Alarms by which a trial is dead.")
+    winner: Ranks | Lexicographic = Field(
+        Ranks(rule="ranks"), discriminator="rule", description="Picks one of the Pareto set."
+    )
+    stop_on: tuple[str, ...] = Field(
+        ("sync_at_chance", "identity_collapse", "emotion_collapse"), description="Alarms by which a trial is dead."
+    )
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     parameters: dict[str, AnyParameter] = Field(min_length=1)
@@ -187,7 +211,9 @@ class Space(Section):
         if isinstance(self.winner, Ranks) and (unknown := [m for m in self.winner.weights if m not in self.objectives]):
             raise ValueError(f"winner.weights: {unknown[0]!r} is not among the objectives")
         if self.scheduler == "pbt" and self.searcher != "random":
-            raise ValueError("searcher must be random with scheduler pbt: what follows the first draw comes from the population")
+            raise ValueError(
+                "searcher must be random with scheduler pbt: what follows the first draw comes from the population"
+            )
         if self.scheduler == "pbt" and self.trials < 2:
             raise ValueError("trials must be at least 2 with scheduler pbt")
         return self
@@ -237,7 +263,9 @@ def parse_space(data: Any, recipe: Recipe, origin: str = "space") -> Space:
         except (SpaceError, RecipeError) as e:
             raise SpaceError(f"{origin}: {key}: {e}") from None
         if space.scheduler == "pbt" and key.endswith(".weight") and 0.0 in _extremes(parameter, recipe):
-            raise SpaceError(f"{origin}: {key}: must stay above 0 with scheduler pbt: a discriminator of weight 0 is not built, and cannot join in mid-run")
+            raise SpaceError(
+                f"{origin}: {key}: must stay above 0 with scheduler pbt: a discriminator of weight 0 is not built, and cannot join in mid-run"
+            )
         earlier[key] = parameter
     return space
 
@@ -255,7 +283,9 @@ def value_of(recipe: Recipe, key: str) -> Any:
             raise SpaceError(f"the recipe has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         node = getattr(node, part)
     if isinstance(node, BaseModel):
-        raise SpaceError(f"{key!r} is a section of the recipe, not a value: name one of {', '.join(f'{key}.{f}' for f in type(node).model_fields)}")
+        raise SpaceError(
+            f"{key!r} is a section of the recipe, not a value: name one of {', '.join(f'{key}.{f}' for f in type(node).model_fields)}"
+        )
     return node
 
 
@@ -317,18 +347,26 @@ def _check_key(key: str, space: Space, recipe: Recipe) -> None:
         if key.startswith(beginning):
             raise SpaceError(reason)
     if not key.startswith(READS[space.task]):
-        raise SpaceError(f"task {space.task} does not read it; it reads {', '.join(b.rstrip('.') for b in READS[space.task])}")
+        raise SpaceError(
+            f"task {space.task} does not read it; it reads {', '.join(b.rstrip('.') for b in READS[space.task])}"
+        )
     if space.scheduler == "pbt" and not (key.startswith(READ_EACH_STEP) and not key.endswith("discriminators.width")):
-        raise SpaceError(f"it cannot change in mid-run, as scheduler pbt does; what can: {', '.join(b.rstrip('.') for b in READ_EACH_STEP)}")
+        raise SpaceError(
+            f"it cannot change in mid-run, as scheduler pbt does; what can: {', '.join(b.rstrip('.') for b in READ_EACH_STEP)}"
+        )
 
 
 def _check_when(parameter: AnyParameter, earlier: Mapping[str, AnyParameter]) -> None:
     for key, values in parameter.when.items():
         condition = earlier.get(key)
         if not isinstance(condition, Choice):
-            raise SpaceError(f"when: {key!r} must be another parameter, with distribution choice, that does not depend on this one")
+            raise SpaceError(
+                f"when: {key!r} must be another parameter, with distribution choice, that does not depend on this one"
+            )
         if absent := [v for v in values if v not in condition.values]:
-            raise SpaceError(f"when: {key} never is {absent[0]!r}; it is one of {', '.join(map(repr, condition.values))}")
+            raise SpaceError(
+                f"when: {key} never is {absent[0]!r}; it is one of {', '.join(map(repr, condition.values))}"
+            )
 
 
 def _check_values(key: str, parameter: AnyParameter, recipe: Recipe) -> None:

@@ -26,8 +26,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import Searcher
 
 from s2v_ray import storage
+from s2v_ray.cluster.runtime import nodes_for, start_ray
 from s2v_ray.config import Recipe
-from s2v_ray.ingest.pipeline import nodes_for, start_ray
 from s2v_ray.training.checkpoint import latest
 from s2v_ray.training.launch import launch, scale, storage_of
 from s2v_ray.tuning.search import suggest
@@ -51,7 +51,14 @@ ENDED = "ended"
 
 
 def run_sweep(
-    uri: str, space: Space, recipe: Recipe, corpus: str, *, student: str | None = None, resume: bool = False, progress: Progress = print
+    uri: str,
+    space: Space,
+    recipe: Recipe,
+    corpus: str,
+    *,
+    student: str | None = None,
+    resume: bool = False,
+    progress: Progress = print,
 ) -> dict[str, Any]:
     """Runs all trials of a space, or those that are left of a sweep that was cut off.
 
@@ -83,12 +90,16 @@ def run_sweep(
         progress(f"sweep {space.name}: distils the student that all trials share")
         launch("distill", recipe, corpus, storage.join(uri, "student"), progress=progress)
     to_go, cut_off = space.trials - len(past), len(table.trials) - len(past)
-    progress(f"sweep {space.name}: {to_go} of {space.trials} trials to go, {cut_off} of them cut off; {min(fits, to_go)} at a time")
+    progress(
+        f"sweep {space.name}: {to_go} of {space.trials} trials to go, {cut_off} of them cut off; {min(fits, to_go)} at a time"
+    )
     _tune(table, share, fits)
     return summary(sweep, list(table.trials.values()))
 
 
-def slots(nodes: Sequence[Mapping[str, float]], recipe: Recipe, wanted: int | None = None) -> tuple[int, dict[str, float]]:
+def slots(
+    nodes: Sequence[Mapping[str, float]], recipe: Recipe, wanted: int | None = None
+) -> tuple[int, dict[str, float]]:
     """How many trials run at a time without one waiting for what another holds, and the share of the cluster that each may use.
 
     A trial holds its workers, all or none; and needs room for one task that decodes their clips. Every trial's share has both, and is
@@ -117,7 +128,11 @@ def slots(nodes: Sequence[Mapping[str, float]], recipe: Recipe, wanted: int | No
         pieces = [dict(scaling.resources_per_worker or {})] * (parallel.workers * count)
         if _pack([*pieces, *([{"CPU": data_cpus}] * count), *([{"memory": float(TRIAL_MEMORY)}] * count)], nodes):
             return count, share
-    what, advice = (f"{wanted} trials at once do", "at_once or parallel.workers") if wanted else ("one trial does", "parallel.workers")
+    what, advice = (
+        (f"{wanted} trials at once do", "at_once or parallel.workers")
+        if wanted
+        else ("one trial does", "parallel.workers")
+    )
     raise SpaceError(f"{what} not fit: {reason}; lower {advice}")
 
 
@@ -159,14 +174,22 @@ class Table(tune.Callback):
         self.sweep.write(own)
         self.progress(f"trial {own.number} starts: {_shown(trial.config['trial']['params'])}")
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         own = self._of(trial)
         own.seen()
         if "segment" in result:
             figures = {k.removeprefix("val_"): v for k, v in result.items() if k.startswith("val_")}
             own.note({**{k: result[k] for k in ("step", "segment", "start")}, "at": time.time(), **figures})
-            shown = "  ".join(f"{m} {figures[m]:.4f}" for m in dict.fromkeys((self.sweep.space.leading, *self.sweep.space.objectives)) if m in figures)
-            self.progress(f"trial {own.number}: step {result['step']}/{steps_of(self.sweep.space, self.sweep.recipe)}  {shown}")
+            shown = "  ".join(
+                f"{m} {figures[m]:.4f}"
+                for m in dict.fromkeys((self.sweep.space.leading, *self.sweep.space.objectives))
+                if m in figures
+            )
+            self.progress(
+                f"trial {own.number}: step {result['step']}/{steps_of(self.sweep.space, self.sweep.recipe)}  {shown}"
+            )
         if result.get(ENDED):
             own.state, _, own.reason = result[ENDED].partition(": ")
         self.sweep.write(own)
@@ -214,7 +237,11 @@ class _Suggestions(Searcher):
 
 def _config(sweep: Sweep, trial: Trial, share: dict[str, float]) -> dict[str, Any]:
     segments = sweep.segments(trial.number)
-    return {"sweep": sweep.uri, "share": share, "trial": {"number": trial.number, "params": segments[-1].params if segments else trial.params}}
+    return {
+        "sweep": sweep.uri,
+        "share": share,
+        "trial": {"number": trial.number, "params": segments[-1].params if segments else trial.params},
+    }
 
 
 def _tune(table: Table, share: dict[str, float], fits: int) -> None:
@@ -224,8 +251,14 @@ def _tune(table: Table, share: dict[str, float], fits: int) -> None:
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last word of a trial that failed has no figures
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    settings: dict[str, Any] = {"scheduler": _scheduler(table), "trial_name_creator": _name, "trial_dirname_creator": _name}
-    settings["reuse_actors"] = space.scheduler != "pbt"  # a population replaces trials in mid-run, which was seen with a process for each alone
+    settings: dict[str, Any] = {
+        "scheduler": _scheduler(table),
+        "trial_name_creator": _name,
+        "trial_dirname_creator": _name,
+    }
+    settings["reuse_actors"] = (
+        space.scheduler != "pbt"
+    )  # a population replaces trials in mid-run, which was seen with a process for each alone
     param_space: dict[str, Any] = {}
     if space.scheduler == "pbt":
         while len(table.trials) < space.trials:
@@ -236,9 +269,16 @@ def _tune(table: Table, share: dict[str, float], fits: int) -> None:
         to_go = space.trials - sum(t.state != "running" for t in table.trials.values())
         settings |= {"search_alg": _Suggestions(table, share), "num_samples": to_go, "max_concurrent_trials": fits}
     trainable = tune.with_resources(_Trial, tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY}]))
-    tune.Tuner(trainable, param_space=param_space, tune_config=tune.TuneConfig(**settings), run_config=_run_config(sweep, table)).fit()
+    tune.Tuner(
+        trainable,
+        param_space=param_space,
+        tune_config=tune.TuneConfig(**settings),
+        run_config=_run_config(sweep, table),
+    ).fit()
     if left := table.cut_off():
-        raise storage.ArtifactError(f"the sweep was interrupted, {len(left)} trials are not at their end: --resume goes on with it")
+        raise storage.ArtifactError(
+            f"the sweep was interrupted, {len(left)} trials are not at their end: --resume goes on with it"
+        )
 
 
 def _name(trial: Any) -> str:
@@ -260,7 +300,11 @@ def _scheduler(table: Table) -> TrialScheduler:
     space, recipe = table.sweep.space, table.sweep.recipe
     steps = steps_of(space, recipe)
     every = max(1, steps // space.validations)
-    lead = {"time_attr": "step", "metric": f"val_{space.leading}", "mode": "min" if better(space.leading) == "lower" else "max"}
+    lead = {
+        "time_attr": "step",
+        "metric": f"val_{space.leading}",
+        "mode": "min" if better(space.leading) == "lower" else "max",
+    }
     if space.scheduler == "asha":
         grace = max(every, round(space.asha.grace * steps))
         scheduler = ASHAScheduler(**lead, max_t=steps, grace_period=grace, reduction_factor=space.asha.reduction)
@@ -272,12 +316,20 @@ def _scheduler(table: Table) -> TrialScheduler:
 
         def change(config: dict[str, Any]) -> dict[str, Any]:
             rng = random.Random(f"{space.seed}-explore-{next(count)}")
-            return {**config, "trial": {**config["trial"], "params": explore(space, recipe, config["trial"]["params"], rng)}}
+            return {
+                **config,
+                "trial": {**config["trial"], "params": explore(space, recipe, config["trial"]["params"], rng)},
+            }
 
         interval = space.pbt.every * every
         random.seed(space.seed)  # Ray Tune draws donors from Python's own generator
         return _Population(
-            **lead, perturbation_interval=interval, quantile_fraction=space.pbt.quantile, custom_explore_fn=change, require_attrs=False, log_config=False
+            **lead,
+            perturbation_interval=interval,
+            quantile_fraction=space.pbt.quantile,
+            custom_explore_fn=change,
+            require_attrs=False,
+            log_config=False,
         )
     return FIFOScheduler()
 
@@ -327,7 +379,9 @@ class _Population(PopulationBasedTraining):
         for trial, result in reported.items():
             self._save_trial_state(self._trial_state[trial], result[self._time_attr], result, trial)
         decision = str(TrialScheduler.NOOP)
-        for trial in sorted(reported, key=lambda t: -self._trial_state[t].last_score):  # the best first: their checkpoints are what others begin from
+        for trial in sorted(
+            reported, key=lambda t: -self._trial_state[t].last_score
+        ):  # the best first: their checkpoints are what others begin from
             if super().on_trial_result(tune_controller, trial, reported[trial]) == TrialScheduler.NOOP:
                 continue  # replaced
             if trial is reporting:
@@ -343,7 +397,9 @@ def _tell(scheduler: ASHAScheduler, trial: Trial, until: int) -> None:
     scheduler.on_trial_add(None, stand_in)
     for point in trial.curve:
         if point["step"] <= until:
-            scheduler.on_trial_result(None, stand_in, {f"val_{k}": v for k, v in point.items()} | {"step": point["step"]})
+            scheduler.on_trial_result(
+                None, stand_in, {f"val_{k}": v for k, v in point.items()} | {"step": point["step"]}
+            )
 
 
 def _goes_on_from(sweep: Sweep, trial: Trial) -> int:
@@ -412,10 +468,23 @@ class _Trial(tune.Trainable):
 
         def train() -> None:
             sweep = self.sweep
-            student: dict[str, Any] = {"student": sweep.student or storage.join(sweep.uri, "student", "bundle")} if sweep.space.task == "gan" else {}
+            student: dict[str, Any] = (
+                {"student": sweep.student or storage.join(sweep.uri, "student", "bundle")}
+                if sweep.space.task == "gan"
+                else {}
+            )
             try:
                 recipe = trial_recipe(sweep.space, sweep.recipe, own.params)
-                launch(sweep.space.task, recipe, sweep.corpus, self.run, **student, begin_from=own.begin_from, cluster=self.config["share"], record=self._hear)
+                launch(
+                    sweep.space.task,
+                    recipe,
+                    sweep.corpus,
+                    self.run,
+                    **student,
+                    begin_from=own.begin_from,
+                    cluster=self.config["share"],
+                    record=self._hear,
+                )
                 self.events.put(None)
             except Exception as e:
                 self.events.put(e)
@@ -432,8 +501,14 @@ class _Trial(tune.Trainable):
         segments, params, pointer = self.sweep.segments(self.number), self.config["trial"]["params"], self.pointer
         if not segments:
             segments = [Segment("run-0", params)]
-        elif pointer and pointer["trial"] != self.number and (segments[-1].begin_from, segments[-1].params) != (pointer["checkpoint"], params):
-            segments.append(Segment(f"run-{len(segments)}", params, pointer["checkpoint"], pointer["trial"], pointer["step"]))
+        elif (
+            pointer
+            and pointer["trial"] != self.number
+            and (segments[-1].begin_from, segments[-1].params) != (pointer["checkpoint"], params)
+        ):
+            segments.append(
+                Segment(f"run-{len(segments)}", params, pointer["checkpoint"], pointer["trial"], pointer["step"])
+            )
         self.sweep.write_segments(self.number, segments)
         return segments
 
@@ -457,7 +532,11 @@ class _Trial(tune.Trainable):
         if event["step"] == steps:
             self.final = found  # told when the bundle is there
             return None
-        self.pointer = {"trial": self.number, "step": event["step"], "checkpoint": storage.join(self.run, "checkpoints", f"step-{event['step']:08d}")}
+        self.pointer = {
+            "trial": self.number,
+            "step": event["step"],
+            "checkpoint": storage.join(self.run, "checkpoints", f"step-{event['step']:08d}"),
+        }
         return {**found, **self.at, "step": event["step"]}
 
 

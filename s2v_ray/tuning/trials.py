@@ -151,9 +151,17 @@ def claim_sweep(uri: str, space: Space, recipe: Recipe, corpus: str, student: st
         storage.write_manifest(uri, "sweep", SWEEP_SCHEMA, **mine)
         return open_sweep(uri)
     there = storage.read_manifest(uri, "sweep", SWEEP_SCHEMA)
-    names = {"space_digest": "the space", "config_digest": "the recipe", "corpus": "the corpus", "student": "the student", "parents": "corpus or student"}
+    names = {
+        "space_digest": "the space",
+        "config_digest": "the recipe",
+        "corpus": "the corpus",
+        "student": "the student",
+        "parents": "corpus or student",
+    }
     if differs := [what for key, what in names.items() if there.get(key) != mine[key]]:
-        raise storage.ArtifactError(f"{uri} holds a sweep that differs in {', '.join(differs)}: name another folder, or give the same again")
+        raise storage.ArtifactError(
+            f"{uri} holds a sweep that differs in {', '.join(differs)}: name another folder, or give the same again"
+        )
     if not resume:
         raise storage.ArtifactError(f"{uri} holds this sweep already: --resume goes on with it")
     return open_sweep(uri)
@@ -195,15 +203,29 @@ def summary(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
         counts[t.state] = counts.get(t.state, 0) + 1
         if t.state in ("stopped", "failed"):
             reasons[t.reason] = reasons.get(t.reason, 0) + 1
-    found: dict[str, Any] = {"sweep": sweep.uri, "trials": counts, "reasons": reasons, "steps": sum(t.steps() for t in trials), "pareto": [], "winner": None}
+    found: dict[str, Any] = {
+        "sweep": sweep.uri,
+        "trials": counts,
+        "reasons": reasons,
+        "steps": sum(t.steps() for t in trials),
+        "pareto": [],
+        "winner": None,
+    }
     if scores:
         best = winner.pick(scores, space.objectives, space.winner)
         last = sweep.segments(best)[-1]
-        found |= {"pareto": winner.pareto_set(scores, space.objectives), "winner": best, "run": sweep.run_of(best, last), "params": last.params}
+        found |= {
+            "pareto": winner.pareto_set(scores, space.objectives),
+            "winner": best,
+            "run": sweep.run_of(best, last),
+            "params": last.params,
+        }
         found["scores"] = dict(scores[best])
     return found
 
 
 def finished(space: Space, trials: Sequence[Trial]) -> dict[int, dict[str, float]]:
     """The figures of the trials that ended in a bundle."""
-    return {t.number: t.scores() for t in trials if t.state == "finished" and all(m in t.scores() for m in space.objectives)}
+    return {
+        t.number: t.scores() for t in trials if t.state == "finished" and all(m in t.scores() for m in space.objectives)
+    }

@@ -23,13 +23,18 @@ def dominates(a: Mapping[str, float], b: Mapping[str, float], objectives: Sequen
 
 def pareto_set(scores: Scores, objectives: Sequence[str]) -> list[int]:
     """The trials that no other dominates, in order."""
-    return sorted(n for n, own in scores.items() if not any(dominates(other, own, objectives) for other in scores.values()))
+    return sorted(
+        n for n, own in scores.items() if not any(dominates(other, own, objectives) for other in scores.values())
+    )
 
 
 def ranks(scores: Scores, metric: str) -> dict[int, float]:
     """1 for the best; those that are equal share the mean of their places."""
     costs = {n: cost(metric, s[metric]) for n, s in scores.items()}
-    return {n: 1 + sum(c < own for c in costs.values()) + (sum(c == own for c in costs.values()) - 1) / 2 for n, own in costs.items()}
+    return {
+        n: 1 + sum(c < own for c in costs.values()) + (sum(c == own for c in costs.values()) - 1) / 2
+        for n, own in costs.items()
+    }
 
 
 def mean_ranks(scores: Scores, objectives: Sequence[str], weights: Mapping[str, float]) -> dict[int, float]:

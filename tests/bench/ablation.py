@@ -38,7 +38,7 @@ from s2v_ray.demo import Steps, teach_corpus  # noqa: E402
 from s2v_ray.evaluation.student import student_figures  # noqa: E402
 from s2v_ray.metrics import METRICS, VALIDATION  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.models.speech import Heard  # noqa: E402
+from s2v_ray.models.student import Heard  # noqa: E402
 from s2v_ray.training.launch import launch  # noqa: E402
 
 Settings = dict[str, Any]
@@ -69,7 +69,11 @@ PARTS = {
 ENTANGLED: Settings = {"distill": {"emotion_in_identity": 0.0, "identity_in_emotion": 0.0}}
 SHOWN = ("psnr", "ssim", "error_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "lse_c")
 """Of the test clips; ``realism`` is the validation's, at the end of training."""
-HEARD = {"emotion_accuracy": ("heard emotion", "higher"), "identity_accuracy": ("heard identity", "higher"), "leak_emotion": ("leak emotion", "lower")}
+HEARD = {
+    "emotion_accuracy": ("heard emotion", "higher"),
+    "identity_accuracy": ("heard identity", "higher"),
+    "leak_emotion": ("leak emotion", "lower"),
+}
 HEARD |= {"leak_identity": ("leak identity", "lower")}
 
 
@@ -79,7 +83,9 @@ def main() -> int:
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--steps", type=int, help="of the GAN; default: the recipe's")
-    parser.add_argument("--seed", type=int, help="of training; default: the recipe's, which is that of the corpus in any case")
+    parser.add_argument(
+        "--seed", type=int, help="of training; default: the recipe's, which is that of the corpus in any case"
+    )
     parser.add_argument("--rows", nargs="+", choices=["full", *PARTS], default=["full", *PARTS])
     parser.add_argument("--seeds", nargs="+", type=int, help="distillation alone, once for each")
     parser.add_argument("--json", metavar="PATH")
@@ -101,7 +107,7 @@ def main() -> int:
 
 def make_corpus(out: str, recipe: Recipe) -> str:
     """The first steps of `s2v demo`, under its names: what lies there already is taken."""
-    from s2v_ray.ingest.pipeline import ingest
+    from s2v_ray.ingest.ray_pipeline import ingest
     from s2v_ray.puppets.corpus import make_puppets
 
     videos, corpus = storage.join(out, "puppets"), storage.join(out, "corpus")
@@ -140,7 +146,12 @@ def finished(out: str, corpus: str, name: str, recipe: Recipe, base: Recipe) -> 
     place = storage.join(out, "ablation", f"seed{recipe.seed}", name)
 
     def work() -> Settings:
-        student = student_of(out, corpus, changed(recipe, ENTANGLED) if part.entangled else recipe, "entangled" if part.entangled else "student")
+        student = student_of(
+            out,
+            corpus,
+            changed(recipe, ENTANGLED) if part.entangled else recipe,
+            "entangled" if part.entangled else "student",
+        )
         print(f"---- {name}", flush=True)
         trained = launch("gan", mine, corpus, place, student=student)
         from s2v_ray.evaluation.evaluate import evaluate
@@ -151,7 +162,9 @@ def finished(out: str, corpus: str, name: str, recipe: Recipe, base: Recipe) -> 
             figures["realism"] = {"mean": trained["metrics"]["realism"]}
         return {"figures": figures, "bars": results["bars"]}
 
-    return kept(f"{place}.json", {"recipe": mine.digest(), "evaluate": base.digest(), "entangled": part.entangled}, work)
+    return kept(
+        f"{place}.json", {"recipe": mine.digest(), "evaluate": base.digest(), "entangled": part.entangled}, work
+    )
 
 
 def kept(uri: str, made_from: Settings, work: Callable[[], Settings]) -> Settings:
@@ -164,7 +177,9 @@ def kept(uri: str, made_from: Settings, work: Callable[[], Settings]) -> Setting
     if storage.exists(uri):
         found: Settings = storage.read_json(uri)
         if found["made_from"] != key:
-            raise storage.ArtifactError(f"{uri} was made with another recipe or other steps: name another folder, or remove it and the run beside it")
+            raise storage.ArtifactError(
+                f"{uri} was made with another recipe or other steps: name another folder, or remove it and the run beside it"
+            )
         return found
     found = {"made_from": key, **work()}
     storage.write_json(uri, found)
@@ -182,7 +197,11 @@ def distilled(out: str, corpus: str, recipe: Recipe, base: Recipe) -> Settings:
     """What a student of this seed hears."""
 
     def work() -> Settings:
-        return {"figures": heard_figures(student_figures(corpus, Listener(student_of(out, corpus, recipe, "student")), base))}
+        return {
+            "figures": heard_figures(
+                student_figures(corpus, Listener(student_of(out, corpus, recipe, "student")), base)
+            )
+        }
 
     made_from = {"recipe": recipe.digest(), "evaluate": base.digest()}
     return kept(storage.join(out, "ablation", f"seed{recipe.seed}", "student.json"), made_from, work)
@@ -243,7 +262,11 @@ def print_rows(found: dict[str, Settings]) -> None:
             own = f"{heading(metric)}: {whole[metric]['mean']:.3f} ({whole[metric]['low']:.3f} to {whole[metric]['high']:.3f}), {figures[metric]['mean']:.3f}"
             verdict = "loses" if loses(metric, whole[metric], figures[metric]) else "useless here"
         cells = [f"{figures[c]['mean']:.3f}" if figures.get(c) else "" for c in columns]
-        print(f"| {'nothing: the whole method' if name == 'full' else name} | " + " | ".join(cells) + f" | {own} | {verdict} |")
+        print(
+            f"| {'nothing: the whole method' if name == 'full' else name} | "
+            + " | ".join(cells)
+            + f" | {own} | {verdict} |"
+        )
 
 
 def print_seeds(found: dict[str, Settings]) -> None:
@@ -252,7 +275,11 @@ def print_seeds(found: dict[str, Settings]) -> None:
     for seed, row in found.items():
         figures = row["figures"]
         shown = (figures.get(c) for c in HEARD)
-        print(f"| {seed} | " + " | ".join(f"{f['mean']:.3f} ({f['low']:.3f} to {f['high']:.3f})" if f else "" for f in shown) + " |")
+        print(
+            f"| {seed} | "
+            + " | ".join(f"{f['mean']:.3f} ({f['low']:.3f} to {f['high']:.3f})" if f else "" for f in shown)
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -23,15 +23,24 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from s2v_ray.training import checkpoint  # noqa: E402
-from s2v_ray.training.engine import make_engine  # noqa: E402
+from s2v_ray.training.engine.base import make_engine  # noqa: E402
 
 
 def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
     """Seconds in all, standing still for checkpoints, and of one checkpoint's upload."""
     width = 512
-    layers = max(1, round(options.megabytes * 1e6 / 16 / width**2))  # parameters twice (ZeRO keeps its own), two moments; 4 bytes each
+    layers = max(
+        1, round(options.megabytes * 1e6 / 16 / width**2)
+    )  # parameters twice (ZeRO keeps its own), two moments; 4 bytes each
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
-    common: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.0, "bf16": False, "grad_clip": 1.0, "micro_batch": 32, "world_size": 1}
+    common: dict[str, Any] = {
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+        "bf16": False,
+        "grad_clip": 1.0,
+        "micro_batch": 32,
+        "world_size": 1,
+    }
     engine = make_engine(model, [{"params": model.parameters()}], lr=1e-4, zero_stage=1, **common)
     sizes: list[int] = []
 
@@ -54,7 +63,13 @@ def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
                 saver.wait()
     seconds, waited = time.monotonic() - began, saver.waited
     saver.wait()
-    return {"seconds": seconds, "waited": waited, "checkpoints": taken, "megabytes": sum(sizes) / max(1, taken) / 1e6, "steps": step}
+    return {
+        "seconds": seconds,
+        "waited": waited,
+        "checkpoints": taken,
+        "megabytes": sum(sizes) / max(1, taken) / 1e6,
+        "steps": step,
+    }
 
 
 def main() -> None:
@@ -69,7 +84,9 @@ def main() -> None:
     print(f"{'':18}{'checkpoints':>12}{'MB each':>10}{'standing still':>16}{'share':>9}{'steps/s':>9}")
     for name, row in found.items():
         share, speed = row["waited"] / row["seconds"], row["steps"] / row["seconds"]
-        print(f"{name:18}{row['checkpoints']:12.0f}{row['megabytes']:10.1f}{row['waited']:14.2f} s{share:9.2%}{speed:9.1f}")
+        print(
+            f"{name:18}{row['checkpoints']:12.0f}{row['megabytes']:10.1f}{row['waited']:14.2f} s{share:9.2%}{speed:9.1f}"
+        )
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
 

@@ -41,8 +41,9 @@ import numpy as np
 import torch
 
 from s2v_ray import shards, storage
+from s2v_ray.cluster.runtime import start_ray
 from s2v_ray.config import Recipe, load_recipe
-from s2v_ray.ingest import pipeline
+from s2v_ray.ingest import ray_pipeline as pipeline
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.media.face import TEMPLATE
 from s2v_ray.media.timing import FPS, SAMPLE_RATE
@@ -67,7 +68,9 @@ def bare(clips: list[SourceClip], size: int, quality: int) -> float:
                 kept.append(shards.encode_frame(picture, quality))
         with av.open(clip.uri) as container:
             resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
-            kept += [out.to_ndarray().tobytes() for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+            kept += [
+                out.to_ndarray().tobytes() for frame in container.decode(audio=0) for out in resampler.resample(frame)
+            ]
     return time.process_time() - began
 
 
@@ -76,11 +79,17 @@ def stages(clips: list[SourceClip], recipe: Recipe, folder: str) -> tuple[float,
     began = time.process_time()
     each = pipeline.FILES_A_TASK
     stage = pipeline._Stage(recipe, storage.join(folder, pipeline.WORK))
-    rows = [row for i in range(0, len(clips), each) for row in stage({"first": i, "files": [vars(c) for c in clips[i : i + each]]})]
+    rows = [
+        row
+        for i in range(0, len(clips), each)
+        for row in stage({"first": i, "files": [vars(c) for c in clips[i : i + each]]})
+    ]
     usable, _ = pipeline._without_twins([], [row for row in rows if not row["reason"]], [])
     for shard in pipeline._plan_shards(pipeline._There(), usable, recipe):
         parts = [(r["uri"], r["group"]) for r in shard.rows]
-        pipeline._write_shard({"shard": storage.join(folder, shard.name), "ids": [r["id"] for r in shard.rows], "parts": parts})
+        pipeline._write_shard(
+            {"shard": storage.join(folder, shard.name), "ids": [r["id"] for r in shard.rows], "parts": parts}
+        )
     return time.process_time() - began, sum(row["frames"] for row in usable) / FPS
 
 
@@ -102,10 +111,22 @@ def measure_cpu(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         sides["ingest with its start"].append(many["cpu"] / many["clip_seconds"])
         print(f"round {n + 1}: " + ", ".join(f"{name} {values[-1]:.4f}" for name, values in sides.items()), flush=True)
     median = {name: statistics.median(values) for name, values in sides.items()}
-    print(f"\nCPU seconds a clip second: {len(clips)} files, {seconds:.0f} s of clip, {recipe.media.size} x {recipe.media.size}, {args.rounds} rounds")
+    print(
+        f"\nCPU seconds a clip second: {len(clips)} files, {seconds:.0f} s of clip, {recipe.media.size} x {recipe.media.size}, {args.rounds} rounds"
+    )
     for name, value in median.items():
-        print(f"{name:24}{value:9.4f}{value / median['bare']:9.2f} x bare" + (f"   (bar {CPU_BAR})" if name == "ingest" else ""))
-    return {"files": len(clips), "clip_seconds": seconds, "rounds": sides, "median": median, "ratio": median["ingest"] / median["bare"], "bar": CPU_BAR}
+        print(
+            f"{name:24}{value:9.4f}{value / median['bare']:9.2f} x bare"
+            + (f"   (bar {CPU_BAR})" if name == "ingest" else "")
+        )
+    return {
+        "files": len(clips),
+        "clip_seconds": seconds,
+        "rounds": sides,
+        "median": median,
+        "ratio": median["ingest"] / median["bare"],
+        "bar": CPU_BAR,
+    }
 
 
 # ---- memory
@@ -139,7 +160,12 @@ def make_videos(folder: Path, count: int) -> None:
         name = folder / f"speaker{i % 20:02d}" / f"{i:06d}"
         name.parent.mkdir(parents=True, exist_ok=True)
         name.with_suffix(".avi").write_bytes(before + hashlib.sha256(str(i).encode()).digest() + after)
-        truth = {"speaker": f"speaker{i % 20:02d}", "emotion": "neutral", "sentence": f"s{i // 20 % 50}", "landmarks": landmarks}
+        truth = {
+            "speaker": f"speaker{i % 20:02d}",
+            "emotion": "neutral",
+            "sentence": f"s{i // 20 % 50}",
+            "landmarks": landmarks,
+        }
         name.with_suffix(".json").write_text(json.dumps(truth))
     storage.write_manifest(str(folder), "puppets", 1, digest=f"{count} tiny ones", config_digest="", parents={})
 
@@ -169,7 +195,18 @@ def apart(args: argparse.Namespace, videos: str, corpus: str, files: int) -> dic
     """An ingest of the first ``files`` files, in a process of its own: see ``ingest_here``."""
     answer = f"{corpus}.json"
     settings = [word for s in args.set for word in ("--set", s)]
-    words = [videos, "--recipe", args.recipe, *settings, "--files", str(files), "--ingest-here", corpus, "--json", answer]
+    words = [
+        videos,
+        "--recipe",
+        args.recipe,
+        *settings,
+        "--files",
+        str(files),
+        "--ingest-here",
+        corpus,
+        "--json",
+        answer,
+    ]
     subprocess.run([sys.executable, "-m", "tests.bench.bench_ingest", *words], check=True)
     found: dict[str, float] = storage.read_json(answer)
     return found
@@ -181,7 +218,7 @@ def ingest_here(videos: str, corpus: str, recipe: Recipe, files: int) -> dict[st
     import ray
 
     began = time.monotonic()
-    pipeline.start_ray()
+    start_ray()
     rest = memory("VmRSS")
     layout, clips = list_clips(videos)
     with mock.patch.object(pipeline, "list_clips", lambda *_: (layout, clips[:files])):

@@ -40,10 +40,9 @@ from torch import nn
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
 
-from workers import on_workers  # noqa: E402
-
-from s2v_ray import planning  # noqa: E402
-from s2v_ray.training import engine  # noqa: E402
+from s2v_ray.cluster import planning  # noqa: E402
+from s2v_ray.training.engine import base as engine  # noqa: E402
+from tests.helpers.workers import on_workers  # noqa: E402
 
 WIDTH, BATCH, STEPS = 1024, 8, 3
 WORKERS, STAGES = (1, 2, 4), (0, 1, 2, 3)
@@ -58,22 +57,44 @@ def main() -> None:
     parser.add_argument("--stages", type=int, nargs="+", default=STAGES)
     parser.add_argument("--json", metavar="PATH")
     args = parser.parse_args()
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT)}
+    os.environ |= {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_ARENA_MAX": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     rows = [row(stage, workers, args) for workers in args.workers for stage in args.stages]
     print("\nMB of one rank, the largest of all")
     names = ("weights", "gradients", "optimizer", "buckets", "flat copy", "gather", "left")
-    print(f"{'workers':>7}{'stage':>6}{'arithmetic':>12}{'peak':>8}{'ratio':>7}  {'phase':<9}" + "".join(f"{n:>11}" for n in names) + f"{'with lines':>12}")
+    print(
+        f"{'workers':>7}{'stage':>6}{'arithmetic':>12}{'peak':>8}{'ratio':>7}  {'phase':<9}"
+        + "".join(f"{n:>11}" for n in names)
+        + f"{'with lines':>12}"
+    )
     for r in rows:
-        print(f"{r['workers']:7}{r['stage']:6}{r['arithmetic']:12.1f}{r['peak']:8.1f}{r['ratio']:7.3f}  {r['phase']:<9}", end="")
+        print(
+            f"{r['workers']:7}{r['stage']:6}{r['arithmetic']:12.1f}{r['peak']:8.1f}{r['ratio']:7.3f}  {r['phase']:<9}",
+            end="",
+        )
         print("".join(f"{r['lines'][n]:11.1f}" for n in names) + f"{r['explained']:12.3f}")
     print("\nMB in tensors that live between the phases, each storage counted once")
     names = ("weights", "copy", "moments", "gradients", "other")
-    print(f"{'workers':>7}{'stage':>6} | after a backward:" + "".join(f"{n:>10}" for n in names) + " | after a step:" + "".join(f"{n:>10}" for n in names))
+    print(
+        f"{'workers':>7}{'stage':>6} | after a backward:"
+        + "".join(f"{n:>10}" for n in names)
+        + " | after a step:"
+        + "".join(f"{n:>10}" for n in names)
+    )
     for r in rows:
-        print(f"{r['workers']:7}{r['stage']:6} |{'':17}" + "".join(f"{r['after_backward'][n]:10.1f}" for n in names), end=" |")
+        print(
+            f"{r['workers']:7}{r['stage']:6} |{'':17}" + "".join(f"{r['after_backward'][n]:10.1f}" for n in names),
+            end=" |",
+        )
         print(f"{'':14}" + "".join(f"{r['after_step'][n]:10.1f}" for n in names))
     if args.json:
-        Path(args.json).write_text(json.dumps({"millions": args.millions, "bucket": args.bucket, "rows": rows}, indent=2) + "\n")
+        Path(args.json).write_text(
+            json.dumps({"millions": args.millions, "bucket": args.bucket, "rows": rows}, indent=2) + "\n"
+        )
 
 
 def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -82,10 +103,17 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     found = max(ranks, key=lambda r: r["peak"])
     p = 4 * layers * WIDTH * (WIDTH + 1) / MB
     bucket = min(4 * args.bucket / MB, p)
-    due = {name: size / MB for name, size in planning.memory_per_rank(planning.Parameters(round(p * MB / 4), 0, stage), workers).items()}
+    due = {
+        name: size / MB
+        for name, size in planning.memory_per_rank(planning.Parameters(round(p * MB / 4), 0, stage), workers).items()
+    }
     states = {name: due[name] for name in ("weights", "gradients", "optimizer")}
     phase = max(("backward", "step"), key=lambda name: found[f"peak_{name}"])
-    lines = states | {"buckets": {0: p, 3: 3 * bucket}.get(stage, bucket) if workers > 1 else 0.0, "flat copy": 0.0, "gather": 0.0}
+    lines = states | {
+        "buckets": {0: p, 3: 3 * bucket}.get(stage, bucket) if workers > 1 else 0.0,
+        "flat copy": 0.0,
+        "gather": 0.0,
+    }
     if workers > 1 and phase == "step":
         part = p / workers if stage else p
         lines |= {"buckets": 2 * bucket if stage == 3 else 0.0, "gradients": part, "flat copy": part if stage else 0.0}
@@ -94,8 +122,18 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     explained = sum(lines.values())
     arithmetic = sum(states.values())
     print(f"{workers} workers, stage {stage}: {found['peak']:.0f} MB", file=sys.stderr, flush=True)
-    shown = {"workers": workers, "stage": stage, "arithmetic": arithmetic, "ratio": found["peak"] / arithmetic, "phase": phase}
-    return shown | {"lines": lines | {"left": found["peak"] - explained}, "explained": found["peak"] / explained, **found}
+    shown = {
+        "workers": workers,
+        "stage": stage,
+        "arithmetic": arithmetic,
+        "ratio": found["peak"] / arithmetic,
+        "phase": phase,
+    }
+    return shown | {
+        "lines": lines | {"left": found["peak"] - explained},
+        "explained": found["peak"] / explained,
+        **found,
+    }
 
 
 def measure(rank: int, world: int, stage: int, layers: int, bucket: int) -> dict[str, Any]:
@@ -110,8 +148,16 @@ def measure(rank: int, world: int, stage: int, layers: int, bucket: int) -> dict
 def train(world: int, stage: int, layers: int, width: int, before: float = 0.0) -> dict[str, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
-    settings: dict[str, Any] = {"betas": (0.5, 0.99), "weight_decay": 0.0, "zero_stage": stage, "bf16": False, "grad_clip": 1.0}
-    made = engine.make_engine(model, [{"params": model.parameters()}], lr=1e-4, micro_batch=BATCH, world_size=world, **settings)
+    settings: dict[str, Any] = {
+        "betas": (0.5, 0.99),
+        "weight_decay": 0.0,
+        "zero_stage": stage,
+        "bf16": False,
+        "grad_clip": 1.0,
+    }
+    made = engine.make_engine(
+        model, [{"params": model.parameters()}], lr=1e-4, micro_batch=BATCH, world_size=world, **settings
+    )
     x = torch.randn(BATCH, width)
     found: dict[str, Any] = {}
     for _ in range(STEPS):
@@ -150,7 +196,11 @@ def tensors(made: Any) -> dict[str, float]:
     seen: set[int] = set()
     found = {}
     for name, members in groups.items():
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in members if isinstance(t, torch.Tensor) and t.device.type == "cpu"}
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+            for t in members
+            if isinstance(t, torch.Tensor) and t.device.type == "cpu"
+        }
         found[name] = sum(size for pointer, size in storages.items() if pointer not in seen) / MB
         seen |= storages.keys()
     return found

@@ -17,9 +17,9 @@ from dataclasses import replace
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
-from s2v_ray.ingest.offset import distances, summarise
+from s2v_ray.ingest.offsets import distances, summarise
 from s2v_ray.media.timing import frames_to_samples
-from s2v_ray.training.sync import open_sync
+from s2v_ray.models.sync import open_sync
 
 
 def shifted(clip: Clip, late: int, most: int) -> Clip:
@@ -39,7 +39,9 @@ def main() -> int:
     parser.add_argument("--json")
     args = parser.parse_args()
     network, digest = open_sync(args.sync, size=shards.read_corpus_manifest(args.corpus)["size"])
-    clips = [shards.decode_clip(row) for uri in shards.shard_uris(args.corpus, "test") for row in shards.read_shard(uri)]
+    clips = [
+        shards.decode_clip(row) for uri in shards.shard_uris(args.corpus, "test") for row in shards.read_shard(uri)
+    ]
     clips = [c for c in clips if len(c.frames) > 4 * args.most + network.window][: args.clips]
     if len(clips) < 2:
         parser.error(f"{args.corpus} has {len(clips)} test clips that are long enough")
@@ -58,14 +60,24 @@ def main() -> int:
         }
         rows.append(row)
         print(f"{late:+6d} {row['exact']:7d} {row['within_1']:9d} {row['confidence']:11.3f} {together.frames:+13d}")
-    pairs = [(c, other) for c, other in zip(clips, clips[1:] + clips[:1], strict=True) if len(other.frames) >= len(c.frames)]
+    pairs = [
+        (c, other) for c, other in zip(clips, clips[1:] + clips[:1], strict=True) if len(other.frames) >= len(c.frames)
+    ]
     strangers = [replace(c, speech=other.speech[: len(c.speech)]) for c, other in pairs]
     unsure = [summarise("clip", "", [distances(network, s, 3 * args.most)]).confidence for s in strangers]
     exact, near, tried = sum(r["exact"] for r in rows), sum(r["within_1"] for r in rows), len(clips) * len(rows)
-    print(f"alone: exact {exact} of {tried}, within a frame {near}; together: {sum(r['together'] == r['shift'] for r in rows)} of {len(rows)}")
-    print(f"with another clip's sound, confidence {statistics.median(unsure):.3f}" if unsure else "no clip is as short as another's sound")
+    print(
+        f"alone: exact {exact} of {tried}, within a frame {near}; together: {sum(r['together'] == r['shift'] for r in rows)} of {len(rows)}"
+    )
+    print(
+        f"with another clip's sound, confidence {statistics.median(unsure):.3f}"
+        if unsure
+        else "no clip is as short as another's sound"
+    )
     if args.json:
-        storage.write_json(storage.absolute(args.json), {"corpus": args.corpus, "sync": digest, "clips": len(clips), "rows": rows})
+        storage.write_json(
+            storage.absolute(args.json), {"corpus": args.corpus, "sync": digest, "clips": len(clips), "rows": rows}
+        )
     return 0
 
 

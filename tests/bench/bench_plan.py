@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from s2v_ray import config, planning
+from s2v_ray import config
+from s2v_ray.cluster import planning
 from s2v_ray.cluster.manifests import Group
 from s2v_ray.training.launch import MALLOC, launch
 
@@ -55,22 +56,34 @@ def main() -> None:
         parser.error("give CORPUS, STUDENT and OUT")
     cpus = os.cpu_count() or 1
     faster, bandwidth = machine(args.recipe, cpus)
-    print(f"{cpus} CPUs are {faster:.2f} times as fast as one; an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s")
+    print(
+        f"{cpus} CPUs are {faster:.2f} times as fast as one; an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s"
+    )
     runs: dict[int, list[planning.Measured]] = {n: [] for n in WORKERS}
     for k in range(args.rounds):
         for n in WORKERS:
             runs[n].append(run(args, n, k))
-    measured = {n: dataclasses.replace(found[0], clips_per_second=statistics.median(m.clips_per_second for m in found)) for n, found in runs.items()}
+    measured = {
+        n: dataclasses.replace(found[0], clips_per_second=statistics.median(m.clips_per_second for m in found))
+        for n, found in runs.items()
+    }
     busy = statistics.median(json.loads(busy_file(args, 1, k).read_text()) for k in range(args.rounds))
     one = dataclasses.replace(measured[1], full_at=min(faster, cpus) / busy)
     print(f"one worker kept {busy:.2f} CPUs busy: {one.full_at:.2f} of them fill the machine")
     print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s, medians of {args.rounds} rounds")
-    rows: list[dict[str, Any]] = planning.compare(setup_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS])
+    rows: list[dict[str, Any]] = planning.compare(
+        setup_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS]
+    )
     for row in rows:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")
     if args.json:
         seen = {n: [m.clips_per_second for m in found] for n, found in runs.items()}
-        Path(args.json).write_text(json.dumps({"cpus": cpus, "speedup": faster, "all_reduce": bandwidth, "busy": busy, "runs": seen, "rows": rows}, indent=2))
+        Path(args.json).write_text(
+            json.dumps(
+                {"cpus": cpus, "speedup": faster, "all_reduce": bandwidth, "busy": busy, "runs": seen, "rows": rows},
+                indent=2,
+            )
+        )
 
 
 # ---- the machine
@@ -80,10 +93,16 @@ def machine(recipe: str, cpus: int) -> tuple[float, float]:
     """Steps a second of one process on each CPU, together, over those of one; bytes/s of their all-reduce. Medians of rounds in turns."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = os.environ | MALLOC | {"PYTHONPATH": str(Path(__file__).parents[2]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment = (
+        os.environ
+        | MALLOC
+        | {"PYTHONPATH": str(Path(__file__).parents[2]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    )
     command = [sys.executable, __file__, "--probe", "--recipe", recipe]
     started = [environment | {"RANK": str(rank), "WORLD_SIZE": str(cpus)} for rank in range(cpus)]
-    probes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=e) for e in started]
+    probes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=e) for e in started
+    ]
 
     def ask(what: str, chosen: list[subprocess.Popen[str]]) -> float:
         for p in chosen:
@@ -123,7 +142,9 @@ def probe(recipe: config.Recipe) -> None:
             continue
         done = 0
         while time.monotonic() - began < PROBE_SECONDS:
-            frames, _ = model(speech, torch.ones(CLIPS, heard, dtype=torch.bool), torch.zeros(CLIPS, dtype=torch.long), noise)
+            frames, _ = model(
+                speech, torch.ones(CLIPS, heard, dtype=torch.bool), torch.zeros(CLIPS, dtype=torch.long), noise
+            )
             frames.square().mean().backward()
             done += 1
         print(done / (time.monotonic() - began), flush=True)
@@ -172,7 +193,17 @@ def setup_of(recipe: config.Recipe, measured: planning.Measured, bandwidth: floa
     assumed = planning.Assumptions(node_bandwidth=bandwidth)
     group = Group("train", "train", os.cpu_count() or 1, 0, 24, False, "", "here", spot=False)
     engines = planning.engines_of(recipe)
-    return planning.Setup(recipe, measured, planning.CorpusSize(1, 1.0, 1.0), group, planning.Price(0.0, 0.0, 1e10), 0.0, 0.0, engines, assumed)
+    return planning.Setup(
+        recipe,
+        measured,
+        planning.CorpusSize(1, 1.0, 1.0),
+        group,
+        planning.Price(0.0, 0.0, 1e10),
+        0.0,
+        0.0,
+        engines,
+        assumed,
+    )
 
 
 if __name__ == "__main__":

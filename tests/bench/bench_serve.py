@@ -27,9 +27,9 @@ import psutil
 import requests
 import torch
 
+from s2v_ray.inference.predictor import Predictor
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.serving.app import serve_here
-from s2v_ray.serving.predictor import Predictor
 from s2v_ray.serving.settings import parse_settings
 
 CALLERS = 16
@@ -87,14 +87,19 @@ def throughput(address: str, bundle: str, batch_frames: int, seconds: float, rou
                 assert answer.status_code == 200, answer.text
             served.append(time.perf_counter() - began)
             ratios.append(direct[-1] / served[-1])
-    speeds = {"direct frames/s": frames / statistics.median(direct), "endpoint frames/s": frames / statistics.median(served)}
+    speeds = {
+        "direct frames/s": frames / statistics.median(direct),
+        "endpoint frames/s": frames / statistics.median(served),
+    }
     return speeds | {"endpoint / direct": statistics.median(ratios), "bar": "at least 0.85", "rounds": rounds}
 
 
 def first_fragment(address: str, sound: bytes) -> float:
     """Seconds until the first frames can be shown."""
     began = time.perf_counter()
-    with requests.post(f"{address}/v1/videos", files={"speech": sound}, data={"stream": "true"}, stream=True, timeout=600) as answer:
+    with requests.post(
+        f"{address}/v1/videos", files={"speech": sound}, data={"stream": "true"}, stream=True, timeout=600
+    ) as answer:
         got = b""
         for block in answer.iter_content(None):
             got += block
@@ -110,7 +115,10 @@ def latency(address: str, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         pairs.append((first_fragment(address, short), first_fragment(address, long)))
         time.sleep(0.5)
-    figures = {"2 s: first video, s": statistics.median(a for a, _ in pairs), "60 s: first video, s": statistics.median(b for _, b in pairs)}
+    figures = {
+        "2 s: first video, s": statistics.median(a for a, _ in pairs),
+        "60 s: first video, s": statistics.median(b for _, b in pairs),
+    }
     return figures | {"60 s / 2 s": statistics.median(b / a for a, b in pairs), "bar": "at most 1.5", "rounds": rounds}
 
 
@@ -145,7 +153,12 @@ def memory(address: str, long_seconds: float) -> dict[str, Any]:
     make(10)
     short = peak(lambda: make(10))
     long = peak(lambda: make(long_seconds))
-    return {"10 s: peak MiB": short, f"{long_seconds:g} s: peak MiB": long, "long / short": long / short, "bar": "at most 1.2"}
+    return {
+        "10 s: peak MiB": short,
+        f"{long_seconds:g} s: peak MiB": long,
+        "long / short": long / short,
+        "bar": "at most 1.2",
+    }
 
 
 def overload(address: str, seconds: float, callers: int) -> dict[str, Any]:
@@ -171,8 +184,19 @@ def overload(address: str, seconds: float, callers: int) -> dict[str, Any]:
     began = time.perf_counter()
     after = post(address, sound).status_code
     others = sum(n for code, n in statuses.items() if code not in ("200", "429", "503"))
-    figures = {"callers": callers, "statuses": dict(statuses), "dropped": sum(dropped.values()), "kinds": dict(dropped), "other errors": others}
-    return figures | {"without Retry-After": len(without), "after": after, "after, s": time.perf_counter() - began, "bar": "0 dropped, 0 others"}
+    figures = {
+        "callers": callers,
+        "statuses": dict(statuses),
+        "dropped": sum(dropped.values()),
+        "kinds": dict(dropped),
+        "other errors": others,
+    }
+    return figures | {
+        "without Retry-After": len(without),
+        "after": after,
+        "after, s": time.perf_counter() - began,
+        "bar": "0 dropped, 0 others",
+    }
 
 
 def main() -> None:
@@ -185,7 +209,9 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=600.0, help="length of the long speech of memory")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     args = parser.parse_args()
-    settings = parse_settings({"bundle": str(Path(args.bundle).resolve()), "limits": {"video_seconds": 700, "draw_seconds": 1200}})
+    settings = parse_settings(
+        {"bundle": str(Path(args.bundle).resolve()), "limits": {"video_seconds": 700, "draw_seconds": 1200}}
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -194,7 +220,9 @@ def main() -> None:
     with serve_here(settings, "127.0.0.1", port) as address:
         print(f"up after {time.perf_counter() - began:.0f} s", flush=True)
         parts: dict[str, Callable[[], dict[str, Any]]] = {
-            "throughput": lambda: throughput(address, settings.bundle, settings.batch_frames, args.seconds, args.rounds),
+            "throughput": lambda: throughput(
+                address, settings.bundle, settings.batch_frames, args.seconds, args.rounds
+            ),
             "latency": lambda: latency(address, args.rounds),
             "memory": lambda: memory(address, args.long),
             "overload": lambda: overload(address, args.overload_seconds, 10 * settings.limits.videos),

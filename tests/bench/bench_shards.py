@@ -40,9 +40,9 @@ from av.video.codeccontext import VideoCodecContext
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip, ClipBatch
 from s2v_ray.config import parse_recipe
+from s2v_ray.ingest.scan import Process, Reject
 from s2v_ray.ingest.sources import list_clips
-from s2v_ray.ingest.stages import Process, Reject
-from s2v_ray.training import stream
+from s2v_ray.training.data import ray_stream as stream
 
 FRAMES, HEARD, BATCH, SHARD, GROUP = 8, 64, 8, 32, 8
 EPOCHS = 5  # so that what a reader does once counts as little as in training
@@ -74,7 +74,12 @@ def encode_h264(frames: np.ndarray) -> list[bytes]:
     context = VideoCodecContext.create("libx264", "w")
     context.width, context.height = frames.shape[2], frames.shape[1]
     context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
-    context.options = {"crf": "16", "preset": "medium", "tune": "zerolatency", "x264-params": "keyint=1:repeat-headers=1:threads=1"}
+    context.options = {
+        "crf": "16",
+        "preset": "medium",
+        "tune": "zerolatency",
+        "x264-params": "keyint=1:repeat-headers=1:threads=1",
+    }
     packets = []
     for i, data in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(data, format="rgb24")
@@ -92,7 +97,12 @@ def decode_h264(encoded: Sequence[bytes]) -> np.ndarray:
 
 def decode_by_opencv(encoded: Sequence[bytes]) -> np.ndarray:
     """What one would write without looking further."""
-    return np.stack([cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for data in encoded])
+    return np.stack(
+        [
+            cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            for data in encoded
+        ]
+    )
 
 
 def decode_by_pillow(encoded: Sequence[bytes]) -> np.ndarray:
@@ -137,7 +147,15 @@ def write(root: str, format: Format, clips: Sequence[Clip]) -> int:
             shards.write_shard(storage.join(root, shards.shard_name("train", n)), rows, group=GROUP)
     if not format.tar:
         splits = {"train": {"clips": len(clips), "shards": -(-len(clips) // SHARD)}}
-        storage.write_manifest(root, "corpus", shards.CORPUS_SCHEMA, size=clips[0].frames.shape[1], splits=splits, config_digest="", parents={})
+        storage.write_manifest(
+            root,
+            "corpus",
+            shards.CORPUS_SCHEMA,
+            size=clips[0].frames.shape[1],
+            splits=splits,
+            config_digest="",
+            parents={},
+        )
     return sum(p.stat().st_size for p in Path(root).rglob("*") if p.is_file())
 
 
@@ -165,7 +183,17 @@ def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
                 yield from _read_tars(root, format)
             return
         steps = EPOCHS * clips // BATCH
-        yield from stream.stream(root, "train", batch=BATCH, frames=FRAMES, heard_frames=HEARD, seed=0, steps=steps, teachers=False, executor="local")
+        yield from stream.stream(
+            root,
+            "train",
+            batch=BATCH,
+            frames=FRAMES,
+            heard_frames=HEARD,
+            seed=0,
+            steps=steps,
+            teachers=False,
+            executor="local",
+        )
 
 
 def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
@@ -179,9 +207,15 @@ def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
             encoded = [sample["mjpeg"][e - n : e] for e, n in zip(ends.tolist(), lengths, strict=True)]
         else:
             encoded = [sample[f"{i:04d}.jpg"] for i in range(len(lengths))]
-        return {"sample": stream.cut_window(sample["__key__"], len(lengths), encoded.__getitem__, sample["pcm"], {}, window, 0)}
+        return {
+            "sample": stream.cut_window(
+                sample["__key__"], len(lengths), encoded.__getitem__, sample["pcm"], {}, window, 0
+            )
+        }
 
-    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(stream.LANE_CLIPS * BATCH)
+    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(
+        stream.LANE_CLIPS * BATCH
+    )
     samples = (samples.decode("rgb8") if format.own else samples).map(cut)
     pending: list[stream.Sample] = []
     for found in samples:
@@ -193,7 +227,15 @@ def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
 
 def psnr(clips: Sequence[Clip], format: Format) -> float:
     """Mean over clips of the PSNR of what comes back against the crops, dB."""
-    return float(np.mean([10 * np.log10(255**2 / np.square(format.decode(format.encode(c.frames)).astype(float) - c.frames).mean()) for c in clips]))
+    return float(
+        np.mean(
+            [
+                10
+                * np.log10(255**2 / np.square(format.decode(format.encode(c.frames)).astype(float) - c.frames).mean())
+                for c in clips
+            ]
+        )
+    )
 
 
 def main() -> None:
@@ -221,20 +263,32 @@ def main() -> None:
                 seen = [i for batch in read(roots[name], f, len(clips)) for i in batch.ids]
                 took = time.process_time() - began
                 if len(set(seen)) != len(clips) or len(seen) != EPOCHS * len(clips):
-                    raise SystemExit(f"{name}: {len(set(seen))} of {len(clips)} clips came back, in all {len(seen)} times")
+                    raise SystemExit(
+                        f"{name}: {len(set(seen))} of {len(clips)} clips came back, in all {len(seen)} times"
+                    )
                 if turn:  # the first round warms up
                     speed[name].append(EPOCHS * len(clips) / took)
     print(f"{'format':36} {'kB a clip':>10} {'clips/s a core':>15} {'PSNR':>8} {'speed / chosen':>15}")
     results = {}
     for name in FORMATS:
         ratio = statistics.median(a / b for a, b in zip(speed[name], speed[CHOSEN], strict=True))
-        results[name] = {"bytes": size[name], "clips_per_cpu_second": statistics.median(speed[name]), "psnr": quality[name], "against_chosen": ratio}
-        print(f"{name:36} {size[name] / 1000:10.1f} {statistics.median(speed[name]):15.0f} {quality[name]:8.2f} {ratio:15.2f}")
+        results[name] = {
+            "bytes": size[name],
+            "clips_per_cpu_second": statistics.median(speed[name]),
+            "psnr": quality[name],
+            "against_chosen": ratio,
+        }
+        print(
+            f"{name:36} {size[name] / 1000:10.1f} {statistics.median(speed[name]):15.0f} {quality[name]:8.2f} {ratio:15.2f}"
+        )
     for name in FORMATS:
         if FORMATS[name].tar:
             print(f"chosen / {name}: {1 / results[name]['against_chosen']:.2f} (bar 1.2)")
     if args.json:
-        storage.write_json(storage.absolute(args.json), {"clips": len(clips), "seconds": seconds, "size": args.size, "formats": results})
+        storage.write_json(
+            storage.absolute(args.json),
+            {"clips": len(clips), "seconds": seconds, "size": args.size, "formats": results},
+        )
 
 
 if __name__ == "__main__":

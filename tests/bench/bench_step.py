@@ -30,9 +30,9 @@ from torch.utils.flop_counter import flop_registry
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.training.adversaries import ADVERSARIES, Adversaries
-from s2v_ray.training.engine import make_engine
-from s2v_ray.training.gan import GanTask
+from s2v_ray.training.engine.base import make_engine
+from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries
+from s2v_ray.training.tasks.gan import GanTask
 from tests.bench.plain_training import make_bare_engine
 
 EMOTIONS, IDENTITY = ("neutral", "happy", "sad", "angry", "surprised", "fearful"), 256
@@ -76,8 +76,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     steps = {}
     for name, factory in engines.items():
         torch.manual_seed(0)
-        model, judges = Speech2Video(recipe, IDENTITY, EMOTIONS).to(device), Adversaries(recipe, IDENTITY, len(EMOTIONS)).to(device)
-        task = GanTask(recipe, model, judges, functools.partial(factory, grad_clip=recipe.parallel.grad_clip), device, 0, {})
+        model, judges = (
+            Speech2Video(recipe, IDENTITY, EMOTIONS).to(device),
+            Adversaries(recipe, IDENTITY, len(EMOTIONS)).to(device),
+        )
+        task = GanTask(
+            recipe, model, judges, functools.partial(factory, grad_clip=recipe.parallel.grad_clip), device, 0, {}
+        )
         steps[name] = functools.partial(task.step, batch)
     rounds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(args.rounds + 1):
@@ -89,7 +94,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 rounds[name].append((clock(device) - began) / args.steps)
     medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
     trained, eager = medians.values()
-    print(f"{args.clips} clips of {recipe.gan.frames} frames, {recipe.media.size} x {recipe.media.size}, recipe {recipe.name}")
+    print(
+        f"{args.clips} clips of {recipe.gan.frames} frames, {recipe.media.size} x {recipe.media.size}, recipe {recipe.name}"
+    )
     for name, seconds in medians.items():
         print(f"{name:18}{1000 * seconds:10.1f} ms a step")
     print(f"ratio of medians over {args.rounds} rounds: {trained / eager:.3f} (bar: at most 0.5)")
@@ -97,16 +104,30 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with Counter(ceilings) as counted:
         for k in range(COUNTED_STEPS := 4):  # an interval of every discriminator
             steps["bf16, as trained"](k)
-    flops, size, ideal, arithmetic = (x / COUNTED_STEPS for x in (counted.flops, counted.bytes, counted.seconds, counted.bound_by_arithmetic))
+    flops, size, ideal, arithmetic = (
+        x / COUNTED_STEPS for x in (counted.flops, counted.bytes, counted.seconds, counted.bound_by_arithmetic)
+    )
     print(f"ceilings measured: {ceilings[0] / 1e12:.1f} Tflop/s (bf16), {ceilings[1] / 1e9:.0f} GB/s")
-    print(f"counted in a step: {flops / 1e12:.3f} Tflop, {size / 1e9:.2f} GB, {counted.calls / COUNTED_STEPS:.0f} operations")
+    print(
+        f"counted in a step: {flops / 1e12:.3f} Tflop, {size / 1e9:.2f} GB, {counted.calls / COUNTED_STEPS:.0f} operations"
+    )
     print(f"{'roofline':34}{1000 * ideal:10.1f} ms  {ideal / trained:7.1%} of the step")
     print(f"{'  bound by arithmetic':34}{1000 * arithmetic:10.1f} ms  {arithmetic / trained:7.1%}")
     print(f"{'  bound by memory':34}{1000 * (ideal - arithmetic):10.1f} ms  {(ideal - arithmetic) / trained:7.1%}")
-    print(f"{'beyond: below ceilings, and gaps':34}{1000 * (trained - ideal):10.1f} ms  {(trained - ideal) / trained:7.1%}")
+    print(
+        f"{'beyond: below ceilings, and gaps':34}{1000 * (trained - ideal):10.1f} ms  {(trained - ideal) / trained:7.1%}"
+    )
     for name, seconds in sorted(counted.by_operation.items(), key=lambda item: -item[1])[:8]:
         print(f"    {name:30}{1000 * seconds / COUNTED_STEPS:10.2f} ms of the roofline")
-    return {"rounds": rounds, "medians": medians, "ratio": trained / eager, "ceilings": ceilings, "flops": flops, "bytes": size, "roofline": ideal / trained}
+    return {
+        "rounds": rounds,
+        "medians": medians,
+        "ratio": trained / eager,
+        "ceilings": ceilings,
+        "flops": flops,
+        "bytes": size,
+        "roofline": ideal / trained,
+    }
 
 
 def batch_of(recipe: Recipe, device: torch.device) -> ClipBatch:
@@ -157,7 +178,11 @@ class Counter(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not written or func.is_view or "empty" in name or name.startswith("detach"):
             return out
-        flops = float(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)) if func.overloadpacket in flop_registry else 0.0
+        flops = (
+            float(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
+            if func.overloadpacket in flop_registry
+            else 0.0
+        )
         size = float(sum(x.numel() * x.element_size() for x in read + written))
         arithmetic, memory = flops / self.ceilings[0], size / self.ceilings[1]
         self.flops, self.bytes, self.calls = self.flops + flops, self.bytes + size, self.calls + 1

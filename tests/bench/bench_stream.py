@@ -49,9 +49,14 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.media.timing import SAMPLE_RATE
-from s2v_ray.training import stream
+from s2v_ray.training.data import ray_stream as stream
 
-MOTO = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+MOTO = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 BARS = {"memory": 0.95, "torchrun": 1.0, "torchrun, our malloc": 1.0}
 PLAIN = ("torchrun", "torchrun, our malloc", "bare loop")
 WARM_UP = 10
@@ -77,7 +82,12 @@ def take_turns(address: tuple[str, int], sides: dict[str, Iterator[ClipBatch]]) 
                 waited += time.perf_counter() - marks[-1]
                 yield batch
                 marks.append(time.perf_counter())
-            turn: Turn = {"steps": steps, "seconds": marks[-1] - marks[0], "waited": waited, "step": statistics.median(np.diff(marks))}
+            turn: Turn = {
+                "steps": steps,
+                "seconds": marks[-1] - marks[0],
+                "waited": waited,
+                "step": statistics.median(np.diff(marks)),
+            }
             print(json.dumps(turn), file=talk, flush=True)
         raise RuntimeError("the bench has ended before this side did")
 
@@ -124,7 +134,9 @@ def alternating(address: tuple[str, int], segment: int) -> Callable[..., Iterato
     """In the place of ``stream.stream``: the real one, and its first segment again from memory, in turns."""
 
     def batches(corpus: str, split: str, **settings: Any) -> Iterator[ClipBatch]:
-        source = stream.stream(corpus, split, **settings | {"steps": 2**30})  # so that the last turn, too, has one more segment to decode
+        source = stream.stream(
+            corpus, split, **settings | {"steps": 2**30}
+        )  # so that the last turn, too, has one more segment to decode
         kept = list(itertools.islice(source, segment))
         yield from take_turns(address, {"stack": source, "memory": itertools.cycle(kept)})
         yield from itertools.cycle(kept)  # to the end of the run
@@ -144,7 +156,14 @@ def train_on_s3(recipe: Recipe, root: str, batches: Callable[..., Iterator[ClipB
     from s2v_ray.training import launch
 
     with mock.patch.object(launch, "_work", functools.partial(train_with, batches)):
-        launch.launch("gan", recipe, storage.join(root, "corpus"), storage.join(root, "run"), student=storage.join(root, "student"), progress=lambda line: None)
+        launch.launch(
+            "gan",
+            recipe,
+            storage.join(root, "corpus"),
+            storage.join(root, "run"),
+            student=storage.join(root, "student"),
+            progress=lambda line: None,
+        )
 
 
 def write_folders(corpus: str, folder: Path) -> None:
@@ -168,7 +187,14 @@ def copy(source: str, target: str, leave_out: str) -> None:
     """All files of a folder, but those of one subfolder."""
     files = [uri for uri in storage.list_files(source) if not uri.startswith(storage.join(source, leave_out) + "/")]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda uri: storage.write_bytes(storage.join(target, uri.removeprefix(source)), storage.read_bytes(uri)), files))
+        list(
+            pool.map(
+                lambda uri: storage.write_bytes(
+                    storage.join(target, uri.removeprefix(source)), storage.read_bytes(uri)
+                ),
+                files,
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -179,7 +205,9 @@ def s3_server() -> Iterator[subprocess.Popen[bytes] | None]:
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.environ |= MOTO | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     try:
         while server.poll() is None:
@@ -196,8 +224,13 @@ def s3_server() -> Iterator[subprocess.Popen[bytes] | None]:
 @contextlib.contextmanager
 def plain(address: tuple[str, int], name: str, environment: dict[str, str], words: Sequence[str]) -> Iterator[None]:
     """``plain_training.py``, while inside; under torchrun where it is named so."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"] if name.startswith("torchrun") else []
-    started = subprocess.Popen([sys.executable, *torchrun, "-m", "tests.bench.plain_training", *map(str, address), name, *words], env=os.environ | environment)
+    torchrun = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"] if name.startswith("torchrun") else []
+    )
+    started = subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "tests.bench.plain_training", *map(str, address), name, *words],
+        env=os.environ | environment,
+    )
     try:
         yield
         started.wait(60)
@@ -206,7 +239,14 @@ def plain(address: tuple[str, int], name: str, environment: dict[str, str], word
         started.wait()
 
 
-def measure(args: argparse.Namespace, recipe: Recipe, segment: int, folder: Path, root: str, server: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+def measure(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    segment: int,
+    folder: Path,
+    root: str,
+    server: subprocess.Popen[bytes] | None,
+) -> dict[str, Any]:
     """Turns of each side, round by round, and the CPU seconds of the S3 server in each turn of the stack."""
     from s2v_ray.training.launch import MALLOC
 
@@ -238,7 +278,9 @@ def measure(args: argparse.Namespace, recipe: Recipe, segment: int, folder: Path
     return found
 
 
-def rounds(args: argparse.Namespace, turns: Turns, segment: int, batch: int, server: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+def rounds(
+    args: argparse.Namespace, turns: Turns, segment: int, batch: int, server: subprocess.Popen[bytes] | None
+) -> dict[str, Any]:
     import psutil
 
     def spent() -> float:
@@ -249,7 +291,9 @@ def rounds(args: argparse.Namespace, turns: Turns, segment: int, batch: int, ser
     served = []
     turns.wait_for(len(sides))
     for side in (*PLAIN, "memory"):
-        turns.run(side, args.steps if side == "memory" else min(WARM_UP, args.steps))  # meanwhile the second segment is decoded
+        turns.run(
+            side, args.steps if side == "memory" else min(WARM_UP, args.steps)
+        )  # meanwhile the second segment is decoded
     for n in range(args.rounds):
         for side, steps in list(sides.items())[:: 1 if n % 2 == 0 else -1]:
             before = spent()
@@ -282,7 +326,11 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="of a turn of all sides but the stack")
-    parser.add_argument("--stack-steps", type=int, help="of a turn of the stack, for a first try; default: a segment, since only then each turn pays for one")
+    parser.add_argument(
+        "--stack-steps",
+        type=int,
+        help="of a turn of the stack, for a first try; default: a segment, since only then each turn pays for one",
+    )
     parser.add_argument("--json")
     args = parser.parse_args()
     if min(args.rounds, args.steps) < 1:
@@ -293,13 +341,17 @@ def main() -> int:
     gan, size = recipe.gan, shards.read_corpus_manifest(args.corpus)["size"]
     window = stream.Window(gan.frames, gan.heard_frames, recipe.seed, args.corpus, True)
     segment = args.stack_steps or stream.clips_in(stream.SEGMENT_BYTES, window, size) // gan.batch
-    steps = args.steps + args.rounds * (segment + args.steps) + 1  # of the stack's worker; the checkpoint comes with the last
-    recipe = load_recipe(args.recipe, [*args.set, *starts, f"gan.steps={steps}", f"log.checkpoint_every={steps}", "log.samples_every=0"])
+    steps = (
+        args.steps + args.rounds * (segment + args.steps) + 1
+    )  # of the stack's worker; the checkpoint comes with the last
+    recipe = load_recipe(
+        args.recipe, [*args.set, *starts, f"gan.steps={steps}", f"log.checkpoint_every={steps}", "log.samples_every=0"]
+    )
     with s3_server() as server, tempfile.TemporaryDirectory() as folder:
         import boto3
         import ray
 
-        from s2v_ray.ingest.pipeline import start_ray
+        from s2v_ray.cluster.runtime import start_ray
 
         bucket = boto3.resource("s3").Bucket(f"s2v-bench-{uuid.uuid4().hex[:8]}")
         bucket.create()
@@ -314,22 +366,38 @@ def main() -> int:
             bucket.objects.delete()
             bucket.delete()
     rows = table(found["turns"], gan.batch)
-    print(f"{args.rounds} rounds of {segment} steps of the stack and {args.steps} of each other side, {gan.batch} clips a step, {size} x {size}")
+    print(
+        f"{args.rounds} rounds of {segment} steps of the stack and {args.steps} of each other side, {gan.batch} clips a step, {size} x {size}"
+    )
     print(f"{'':22}{'clips/s':>9}{'median step':>13}{'waited':>8}{'stack / this':>14}{'(rounds)':>16}{'bar':>7}")
     for side, row in rows.items():
         line = f"{side:22}{row['clips_per_second']:9.2f}{row['step_ms']:10.0f} ms{row['waited']:8.1%}"
         if side != "stack":
-            line += f"{row['stack_over_this']:14.3f}{row['lowest']:9.3f}-{row['highest']:.3f}" + (f" {BARS[side]:7.2f}" if side in BARS else "")
+            line += f"{row['stack_over_this']:14.3f}{row['lowest']:9.3f}-{row['highest']:.3f}" + (
+                f" {BARS[side]:7.2f}" if side in BARS else ""
+            )
         print(line)
     turns = {side: [t["seconds"] / t["steps"] for t in found["turns"][side]] for side in ("memory", "bare loop")}
     step = statistics.median(turns["memory"]) / statistics.median(turns["bare loop"])
     each = sorted(a / b for a, b in zip(turns["memory"], turns["bare loop"], strict=True))
-    print(f"a step through Ray Train and the engines / in the bare loop: {step:.3f} (rounds {each[0]:.3f}-{each[-1]:.3f}; bar: at most {STEP_BAR})")
+    print(
+        f"a step through Ray Train and the engines / in the bare loop: {step:.3f} (rounds {each[0]:.3f}-{each[-1]:.3f}; bar: at most {STEP_BAR})"
+    )
     if found["server_cpu_seconds"]:
         share = statistics.median(found["server_cpu_seconds"]) / (segment * gan.batch)
-        print(f"the S3 server on this machine took {1000 * share:.1f} ms of CPU a clip; the sides beside the stack had nothing of the kind to pay")
+        print(
+            f"the S3 server on this machine took {1000 * share:.1f} ms of CPU a clip; the sides beside the stack had nothing of the kind to pay"
+        )
     if args.json:
-        result = {"rounds": args.rounds, "segment": segment, "steps": args.steps, "batch": gan.batch, "sides": rows, "step_over_bare": step, **found}
+        result = {
+            "rounds": args.rounds,
+            "segment": segment,
+            "steps": args.steps,
+            "batch": gan.batch,
+            "sides": rows,
+            "step_over_bare": step,
+            **found,
+        }
         storage.write_json(storage.absolute(args.json), result)
     return 0 if step <= STEP_BAR and all(rows[side]["stack_over_this"] >= bar for side, bar in BARS.items()) else 1
 

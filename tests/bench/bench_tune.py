@@ -35,7 +35,12 @@ SPACES = Path(__file__).parents[2] / "tune_spaces"
 def history(trials: Sequence[Trial], metric: str) -> list[tuple[int, float]]:
     """After each validation in order of time: steps spent by all trials so far, and the best value among those finished (worst possible before)."""
     sign = 1 if better(metric) == "lower" else -1
-    points = sorted((p["at"], t.number, p["step"], p[metric], t.state == "finished" and p is t.curve[-1]) for t in trials for p in t.curve if metric in p)
+    points = sorted(
+        (p["at"], t.number, p["step"], p[metric], t.state == "finished" and p is t.curve[-1])
+        for t in trials
+        for p in t.curve
+        if metric in p
+    )
     reached: dict[int, int] = {}
     best, found = math.inf, []
     for _, number, step, value, last in points:
@@ -55,7 +60,15 @@ def idle(trials: Sequence[Trial], slots: int) -> float:
 
 def sweep_of(args: argparse.Namespace, name: str, space: Space) -> Sweep:
     uri = storage.join(storage.absolute(args.out), name)
-    run_sweep(uri, space, load_recipe(args.recipe, args.set), args.corpus, student=args.student, resume=True, progress=lambda line: print(f"{name}: {line}"))
+    run_sweep(
+        uri,
+        space,
+        load_recipe(args.recipe, args.set),
+        args.corpus,
+        student=args.student,
+        resume=True,
+        progress=lambda line: print(f"{name}: {line}"),
+    )
     return open_sweep(uri)
 
 
@@ -69,13 +82,20 @@ def main() -> int:
     parser.add_argument("--space", default=str(SPACES / "loss_weights.yaml"))
     parser.add_argument("--lead", default="mouth_l1", help="the one objective compared by")
     parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--searcher", choices=("tpe", "random"), default="tpe", help="ASHA's; random: the same trials as random search")
+    parser.add_argument(
+        "--searcher", choices=("tpe", "random"), default="tpe", help="ASHA's; random: the same trials as random search"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--json")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe, args.set)
-    base = load_space(args.space, recipe).model_dump(mode="json") | {"objectives": [args.lead], "lead": args.lead, "winner": {"rule": "ranks"}, "stop_on": []}
+    base = load_space(args.space, recipe).model_dump(mode="json") | {
+        "objectives": [args.lead],
+        "lead": args.lead,
+        "winner": {"rule": "ranks"},
+        "stop_on": [],
+    }
     rows: list[dict[str, Any]] = []
     for seed in args.seeds:
         common = base | {"seed": seed, "at_once": args.at_once}
@@ -98,10 +118,14 @@ def main() -> int:
                 "idle_asha": idle(halved, args.at_once),
             }
         )
-    print(f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.lead}, {better(args.lead)} is better)")
+    print(
+        f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.lead}, {better(args.lead)} is better)"
+    )
     for r in rows:
         better_here = "yes" if r["better"] else "no"
-        print(f"{r['seed']:>4}  {r['random']:9.4f}  {r['asha']:9.4f}  {better_here:>6}  {r['steps']:6.2f}  {r['idle_random']:5.1%} {r['idle_asha']:5.1%}")
+        print(
+            f"{r['seed']:>4}  {r['random']:9.4f}  {r['asha']:9.4f}  {better_here:>6}  {r['steps']:6.2f}  {r['idle_random']:5.1%} {r['idle_asha']:5.1%}"
+        )
     print(f"median ratio ASHA / random: {statistics.median(r['asha'] / r['random'] for r in rows):.3f}")
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2))

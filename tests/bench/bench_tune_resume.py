@@ -28,9 +28,24 @@ POLL_SECONDS = 1.0
 
 
 def start(args: argparse.Namespace, out: str, space: Path, address: str = "") -> subprocess.Popen[bytes]:
-    words = ["tune", args.corpus, out, "--space", str(space), "--recipe", args.recipe, "--student", args.student, "--resume"]
+    words = [
+        "tune",
+        args.corpus,
+        out,
+        "--space",
+        str(space),
+        "--recipe",
+        args.recipe,
+        "--student",
+        args.student,
+        "--resume",
+    ]
     words += [w for s in args.set for w in ("--set", s)]
-    environment = {**os.environ, "RAY_ADDRESS": address} if address else {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment = (
+        {**os.environ, "RAY_ADDRESS": address}
+        if address
+        else {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    )
     return subprocess.Popen([sys.executable, "-m", "s2v_ray", *words], env=environment, start_new_session=True)
 
 
@@ -41,7 +56,11 @@ def table(out: str) -> list[Trial]:
 def wait_for_change(process: subprocess.Popen[bytes], out: str, seen: int, limit: float) -> None:
     """Until the sweep has made ``seen`` more validations than it had, or ended."""
     began, before = time.monotonic(), sum(len(t.curve) for t in table(out))
-    while process.poll() is None and sum(len(t.curve) for t in table(out)) < before + seen and time.monotonic() - began < limit:
+    while (
+        process.poll() is None
+        and sum(len(t.curve) for t in table(out)) < before + seen
+        and time.monotonic() - began < limit
+    ):
         time.sleep(POLL_SECONDS)
 
 

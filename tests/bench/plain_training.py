@@ -27,10 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe
-from s2v_ray.training import gan, stream
-from s2v_ray.training.engine import has_bf16, make_engine
+from s2v_ray.training.data import ray_stream as stream
+from s2v_ray.training.engine.base import has_bf16, make_engine
+from s2v_ray.training.tasks import gan
 from tests.bench.bench_stream import take_turns
-from tests.training.plain_engine import PlainEngine
+from tests.helpers.plain_engine import PlainEngine
 
 KEPT_BATCHES = 8
 
@@ -53,7 +54,9 @@ class Clips(Dataset[stream.Sample]):
         with np.load(path / "codes.npz") as codes:
             outputs = dict(codes)
         draw = int(torch.randint(2**31, ()))
-        return stream.cut_window(path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs, self.window, draw)
+        return stream.cut_window(
+            path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs, self.window, draw
+        )
 
 
 class BareEngine(PlainEngine):
@@ -61,12 +64,24 @@ class BareEngine(PlainEngine):
 
     def step(self) -> None:
         if self.grad_clip:
-            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.grad_clip)
+            torch.nn.utils.clip_grad_norm_(
+                [p for g in self.optimizer.param_groups for p in g["params"]], self.grad_clip
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def make_bare_engine(module: Any, param_groups: Any, *, lr: float, betas: Any, weight_decay: float, bf16: bool, grad_clip: float, **_: Any) -> BareEngine:
+def make_bare_engine(
+    module: Any,
+    param_groups: Any,
+    *,
+    lr: float,
+    betas: Any,
+    weight_decay: float,
+    bf16: bool,
+    grad_clip: float,
+    **_: Any,
+) -> BareEngine:
     assert weight_decay == 0.0, "the GAN's players have none"
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     return BareEngine(module, torch.optim.Adam(groups, lr=lr, betas=betas, fused=True), grad_clip, bf16)
@@ -91,10 +106,18 @@ def main() -> None:
     bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
     deepspeed = functools.partial(make_engine, micro_batch=recipe.gan.batch, world_size=1, lone=False)
     engine = functools.partial(make_bare_engine if bare else deepspeed, bf16=bf16, grad_clip=recipe.parallel.grad_clip)
-    task = gan.make_task(recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1)
+    task = gan.make_task(
+        recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1
+    )
     data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.heard_frames, recipe.seed, corpus, True))
     loader: DataLoader[Any] = DataLoader(
-        data, recipe.gan.batch, shuffle=True, num_workers=0 if bare else 1, collate_fn=stream.collate, drop_last=True, persistent_workers=not bare
+        data,
+        recipe.gan.batch,
+        shuffle=True,
+        num_workers=0 if bare else 1,
+        collate_fn=stream.collate,
+        drop_last=True,
+        persistent_workers=not bare,
     )
     batches = itertools.cycle(list(itertools.islice(endless(loader), KEPT_BATCHES))) if bare else endless(loader)
     for step, batch in enumerate(take_turns((host, int(port)), {name: batches})):

@@ -30,7 +30,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
 
-SETTINGS = ["parallel.threads=1", "parallel.max_failures=100", "log.checkpoint_every=20", "log.log_every=10", "distill.steps=120", "gan.steps=200"]
+SETTINGS = [
+    "parallel.threads=1",
+    "parallel.max_failures=100",
+    "log.checkpoint_every=20",
+    "log.log_every=10",
+    "distill.steps=120",
+    "gan.steps=200",
+]
 SPACE = "tune_spaces/smoke.yaml"
 TIMES = ("clips_per_second", "data_wait", "seconds_left")
 CUT_SECONDS, PAUSE_SECONDS, RETURN_SECONDS = 20.0, 10.0, 8.0
@@ -109,7 +116,9 @@ class Faults:
 
     def driver(self) -> bool:
         """SIGKILL of the job's driver on the head; the job fails and is submitted again."""
-        return self._kill_one(("python -m s2v_ray",), [self.hosts.hosts["head"]], but="sh -c")  # without its shell it would live on, beside the next one
+        return self._kill_one(
+            ("python -m s2v_ray",), [self.hosts.hosts["head"]], but="sh -c"
+        )  # without its shell it would live on, beside the next one
 
     def s3(self) -> bool:
         """The S3 server stops answering for a while."""
@@ -138,7 +147,11 @@ class Faults:
 
     def _kill_one(self, words: tuple[str, ...], hosts: list[Host], but: str | None = None) -> bool:
         running = {pid: _command(pid) for host in hosts for pid in host.pids()}
-        found = [pid for pid, command in running.items() if any(word in command for word in words) and not (but and but in command)]
+        found = [
+            pid
+            for pid, command in running.items()
+            if any(word in command for word in words) and not (but and but in command)
+        ]
         if not found:
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -173,7 +186,10 @@ def compare(a: str, b: str) -> dict[str, Any]:
         return trial.params, trial.state, trial.steps(), trial.scores()
 
     one, two = shards_of(a), shards_of(b)
-    found: dict[str, Any] = {"shards": len(one), "shards that differ": sorted(n for n in one.keys() | two.keys() if one.get(n) != two.get(n))}
+    found: dict[str, Any] = {
+        "shards": len(one),
+        "shards that differ": sorted(n for n in one.keys() | two.keys() if one.get(n) != two.get(n)),
+    }
     for run in ("student", "generator"):
         left, right = records(a, run), records(b, run)
         found[f"{run}: last step"] = [left[-1]["step"], right[-1]["step"]]
@@ -182,7 +198,9 @@ def compare(a: str, b: str) -> dict[str, Any]:
         found[f"{run}: same weights"] = weights(a, run) == weights(b, run)
     tried, wild = trials(a), {t.number: t for t in trials(b)}
     found["sweep: trials"] = [len(tried), len(wild)]
-    found["sweep: trials that differ"] = [t.number for t in tried if t.number not in wild or shown(t) != shown(wild[t.number])]
+    found["sweep: trials that differ"] = [
+        t.number for t in tried if t.number not in wild or shown(t) != shown(wild[t.number])
+    ]
     return found
 
 
@@ -207,7 +225,12 @@ def nothing_lost(found: dict[str, Any]) -> bool:
         for r in ("student", "generator")
     )
     lists = ("shards that differ", "sweep: trials that differ", "sweep: trials repeated")
-    return runs and found["shards"] > 0 and found["sweep: trials"][0] == found["sweep: trials"][1] and not any(found[name] for name in lists)
+    return (
+        runs
+        and found["shards"] > 0
+        and found["sweep: trials"][0] == found["sweep: trials"][1]
+        and not any(found[name] for name in lists)
+    )
 
 
 def say(line: str) -> None:
@@ -223,7 +246,9 @@ def _command(pid: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="faults come for so long, or until the jobs are done")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="faults come for so long, or until the jobs are done"
+    )
     parser.add_argument("--every", type=float, default=40.0, metavar="SECONDS")
     parser.add_argument("--recipe", default="debug")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="on top of the script's own")
@@ -238,7 +263,10 @@ def main() -> int:
         done = hosts.s2v("puppets", videos, "--recipe", args.recipe)
         if done.returncode:
             raise SystemExit(done.stdout + done.stderr)
-        calm, wild = Jobs(hosts, videos, f"{root}/calm", args.recipe, settings), Jobs(hosts, videos, f"{root}/wild", args.recipe, settings)
+        calm, wild = (
+            Jobs(hosts, videos, f"{root}/calm", args.recipe, settings),
+            Jobs(hosts, videos, f"{root}/wild", args.recipe, settings),
+        )
         calm.run()
         say(f"undisturbed: {sum(calm.seconds.values()):.0f} s; now with faults")
         faults, jobs = Faults(hosts, args.seed), threading.Thread(target=wild.run)

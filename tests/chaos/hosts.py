@@ -117,12 +117,36 @@ class Hosts:
 
     def s2v(self, *command: str, attempt: int = 1, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
         """Submits ``s2v COMMAND`` as a job over HTTP, follows it to its end, and gives what the client printed."""
-        line = [sys.executable, "-m", "s2v_ray", "submit", "--address", self.jobs, "--attempt", str(attempt), "--yes", "--", *command]
+        line = [
+            sys.executable,
+            "-m",
+            "s2v_ray",
+            "submit",
+            "--address",
+            self.jobs,
+            "--attempt",
+            str(attempt),
+            "--yes",
+            "--",
+            *command,
+        ]
         return subprocess.run(line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=timeout)
 
     def start_s2v(self, *command: str, attempt: int = 1, log: Path) -> subprocess.Popen[bytes]:
         """As ``s2v``, without waiting; the client's output goes to ``log``."""
-        line = [sys.executable, "-m", "s2v_ray", "submit", "--address", self.jobs, "--attempt", str(attempt), "--yes", "--", *command]
+        line = [
+            sys.executable,
+            "-m",
+            "s2v_ray",
+            "submit",
+            "--address",
+            self.jobs,
+            "--attempt",
+            str(attempt),
+            "--yes",
+            "--",
+            *command,
+        ]
         with log.open("ab") as out:
             return subprocess.Popen(line, cwd=ROOT, env=self.environment(), stdout=out, stderr=subprocess.STDOUT)
 
@@ -132,7 +156,9 @@ class Hosts:
 
     def get(self, path: str, method: str = "GET") -> object:
         """JSON from the dashboard's HTTP API, with the token."""
-        request = urllib.request.Request(self.jobs + path, method=method, headers={"Authorization": f"Bearer {self.token}"})
+        request = urllib.request.Request(
+            self.jobs + path, method=method, headers={"Authorization": f"Bearer {self.token}"}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
@@ -149,8 +175,17 @@ class Hosts:
     def drain(self, name: str, seconds: int) -> None:
         """Tells Ray that the node will go in so many seconds, as the agent of spot nodes does."""
         ray = str(Path(sys.executable).with_name("ray"))
-        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot notice", "--deadline-remaining-seconds", str(seconds)]
-        self._in("head", [ray, "drain-node", "--address", f"{NET}.1:{RAY_PORT}", "--node-id", self.node_id(name), *reason])
+        reason = [
+            "--reason",
+            "DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message",
+            "spot notice",
+            "--deadline-remaining-seconds",
+            str(seconds),
+        ]
+        self._in(
+            "head", [ray, "drain-node", "--address", f"{NET}.1:{RAY_PORT}", "--node-id", self.node_id(name), *reason]
+        )
 
     def cut(self, name: str) -> None:
         _ip("link", "set", self.hosts[name].link, "down")
@@ -186,7 +221,16 @@ class Hosts:
             head, s3 = self._plug("head", "driver"), self._plug("s3", "s3")
             self._start(s3, [str(Path(sys.executable).with_name("moto_server")), "-H", "0.0.0.0", "-p", str(S3_PORT)])
             _wait_for_port(s3.address, S3_PORT)
-            ports = ["--port", str(RAY_PORT), "--dashboard-host", head.address, "--dashboard-port", str(DASHBOARD_PORT), "--include-dashboard", "true"]
+            ports = [
+                "--port",
+                str(RAY_PORT),
+                "--dashboard-host",
+                head.address,
+                "--dashboard-port",
+                str(DASHBOARD_PORT),
+                "--include-dashboard",
+                "true",
+            ]
             self._join(head, self._ray(head, 0, "--head", *ports))
             for role in self.roles:
                 self.add_worker(role)
@@ -195,7 +239,9 @@ class Hosts:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._clean()
 
     def add_worker(self, role: str) -> Host:
@@ -219,7 +265,16 @@ class Hosts:
     def _ray(self, host: Host, cpus: int, *options: str) -> list[str]:
         ray = str(Path(sys.executable).with_name("ray"))
         common = ["--node-ip-address", host.address, "--num-cpus", str(cpus), "--labels", f"s2v-role={host.role}"]
-        return [ray, "start", *options, *common, "--object-store-memory", "300000000", "--disable-usage-stats", "--block"]
+        return [
+            ray,
+            "start",
+            *options,
+            *common,
+            "--object-store-memory",
+            "300000000",
+            "--disable-usage-stats",
+            "--block",
+        ]
 
     def _plug(self, name: str, role: str) -> Host:
         self._number += 1
@@ -230,7 +285,11 @@ class Hosts:
         _ip("link", "set", inner, "netns", host.namespace)
         _ip("link", "set", host.link, "master", BRIDGE)
         _ip("link", "set", host.link, "up")
-        for words in (["addr", "add", f"{host.address}/24", "dev", inner], ["link", "set", inner, "up"], ["link", "set", "lo", "up"]):
+        for words in (
+            ["addr", "add", f"{host.address}/24", "dev", inner],
+            ["link", "set", inner, "up"],
+            ["link", "set", "lo", "up"],
+        ):
             _ip("-n", host.namespace, *words)
         self.hosts[name] = host
         return host
@@ -254,14 +313,28 @@ class Hosts:
         for folder in (own, Path(RAY_FILES)):
             folder.mkdir(exist_ok=True)
         with (self.folder / f"{host.name}.log").open("ab") as log:  # mounts of `ip netns exec` are its own
-            line = ["ip", "netns", "exec", host.namespace, "sh", "-c", f'mount --bind "$0" {RAY_FILES} && exec "$@"', str(own), *command]
-            host.processes.append(subprocess.Popen(line, cwd=self.folder, env=self.environment(), stdout=log, stderr=subprocess.STDOUT))
+            line = [
+                "ip",
+                "netns",
+                "exec",
+                host.namespace,
+                "sh",
+                "-c",
+                f'mount --bind "$0" {RAY_FILES} && exec "$@"',
+                str(own),
+                *command,
+            ]
+            host.processes.append(
+                subprocess.Popen(line, cwd=self.folder, env=self.environment(), stdout=log, stderr=subprocess.STDOUT)
+            )
 
     def _in(self, name: str, command: list[str]) -> None:
         line = ["ip", "netns", "exec", self.hosts[name].namespace, *command]
         done = subprocess.run(line, env=self.environment(), capture_output=True, text=True, timeout=120)
         if done.returncode:
-            raise HostsError(f"{' '.join(command[:3])} ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+            raise HostsError(
+                f"{' '.join(command[:3])} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
 
     def _clean(self) -> None:
         names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
@@ -272,7 +345,10 @@ class Hosts:
                     os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
         shown = subprocess.run(["ip", "-o", "link", "show"], capture_output=True, text=True).stdout
-        for link in [*re.findall(r"\b(s2vc\d+)@", shown), BRIDGE]:  # a namespace keeps its cable until its last process is gone
+        for link in [
+            *re.findall(r"\b(s2vc\d+)@", shown),
+            BRIDGE,
+        ]:  # a namespace keeps its cable until its last process is gone
             subprocess.run(["ip", "link", "del", link], capture_output=True)
         self.hosts.clear()
 

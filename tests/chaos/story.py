@@ -33,7 +33,13 @@ from s2v_ray.serving.deploy import SERVE_FILE  # noqa: E402
 from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
 
 RECIPE = "debug"
-SETTINGS = ["parallel.threads=1", "parallel.max_failures=5", "log.checkpoint_every=20", "log.log_every=5", "gan.steps=150"]
+SETTINGS = [
+    "parallel.threads=1",
+    "parallel.max_failures=5",
+    "log.checkpoint_every=20",
+    "log.log_every=5",
+    "gan.steps=150",
+]
 NOTICE_SECONDS = 20
 TRAINING = r"gan [3-9]\d/"
 """A line of losses after the first checkpoint."""
@@ -54,7 +60,9 @@ class Story:
     def at(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def step(self, name: str, *command: str, recipe: bool = True, fault: tuple[str, Callable[[], None]] | None = None) -> str:
+    def step(
+        self, name: str, *command: str, recipe: bool = True, fault: tuple[str, Callable[[], None]] | None = None
+    ) -> str:
         """Submits, waits, and gives the log. ``fault``: a pattern of the log, and what happens when it first shows."""
         began, self.submitted = time.monotonic(), time.time()
         log = self.hosts.folder / f"job-{name}.log"
@@ -74,19 +82,28 @@ class Story:
                 act()
                 return
             time.sleep(0.2)
-        raise SystemExit(f"nothing was disturbed: the job ended before its log showed {pattern!r}\n{log.read_text()[-2000:]}")
+        raise SystemExit(
+            f"nothing was disturbed: the job ended before its log showed {pattern!r}\n{log.read_text()[-2000:]}"
+        )
 
     def manners(self) -> None:
         """The same job submitted twice runs once; a job that fails says so by its status; one that is stopped goes on when submitted again."""
         twice = self.hosts.s2v("teach", self.at("corpus"), *self.options)
         if twice.returncode or "already" not in twice.stdout + twice.stderr:
-            raise SystemExit(f"a second submission of a job that succeeded: status {twice.returncode}, {twice.stdout[-1000:]}{twice.stderr[-1000:]}")
+            raise SystemExit(
+                f"a second submission of a job that succeeded: status {twice.returncode}, {twice.stdout[-1000:]}{twice.stderr[-1000:]}"
+            )
         if self.hosts.s2v("teach", self.at("nowhere"), *self.options).returncode == 0:
             raise SystemExit("a job without a corpus ended with status 0")
         command = ("distill", self.at("corpus"), self.at("stopped"), *self.options, "--set", "distill.steps=200")
         log = self.hosts.folder / "job-stopped.log"
         client = self.hosts.start_s2v(*command, log=log)
-        self._when(log, client, r"distill [4-9]\d/", lambda: self.hosts.stop_job(re.findall(r"Job '([^']+)' submitted", log.read_text())[-1]))
+        self._when(
+            log,
+            client,
+            r"distill [4-9]\d/",
+            lambda: self.hosts.stop_job(re.findall(r"Job '([^']+)' submitted", log.read_text())[-1]),
+        )
         if client.wait() == 0:
             raise SystemExit("a job that was stopped ended with status 0")
         again = self.hosts.s2v(*command, attempt=2)
@@ -129,7 +146,9 @@ def serve(story: Story) -> dict[str, Any]:
                 if http.get(f"{url}/readyz").status_code == 200:
                     break
             if time.monotonic() - began > 240:
-                raise SystemExit(f"the endpoint did not come up: {json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}")
+                raise SystemExit(
+                    f"the endpoint did not come up: {json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}"
+                )
             time.sleep(1.0)
         answer = http.post(f"{url}/v1/videos", files={"speech": ("speech.wav", tone(), "audio/wav")})
     if answer.status_code != 200:
@@ -196,7 +215,9 @@ def main() -> int:
     args = parser.parse_args()
     began = time.monotonic()
     with Hosts(["ingest", "train"]) as hosts, bucket(hosts, "story") as root:
-        say(f"{len(hosts.nodes())} nodes and an S3 server are up in {time.monotonic() - began:.0f} s; logs in {hosts.folder}")
+        say(
+            f"{len(hosts.nodes())} nodes and an S3 server are up in {time.monotonic() - began:.0f} s; logs in {hosts.folder}"
+        )
         story = Story(hosts, root)
         at = story.at
         story.step("puppets", "puppets", at("videos"))
@@ -204,9 +225,19 @@ def main() -> int:
         story.step("teach", "teach", at("corpus"))
         story.step("distill", "distill", at("corpus"), at("student"))
         story.manners()
-        log = story.step("train", "train", at("corpus"), at("generator"), "--student", at("student"), fault=(TRAINING, story.kill_train))
+        log = story.step(
+            "train",
+            "train",
+            at("corpus"),
+            at("generator"),
+            "--student",
+            at("student"),
+            fault=(TRAINING, story.kill_train),
+        )
         parts = first_step(story, log)
-        story.step("tune", "tune", at("corpus"), at("sweep"), "--space", "tune_spaces/smoke.yaml", "--student", at("student"))
+        story.step(
+            "tune", "tune", at("corpus"), at("sweep"), "--space", "tune_spaces/smoke.yaml", "--student", at("student")
+        )
         story.step("evaluate", "evaluate", at("corpus"), at("report"), "--bundle", at("generator"))
         story.step("export", "export", "--best", at("sweep"), "-o", at("best"), "--host", "0.0.0.0", recipe=False)
         video = serve(story)

@@ -14,7 +14,16 @@ import jsonschema
 import pytest
 import yaml
 
-from s2v_ray.cluster.manifests import Cluster, ManifestError, Pins, load_cluster, parse_cluster, problems, read_pins, workers_on
+from s2v_ray.cluster.manifests import (
+    Cluster,
+    ManifestError,
+    Pins,
+    load_cluster,
+    parse_cluster,
+    problems,
+    read_pins,
+    workers_on,
+)
 from s2v_ray.config import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +135,10 @@ def test_the_policy_allows_the_manifests_instances_and_no_others() -> None:
     cluster = load_cluster(str(AWS))
     assert set(allowed["ec2:InstanceType"]) == {g.instance for g in cluster.groups if not g.head}
     assert allowed["aws:RequestTag/ray-cluster-name"] == cluster.name
-    assert statements["TagAndEndOnlyThisCluster"]["Condition"]["StringEquals"]["aws:ResourceTag/ray-cluster-name"] == cluster.name
+    assert (
+        statements["TagAndEndOnlyThisCluster"]["Condition"]["StringEquals"]["aws:ResourceTag/ray-cluster-name"]
+        == cluster.name
+    )
     types = yaml.safe_load(AWS.read_text())["available_node_types"]
     profiles = {kind["node_config"]["IamInstanceProfile"]["Name"] for name, kind in types.items() if name != "head"}
     assert [statements["WorkersHaveTheirOwnRole"]["Resource"]] == [f"arn:aws:iam::ACCOUNT:role/{p}" for p in profiles]
@@ -155,7 +167,9 @@ def test_secrets_are_named_and_never_written() -> None:
     for path in (ROOT / "cluster").rglob("*.yaml"):
         for document in documents(path):
             assert (document or {}).get("kind") != "Secret", path
-        assert not re.search(r"(?i)(password|token|secret|access_key)\w*: *['\"]?[A-Za-z0-9+/]{16,}", path.read_text()), path
+        assert not re.search(
+            r"(?i)(password|token|secret|access_key)\w*: *['\"]?[A-Za-z0-9+/]{16,}", path.read_text()
+        ), path
 
 
 def test_what_the_cluster_leans_on_is_there() -> None:

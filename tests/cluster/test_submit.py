@@ -53,16 +53,44 @@ def test_the_whole_command() -> None:
     job = Job(("train", "s3://b/c"), "abc", address="http://head:8265")
     assert job.submission_id == "s2v-train-" + digest([["train", "s3://b/c"], "abc", 1])
     runtime = '{"excludes": [".git", ".venv", "docs", "tests", "demo", "*.mp4"]}'
-    expected = ["ray", "job", "submit", "--address", "http://head:8265", "--submission-id", job.submission_id, "--working-dir", "."]
-    assert job.arguments({}) == [*expected, "--runtime-env-json", runtime, "--", "python", "-m", "s2v_ray", "train", "s3://b/c"]
+    expected = [
+        "ray",
+        "job",
+        "submit",
+        "--address",
+        "http://head:8265",
+        "--submission-id",
+        job.submission_id,
+        "--working-dir",
+        ".",
+    ]
+    assert job.arguments({}) == [
+        *expected,
+        "--runtime-env-json",
+        runtime,
+        "--",
+        "python",
+        "-m",
+        "s2v_ray",
+        "train",
+        "s3://b/c",
+    ]
     assert shlex.split(job.shown()) == job.arguments({})
 
 
 def test_the_id_follows_from_command_recipe_and_attempt_and_nothing_else() -> None:
     one = Job(("train", "a"), "x")
-    others = [Job(("train", "b"), "x"), Job(("train", "a"), "y"), Job(("train", "a"), "x", attempt=2), Job(("tune", "a"), "x")]
+    others = [
+        Job(("train", "b"), "x"),
+        Job(("train", "a"), "y"),
+        Job(("train", "a"), "x", attempt=2),
+        Job(("tune", "a"), "x"),
+    ]
     assert len({one.submission_id, *(j.submission_id for j in others)}) == 5
-    assert Job(("train", "a"), "x", address="http://h", working_dir="/w", variables=("HOME",)).submission_id == one.submission_id
+    assert (
+        Job(("train", "a"), "x", address="http://h", working_dir="/w", variables=("HOME",)).submission_id
+        == one.submission_id
+    )
 
 
 def test_values_are_read_by_the_shell_and_never_printed() -> None:
@@ -97,7 +125,15 @@ def test_an_image_stands_alone() -> None:
     assert json.loads(arguments[arguments.index("--runtime-env-json") + 1]) == {"image_uri": "r/i:1"}
 
 
-@pytest.mark.parametrize("words", [["--", "train", "x"], ["train", "x"], ["--", "s2v", "train", "x"], ["--", "python", "-m", "s2v_ray", "train", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--", "train", "x"],
+        ["train", "x"],
+        ["--", "s2v", "train", "x"],
+        ["--", "python", "-m", "s2v_ray", "train", "x"],
+    ],
+)
 def test_how_the_command_may_be_written(words: list[str]) -> None:
     assert plain(words) == ("train", "x")
 
@@ -106,7 +142,11 @@ def test_nothing_is_run_without_yes(ray: Path, capsys: pytest.CaptureFixture[str
     assert cli.main(["submit", "--json", str(tmp_path / "out.json"), "--", *TRAIN]) == 0
     job = Job(TRAIN, load_recipe("debug").digest())
     assert capsys.readouterr().out.strip() == job.shown()
-    assert json.loads((tmp_path / "out.json").read_text())["result"] == {"submission_id": job.submission_id, "command": job.shown(), "submitted": False}
+    assert json.loads((tmp_path / "out.json").read_text())["result"] == {
+        "submission_id": job.submission_id,
+        "command": job.shown(),
+        "submitted": False,
+    }
     assert not ray.with_name("calls").exists()
 
 

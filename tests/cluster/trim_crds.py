@@ -17,7 +17,18 @@ import yaml
 
 FOLDER = "ray-operator/config/crd/bases"
 KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
-KEPT = {"type", "properties", "items", "required", "enum", "additionalProperties", "minimum", "maximum", "pattern", "anyOf"}
+KEPT = {
+    "type",
+    "properties",
+    "items",
+    "required",
+    "enum",
+    "additionalProperties",
+    "minimum",
+    "maximum",
+    "pattern",
+    "anyOf",
+}
 
 
 def trim(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +61,18 @@ def main(clone: str) -> None:
         (v1,) = (v["schema"]["openAPIV3Schema"] for v in crd["spec"]["versions"] if v["name"] == "v1")
         kinds[kind] = trim(v1["properties"]["spec"], definitions)
     commit = subprocess.check_output(["git", "-C", clone, "rev-parse", "HEAD"], text=True).strip()
-    source = {"repository": "https://github.com/ray-project/kuberay", "commit": commit, "folder": FOLDER, "licence": "Apache-2.0", "made_by": "trim_crds.py"}
+    source = {
+        "repository": "https://github.com/ray-project/kuberay",
+        "commit": commit,
+        "folder": FOLDER,
+        "licence": "Apache-2.0",
+        "made_by": "trim_crds.py",
+    }
     target = Path(__file__).with_name("kuberay-crds.json")
-    target.write_text(json.dumps({"source": source, "spec": kinds, "definitions": definitions}, separators=(",", ":"), sort_keys=True) + "\n")
+    target.write_text(
+        json.dumps({"source": source, "spec": kinds, "definitions": definitions}, separators=(",", ":"), sort_keys=True)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

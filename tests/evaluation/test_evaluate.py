@@ -26,7 +26,13 @@ from s2v_ray.media.video import read_video
 T, SIZE = 40, 32
 EMOTIONS = ("happy", "sad", "angry")
 SPEAKERS = ("ann", "bob")
-RECIPE = parse_recipe({"media": {"size": SIZE}, "gan": {"generator": {"channels": [8, 8, 8, 8]}}, "evaluate": {"bootstrap": 200, "contact_clips": 2}})
+RECIPE = parse_recipe(
+    {
+        "media": {"size": SIZE},
+        "gan": {"generator": {"channels": [8, 8, 8, 8]}},
+        "evaluate": {"bootstrap": 200, "contact_clips": 2},
+    }
+)
 Y0, Y1, X0, X1 = mouth_box(SIZE)
 
 
@@ -49,7 +55,17 @@ def clip_of(n: int, speaker: int, emotion: int, labelled: bool = True) -> Clip:
     speech[1::SAMPLES_PER_FRAME], speech[2::SAMPLES_PER_FRAME] = speaker / 10, emotion / 10
     label = EMOTIONS[emotion] if labelled else ""
     truth = opening if labelled else None
-    return Clip(f"c{n}", draw(opening, speaker, emotion), speech, SPEAKERS[speaker], label, f"s{n % 4}", "", np.zeros((T, 5, 2), np.float32), truth)
+    return Clip(
+        f"c{n}",
+        draw(opening, speaker, emotion),
+        speech,
+        SPEAKERS[speaker],
+        label,
+        f"s{n % 4}",
+        "",
+        np.zeros((T, 5, 2), np.float32),
+        truth,
+    )
 
 
 def clips_of(count: int = 6, labelled: bool = True) -> list[Clip]:
@@ -73,7 +89,13 @@ class Talker:
         self.stills: list[np.ndarray] = []
 
     def generate(
-        self, speech: np.ndarray, *, identity: Tensor | None = None, emotion: str | None = None, still: np.ndarray | None = None, seed: int = 0
+        self,
+        speech: np.ndarray,
+        *,
+        identity: Tensor | None = None,
+        emotion: str | None = None,
+        still: np.ndarray | None = None,
+        seed: int = 0,
     ) -> Iterator[np.ndarray]:
         if still is not None:
             self.stills.append(still)
@@ -86,7 +108,11 @@ class Talker:
     def hear(self, speech: np.ndarray) -> Codes:
         who, mood = round(float(speech[1]) * 10), round(float(speech[2]) * 10)
         unit = torch.eye(3)
-        return Codes(torch.eye(6)[who], unit[mood] + 0.01 * torch.randn(3, generator=torch.Generator().manual_seed(int(1e6 * speech[0]))), unit[mood])
+        return Codes(
+            torch.eye(6)[who],
+            unit[mood] + 0.01 * torch.randn(3, generator=torch.Generator().manual_seed(int(1e6 * speech[0]))),
+            unit[mood],
+        )
 
 
 def identity(frames: np.ndarray) -> Tensor:
@@ -123,8 +149,12 @@ class SyncJudge:
 JUDGES = Judges(identity, EmotionJudge(), mouth, SyncJudge())
 
 
-def run(predictor: Talker, reference: Talker | None = None, judges: Judges = JUDGES, labelled: bool = True) -> dict[str, Any]:
-    results, _ = evaluate_clips(clips_of(labelled=labelled), predictor, reference, identity, judges, RECIPE, lambda line: None)
+def run(
+    predictor: Talker, reference: Talker | None = None, judges: Judges = JUDGES, labelled: bool = True
+) -> dict[str, Any]:
+    results, _ = evaluate_clips(
+        clips_of(labelled=labelled), predictor, reference, identity, judges, RECIPE, lambda line: None
+    )
     return results
 
 
@@ -140,7 +170,16 @@ def test_a_perfect_talker_equals_the_real_clips() -> None:
         assert results["rows"][row]["note"] == ""
         assert results["rows"][row]["lags"] == {"mouth": 0, "sync": 0}
         assert mean(results, row, "psnr") is None  # no error at all
-        for metric, value in {"ssim": 1, "error_mouth": 0, "movement_mouth": 1, "acd": 0, "csim": 1, "emotion": 1, "mouth_lag": 0, "sync_offset": 0}.items():
+        for metric, value in {
+            "ssim": 1,
+            "error_mouth": 0,
+            "movement_mouth": 1,
+            "acd": 0,
+            "csim": 1,
+            "emotion": 1,
+            "mouth_lag": 0,
+            "sync_offset": 0,
+        }.items():
             assert mean(results, row, metric) == pytest.approx(value, abs=1e-5), (row, metric)
         assert mean(results, row, "mouth_correlation") > 0.999
         assert mean(results, row, "lse_d") < 0.02 < 0.4 < mean(results, row, "lse_c")
@@ -202,7 +241,9 @@ def test_choose_is_even_and_seeded() -> None:
     speakers = [f"s{i // 40}" for i in range(160)]
     emotions = [f"e{i % 4}" if i % 40 < 8 else "neutral" for i in range(160)]
     found = choose(speakers, emotions, 20, seed=1)
-    assert len(set(found)) == 20 and found == choose(speakers, emotions, 20, seed=1) != choose(speakers, emotions, 20, seed=2)
+    assert len(set(found)) == 20 and found == choose(speakers, emotions, 20, seed=1) != choose(
+        speakers, emotions, 20, seed=2
+    )
     assert [sum(speakers[i] == s for i in found) for s in sorted(set(speakers))] == [5] * 4
     assert all(3 <= sum(emotions[i] == e for i in found) <= 5 for e in set(emotions))
     assert choose(speakers, emotions, 999, seed=0) == list(range(160))
@@ -219,7 +260,12 @@ def corpus(tmp_path: Any) -> str:
             shards.write_shard(shard, [shards.encode_clip(c) for c in half])
             rows = [shards.encode_output(c.id, identity(c.frames[:1])[0].numpy()) for c in half]
             shards.write_shard(shards.outputs_uri(uri, "identity", shard), rows, shards.OUTPUT_SCHEMA)
-    storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, splits={split: {"shards": 2 if split in parts else 0} for split in shards.SPLITS})
+    storage.write_manifest(
+        uri,
+        "corpus",
+        shards.CORPUS_SCHEMA,
+        splits={split: {"shards": 2 if split in parts else 0} for split in shards.SPLITS},
+    )
     return uri
 
 
@@ -252,11 +298,22 @@ def test_student_figures_find_a_leak_and_a_deaf_student(corpus: str) -> None:
 
 
 def test_report(corpus: str, tmp_path: Any) -> None:
-    results, examples = evaluate_clips(clips_of(), Talker(late=1), Talker(), identity, JUDGES, RECIPE, lambda line: None)
+    results, examples = evaluate_clips(
+        clips_of(), Talker(late=1), Talker(), identity, JUDGES, RECIPE, lambda line: None
+    )
     results["student"] = student_figures(corpus, Talker(), RECIPE)
-    results |= {"schema": 1, "corpus": corpus, "bundle": str(tmp_path / "run" / "bundle"), "reference_bundle": None, "recipe": "t<e>st"}
+    results |= {
+        "schema": 1,
+        "corpus": corpus,
+        "bundle": str(tmp_path / "run" / "bundle"),
+        "reference_bundle": None,
+        "recipe": "t<e>st",
+    }
     results |= {"config_digest": "d", "split": "test", "bars": bars(results)}
-    storage.write_bytes(str(tmp_path / "run" / "metrics.jsonl"), b'{"step": 1, "loss/x": 3.0, "note": "a"}\n{"step": 2, "loss/x": 1.5}\n')
+    storage.write_bytes(
+        str(tmp_path / "run" / "metrics.jsonl"),
+        b'{"step": 1, "loss/x": 3.0, "note": "a"}\n{"step": 2, "loss/x": 1.5}\n',
+    )
     out = str(tmp_path / "out")
     with pytest.raises(storage.ArtifactError, match="no evaluation"):
         write_report(out, results)
@@ -272,7 +329,12 @@ def test_report(corpus: str, tmp_path: Any) -> None:
     table = format_table(results)
     assert all(row in table for row in ROWS)
     verdicts = {bar["key"]: bar["met"] for bar in results["bars"]}
-    assert verdicts["student_emotion"] and verdicts["emotion_contrast"] and not verdicts["mouth_lag"] and not verdicts["mouth_correlation"]
+    assert (
+        verdicts["student_emotion"]
+        and verdicts["emotion_contrast"]
+        and not verdicts["mouth_lag"]
+        and not verdicts["mouth_correlation"]
+    )
 
 
 def test_pictures_say_who_stands_for_the_reference() -> None:

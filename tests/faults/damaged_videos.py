@@ -22,10 +22,12 @@ import numpy as np
 from s2v_ray import shards, storage
 from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.media import face
-from tests.media.videos import make_video
+from tests.helpers.videos import make_video
 
 SIDE, RATE = 64, 16_000
-RECIPE: Recipe = parse_recipe({"media": {"size": 32}, "gan": {"generator": {"channels": [8, 8, 8, 8]}}, "ingest": {"max_reject_share": 1.0}})
+RECIPE: Recipe = parse_recipe(
+    {"media": {"size": 32}, "gan": {"generator": {"channels": [8, 8, 8, 8]}}, "ingest": {"max_reject_share": 1.0}}
+)
 
 
 def _video(path: Path, draw: random.Random, times: np.ndarray, *, sound: bool = True, vcodec: str = "mpeg4") -> Path:
@@ -34,7 +36,12 @@ def _video(path: Path, draw: random.Random, times: np.ndarray, *, sound: bool = 
     frames = [rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8) for _ in times]
     said = rng.normal(0, 0.1, (1, max(round((float(times[-1]) + 0.04) * RATE), 1))).clip(-1, 1) if sound else None
     make_video(path, [float(t) for t in times], frames, said, RATE, vcodec=vcodec)
-    truth = {"speaker": f"speaker{draw.randrange(4)}", "emotion": "happy", "sentence": path.stem, "landmarks": [(face.TEMPLATE * 56 + 4).tolist()] * len(times)}
+    truth = {
+        "speaker": f"speaker{draw.randrange(4)}",
+        "emotion": "happy",
+        "sentence": path.stem,
+        "landmarks": [(face.TEMPLATE * 56 + 4).tolist()] * len(times),
+    }
     path.with_suffix(".json").write_text(json.dumps(truth))
     return path
 
@@ -77,8 +84,12 @@ KINDS: dict[str, Callable[[Path, random.Random], object]] = {
     "120 fps": lambda path, draw: _video(path, draw, _grid(120, 1.5)),
     "variable rate": lambda path, draw: _video(path, draw, np.array(sorted(draw.sample(range(0, 2000, 7), 60))) / 1000),
     "1 s": lambda path, draw: _video(path, draw, _grid(25, 1)),
-    "8K header": lambda path, draw: _patched(path, draw, struct.pack("<ii", SIDE, SIDE), struct.pack("<ii", 7680, 4320)),
-    "absurd sample rate": lambda path, draw: _patched(path, draw, struct.pack("<I", RATE), struct.pack("<I", draw.choice([1, 44_101, 2**31 - 1, 0]))),
+    "8K header": lambda path, draw: _patched(
+        path, draw, struct.pack("<ii", SIDE, SIDE), struct.pack("<ii", 7680, 4320)
+    ),
+    "absurd sample rate": lambda path, draw: _patched(
+        path, draw, struct.pack("<I", RATE), struct.pack("<I", draw.choice([1, 44_101, 2**31 - 1, 0]))
+    ),
 }
 
 
@@ -100,21 +111,32 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from s2v_ray.ingest import pipeline
+    from s2v_ray.ingest import ray_pipeline as pipeline
 
     with tempfile.TemporaryDirectory() as folder:
         kinds = make(Path(folder) / "videos", args.videos, args.seed)
         corpus = f"{folder}/corpus"
         manifest = pipeline.ingest(f"{folder}/videos", corpus, RECIPE)
         rejects = {r["source"]: r["reason"] for r in shards.read_shard(storage.join(corpus, "rejects.parquet"))}
-        used = Counter(r["source"] for s in shards.SPLITS for uri in shards.shard_uris(corpus, s) for r in shards.read_shard(uri, ["source"]))
+        used = Counter(
+            r["source"]
+            for s in shards.SPLITS
+            for uri in shards.shard_uris(corpus, s)
+            for r in shards.read_shard(uri, ["source"])
+        )
     for kind in KINDS:
-        ends = Counter("used" if name in used else rejects.get(name, "LOST") for name, its in kinds.items() if its == kind)
+        ends = Counter(
+            "used" if name in used else rejects.get(name, "LOST") for name, its in kinds.items() if its == kind
+        )
         print(f"{kind:20} {', '.join(f'{end} {n}' for end, n in sorted(ends.items()))}")
     lost = [name for name in kinds if (name in used) == (name in rejects)]
-    wrong = [name for name, kind in kinds.items() if (kind in ("zero length", "no sound", "not a video")) and name in used]
+    wrong = [
+        name for name, kind in kinds.items() if (kind in ("zero length", "no sound", "not a video")) and name in used
+    ]
     ok = not lost and not wrong and manifest["files"] == len(kinds) == sum(map(bool, used.values())) + len(rejects)
-    print(f"{len(kinds)} files: {len(used)} used, {len(rejects)} rejected, {len(lost)} lost or doubled, {len(wrong)} used though there is nothing in them")
+    print(
+        f"{len(kinds)} files: {len(used)} used, {len(rejects)} rejected, {len(lost)} lost or doubled, {len(wrong)} used though there is nothing in them"
+    )
     print("OK" if ok else f"FAILED: {lost + wrong}")
     return 0 if ok else 1
 

@@ -39,7 +39,9 @@ def wav(seconds: float = 0.5, rate: int = 16000, channels: int = 1) -> bytes:
         f.setnchannels(channels)
         f.setsampwidth(2)
         f.setframerate(rate)
-        f.writeframes(np.random.default_rng(0).integers(-3000, 3000, round(seconds * rate) * channels).astype("<i2").tobytes())
+        f.writeframes(
+            np.random.default_rng(0).integers(-3000, 3000, round(seconds * rate) * channels).astype("<i2").tobytes()
+        )
     return out.getvalue()
 
 
@@ -63,17 +65,31 @@ def png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1_000_000), 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(1_000_000), 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 class Attacks:
     def __init__(self, address: str, seed: int) -> None:
         self.address, self.random = address, random.Random(seed)
-        self.sound = [wav(), encoded("mp3", "libmp3lame", 1, 16000), encoded("flac", "flac", 1, 16000), encoded("ogg", "libopus", 1, 48000)]
+        self.sound = [
+            wav(),
+            encoded("mp3", "libmp3lame", 1, 16000),
+            encoded("flac", "flac", 1, 16000),
+            encoded("ogg", "libopus", 1, 48000),
+        ]
         self.sound += [encoded("mp4", "aac", 1, 44100), encoded("matroska", "libopus", 1, 48000)]
         noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
         self.pictures = [cv2.imencode(e, noise)[1].tobytes() for e in (".jpg", ".png", ".webp")]
-        self.bombs = [encoded("flac", "flac", 3600, 8000), encoded("ogg", "libopus", 1800, 48000), encoded("mp3", "libmp3lame", 1800, 8000)]
+        self.bombs = [
+            encoded("flac", "flac", 3600, 8000),
+            encoded("ogg", "libopus", 1800, 48000),
+            encoded("mp3", "libmp3lame", 1800, 8000),
+        ]
         self.kinds: list[Callable[[], object]] = [
             self.fuzzed, self.fuzzed, self.fuzzed, self.cut, self.fuzzed_picture, self.bomb, self.picture_bomb, self.wrong_type,
             self.odd_wav, self.odd_fields, self.broken_form, self.cut_body, self.garbage_http, self.slow_sender,
@@ -85,7 +101,9 @@ class Attacks:
     def mutate(self, data: bytes) -> bytes:
         out = bytearray(data)
         for _ in range(self.random.choice((1, 4, 30))):
-            out[self.random.randrange(min(len(out), self.random.choice((64, 400, len(out)))))] = self.random.randrange(256)
+            out[self.random.randrange(min(len(out), self.random.choice((64, 400, len(out)))))] = self.random.randrange(
+                256
+            )
         return bytes(out)
 
     def fuzzed(self) -> object:
@@ -96,32 +114,62 @@ class Attacks:
         return self.post({"speech": ("s", data[: self.random.randrange(len(data))])})
 
     def fuzzed_picture(self) -> object:
-        return self.post({"speech": ("s", wav()), "face": ("f", self.mutate(self.random.choice(self.pictures)))}, aligned="true")
+        return self.post(
+            {"speech": ("s", wav()), "face": ("f", self.mutate(self.random.choice(self.pictures)))}, aligned="true"
+        )
 
     def bomb(self) -> object:
         return self.post({"speech": ("s", self.random.choice(self.bombs))})
 
     def picture_bomb(self) -> object:
-        return self.post({"speech": ("s", wav()), "face": ("f", png(*self.random.choice([(60000, 60000), (4000, 4000), (2**31 - 1, 1), (0, 0)])))})
+        return self.post(
+            {
+                "speech": ("s", wav()),
+                "face": ("f", png(*self.random.choice([(60000, 60000), (4000, 4000), (2**31 - 1, 1), (0, 0)]))),
+            }
+        )
 
     def wrong_type(self) -> object:
-        texts = [b"", b"#!/bin/sh\nreboot\n", b"#EXTM3U\nfile:///etc/passwd\n", b"PK\x03\x04" + bytes(500), b"<svg onload=alert(1)>", bytes(5000)]
-        return self.post({"speech": (self.random.choice(["../../etc/passwd", "s3://x/y", "a\x00b.wav"]), self.random.choice(texts))})
+        texts = [
+            b"",
+            b"#!/bin/sh\nreboot\n",
+            b"#EXTM3U\nfile:///etc/passwd\n",
+            b"PK\x03\x04" + bytes(500),
+            b"<svg onload=alert(1)>",
+            bytes(5000),
+        ]
+        return self.post(
+            {"speech": (self.random.choice(["../../etc/passwd", "s3://x/y", "a\x00b.wav"]), self.random.choice(texts))}
+        )
 
     def odd_wav(self) -> object:
         data = bytearray(wav())
-        struct.pack_into("<I", data, 24, self.random.choice([0, 1, 16001, 44101, 192000, 2**31, 2**32 - 1]))  # sample rate
+        struct.pack_into(
+            "<I", data, 24, self.random.choice([0, 1, 16001, 44101, 192000, 2**31, 2**32 - 1])
+        )  # sample rate
         struct.pack_into("<H", data, 22, self.random.choice([0, 1, 2, 7, 255, 65535]))  # channels
         return self.post({"speech": ("s", bytes(data))})
 
     def odd_fields(self) -> object:
         field = self.random.choice(["seed", "size", "model", "emotion", "stream", "zzz", "__class__"])
-        return self.post({"speech": ("s", wav())}, **{field: self.random.choice(["-1", "9" * 400, "../../x", "\x00", "{{7*7}}", "NaN", "'" * 50])})
+        return self.post(
+            {"speech": ("s", wav())},
+            **{field: self.random.choice(["-1", "9" * 400, "../../x", "\x00", "{{7*7}}", "NaN", "'" * 50])},
+        )
 
     def broken_form(self) -> object:
         part = b"--x\r\nContent-Disposition: form-data; name=speech\r\n\r\n" + bytes(99)
-        kinds = ["multipart/form-data; boundary=x", "multipart/form-data", "application/json", "text/plain", "multipart/form-data; boundary="]
-        body, kind = self.random.choice([b"", b"--x", b"--x\r\n\r\n--x--\r\n", part, bytes(9999)]), self.random.choice(kinds)
+        kinds = [
+            "multipart/form-data; boundary=x",
+            "multipart/form-data",
+            "application/json",
+            "text/plain",
+            "multipart/form-data; boundary=",
+        ]
+        body, kind = (
+            self.random.choice([b"", b"--x", b"--x\r\n\r\n--x--\r\n", part, bytes(9999)]),
+            self.random.choice(kinds),
+        )
         return requests.post(f"{self.address}/v1/videos", data=body, headers={"Content-Type": kind}, timeout=60)
 
     def raw(self, sent: list[bytes], pause: float = 0.0) -> str:
@@ -133,11 +181,18 @@ class Attacks:
         return "connection left"
 
     def cut_body(self) -> object:
-        return self.raw([HEAD % self.random.randrange(1000, 10**7), b"--x\r\nContent-Disposition: form-data; name=speech; filename=s\r\n\r\nRIFF" + bytes(400)])
+        return self.raw(
+            [
+                HEAD % self.random.randrange(1000, 10**7),
+                b"--x\r\nContent-Disposition: form-data; name=speech; filename=s\r\n\r\nRIFF" + bytes(400),
+            ]
+        )
 
     def garbage_http(self) -> object:
         negative = b"POST /v1/videos HTTP/1.1\r\nContent-Length: -5\r\n\r\n"
-        return self.raw([self.random.choice([bytes(300), b"GET / HTTP/9.9\r\n\r\n", negative, b"\x16\x03\x01\x02\x00"])])
+        return self.raw(
+            [self.random.choice([bytes(300), b"GET / HTTP/9.9\r\n\r\n", negative, b"\x16\x03\x01\x02\x00"])]
+        )
 
     def slow_sender(self) -> object:
         return self.raw([HEAD % 5000, *[b"-"] * 5], pause=0.4)

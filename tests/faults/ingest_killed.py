@@ -20,11 +20,16 @@ from pathlib import Path
 from s2v_ray import shards, storage
 from tests.faults.damaged_videos import KINDS, make
 
-RUN = "import sys; from s2v_ray.ingest.pipeline import ingest; from tests.faults.damaged_videos import RECIPE; ingest(sys.argv[1], sys.argv[2], RECIPE)"
+RUN = "import sys; from s2v_ray.ingest.ray_pipeline import ingest; from tests.faults.damaged_videos import RECIPE; ingest(sys.argv[1], sys.argv[2], RECIPE)"
 
 
 def start(source: str, corpus: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", RUN, source, corpus], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, source, corpus],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def family(pid: int) -> list[int]:
@@ -72,18 +77,33 @@ def main() -> int:
                     os.kill(pid, signal.SIGKILL)
                 run.wait()
                 killed += 1
-                staged, there = len(storage.list_files(f"{corpus}/.ingest", ".json")), storage.exists(f"{corpus}/manifest.json")
-                print(f"kill {killed} after {moment:.1f} s: {staged} tasks staged, manifest {'there' if there else 'not yet'}", flush=True)
+                staged, there = (
+                    len(storage.list_files(f"{corpus}/.ingest", ".json")),
+                    storage.exists(f"{corpus}/manifest.json"),
+                )
+                print(
+                    f"kill {killed} after {moment:.1f} s: {staged} tasks staged, manifest {'there' if there else 'not yet'}",
+                    flush=True,
+                )
             else:
                 print("it came to its end before it was killed: anew, without what is there", flush=True)
                 storage.remove(corpus)
         last = start(source, corpus)
         if last.wait():
-            raise SystemExit(f"FAILED: the last ingest did not finish: {last.stderr.read().decode() if last.stderr else ''}")
+            raise SystemExit(
+                f"FAILED: the last ingest did not finish: {last.stderr.read().decode() if last.stderr else ''}"
+            )
         same = content(corpus) == content(whole)
-        ids = [row["id"] for split in shards.SPLITS for uri in shards.shard_uris(corpus, split) for row in shards.read_shard(uri, ["id"])]
+        ids = [
+            row["id"]
+            for split in shards.SPLITS
+            for uri in shards.shard_uris(corpus, split)
+            for row in shards.read_shard(uri, ["id"])
+        ]
         ok = same and len(ids) == len(set(ids))
-        print(f"{len(ids)} clips, {len(set(ids))} different; byte for byte the same: {same}; {'OK' if ok else 'FAILED'}")
+        print(
+            f"{len(ids)} clips, {len(set(ids))} different; byte for byte the same: {same}; {'OK' if ok else 'FAILED'}"
+        )
         return 0 if ok else 1
 
 

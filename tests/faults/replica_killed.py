@@ -82,7 +82,11 @@ def main() -> int:
             caller.join()
         left = len(replicas())
     broken = {k: n for k, n in met.items() if k not in ("at once", "asked again", "429", "503")}
-    print(json.dumps({"replicas killed": killed, "replicas at the end": left, "met": dict(met), "lost": len(lost)}, indent=2))
+    print(
+        json.dumps(
+            {"replicas killed": killed, "replicas at the end": left, "met": dict(met), "lost": len(lost)}, indent=2
+        )
+    )
     fine = killed == args.kills and not lost and sum(broken.values()) <= killed * args.callers
     print("nothing was lost" if fine else "FAILED")
     return 0 if fine else 1

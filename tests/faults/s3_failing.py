@@ -2,7 +2,7 @@
 
     python -m tests.faults.s3_failing [--clips 39] [--share 0.2] [--seed 0]
 
-The server is the one that AWS_ENDPOINT_URL names (with its credentials), or moto's; before it stands ``tests.faulty_s3``. Exit status 0
+The server is the one that AWS_ENDPOINT_URL names (with its credentials), or moto's; before it stands ``tests.helpers.faulty_s3``. Exit status 0
 where the corpus is byte for byte that of a local ingest, and the epoch has every clip once, with the pixels of a stream from local disk.
 """
 
@@ -19,9 +19,14 @@ from unittest import mock
 
 import torch
 
-from tests.faulty_s3 import FaultyS3
+from tests.helpers.faulty_s3 import FaultyS3
 
-MOTO = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+MOTO = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 def main() -> int:
@@ -40,15 +45,20 @@ def main() -> int:
 
     bucket = f"s2v-faults-{uuid.uuid4().hex[:8]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
-    with FaultyS3(os.environ["AWS_ENDPOINT_URL"], share=args.share, seed=args.seed) as proxy, tempfile.TemporaryDirectory() as folder:
-        os.environ["AWS_ENDPOINT_URL"] = proxy.url  # before anything of ours looks for S3, and before Ray's workers start
+    with (
+        FaultyS3(os.environ["AWS_ENDPOINT_URL"], share=args.share, seed=args.seed) as proxy,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        os.environ["AWS_ENDPOINT_URL"] = (
+            proxy.url
+        )  # before anything of ours looks for S3, and before Ray's workers start
         return _judge(f"s3://{bucket}", folder, proxy, args.clips, args.seed)
 
 
 def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> int:
     from s2v_ray import shards, storage
-    from s2v_ray.ingest.pipeline import ingest
-    from s2v_ray.training.stream import read_index, stream
+    from s2v_ray.ingest.ray_pipeline import ingest
+    from s2v_ray.training.data.ray_stream import read_index, stream
     from tests.faults.damaged_videos import RECIPE, make
 
     make(Path(folder) / "videos", clips, seed)
@@ -59,24 +69,39 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
     ingest(storage.join(root, "videos"), there, RECIPE)
 
     def content(corpus: str) -> dict[str, bytes]:
-        files = [uri for uri in storage.list_files(corpus) if not uri.endswith(storage.MANIFEST)]  # the manifest names the source
+        files = [
+            uri for uri in storage.list_files(corpus) if not uri.endswith(storage.MANIFEST)
+        ]  # the manifest names the source
         return {uri.removeprefix(corpus): storage.read_bytes(uri) for uri in files}
 
     one, two = content(there), content(here)
     if differing := sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)):
         print(f"these differ: {', '.join(differing)}")
-        for left, right in zip(*(shards.read_shard(storage.join(corpus, "rejects.parquet")) for corpus in (here, there)), strict=False):
+        for left, right in zip(
+            *(shards.read_shard(storage.join(corpus, "rejects.parquet")) for corpus in (here, there)), strict=False
+        ):
             print(*([] if left == right else [left, right]), sep="\n", end="")
     same = one == two and shards.read_corpus_manifest(there)["digest"] == shards.read_corpus_manifest(here)["digest"]
-    print(f"ingest: byte for byte that of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)")
+    print(
+        f"ingest: byte for byte that of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)"
+    )
     count = sum(len(rows) for shard in read_index(here, "train", 8) for rows in shard.groups)
-    settings: dict[str, Any] = {"batch": 1, "frames": 8, "heard_frames": 16, "seed": 0, "steps": count, "teachers": False}
-    with mock.patch("s2v_ray.training.stream.FIRST_CLIPS", 8):  # the rest through Ray
+    settings: dict[str, Any] = {
+        "batch": 1,
+        "frames": 8,
+        "heard_frames": 16,
+        "seed": 0,
+        "steps": count,
+        "teachers": False,
+    }
+    with mock.patch("s2v_ray.training.data.ray_stream.FIRST_CLIPS", 8):  # the rest through Ray
         streamed = list(stream(there, "train", executor="ray", cpus=0.5, **settings))
     expected = list(stream(here, "train", executor="local", **settings))
     once = len({b.ids[0] for b in streamed}) == len(streamed) == count
     pairs = zip(streamed, expected, strict=True)
-    equal = once and all(a.ids == b.ids and torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) for a, b in pairs)
+    equal = once and all(
+        a.ids == b.ids and torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) for a, b in pairs
+    )
     print(f"an epoch of {count} clips: each once: {once}, equal to a stream from local disk: {equal}")
     met = ", ".join(f"{kind} {n}" for kind, n in sorted(proxy.faults.items()))
     ok = same and equal and proxy.faults.total() > 0.1 * proxy.requests

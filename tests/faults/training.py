@@ -31,16 +31,22 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
 
-from tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
-
 from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import load_recipe  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
+from tests.helpers.tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
 
 STEPS, EVERY, STRIKE_AT = 300, 20, 60  # enough to strike while it runs: lines come some tenths of a second late
 NODE_STEPS, NOTICE_SECONDS = 1500, 10
-SETTINGS = [f"distill.steps={STEPS}", "distill.batch=4", "log.log_every=10", f"log.checkpoint_every={EVERY}", "parallel.threads=1", "parallel.workers=2"]
+SETTINGS = [
+    f"distill.steps={STEPS}",
+    "distill.batch=4",
+    "log.log_every=10",
+    f"log.checkpoint_every={EVERY}",
+    "parallel.threads=1",
+    "parallel.workers=2",
+]
 
 
 def main() -> int:
@@ -51,7 +57,9 @@ def main() -> int:
     if options.launch:
         from s2v_ray.training.launch import launch
 
-        launch("distill", load_recipe("debug", SETTINGS), *options.launch, progress=lambda line: print(line, flush=True))
+        launch(
+            "distill", load_recipe("debug", SETTINGS), *options.launch, progress=lambda line: print(line, flush=True)
+        )
         return 0
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -62,17 +70,26 @@ def main() -> int:
         for name in chosen:
             began = time.monotonic()
             run = f"{folder}/{name}"
-            wrong = lose_node(corpus, run, notice=name == "drain") if name in NODE_FAULTS else struck(FAULTS[name], corpus, run, expected)
+            wrong = (
+                lose_node(corpus, run, notice=name == "drain")
+                if name in NODE_FAULTS
+                else struck(FAULTS[name], corpus, run, expected)
+            )
             print(f"{name}: {wrong or 'nothing lost'} ({time.monotonic() - began:.0f} s)", flush=True)
             failed += bool(wrong)
     return int(failed > 0)
 
 
 def prepare(folder: str) -> str:
-    corpus, common = make_corpus(f"{folder}/corpus", clips=24), {"height": 32, "width": 32, "alignment": "box", "channels": 4}
+    corpus, common = (
+        make_corpus(f"{folder}/corpus", clips=24),
+        {"height": 32, "width": 32, "alignment": "box", "channels": 4},
+    )
     torch.manual_seed(0)
     save_conv(storage.join(corpus, "teachers", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
-    save_conv(storage.join(corpus, "teachers", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=EMOTIONS, **common)
+    save_conv(
+        storage.join(corpus, "teachers", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=EMOTIONS, **common
+    )
     return corpus
 
 
@@ -82,7 +99,13 @@ class Attempt:
     def __init__(self, corpus: str, run: str) -> None:
         self.run, self.lines = run, list[str]()
         command = [sys.executable, __file__, "--launch", corpus, run]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        )
 
     def until(self, said: Callable[[str], bool]) -> None:
         assert self.process.stdout is not None
@@ -109,7 +132,9 @@ class Attempt:
     def outcome(self) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
         """Loss of each logged step, and the weights of the bundle."""
         records = [json.loads(line) for line in Path(self.run, "metrics.jsonl").read_text().splitlines()]
-        return {r["step"]: r["loss"] for r in records if "loss" in r}, load_bundle(f"{self.run}/bundle", "student")[0].state_dict()
+        return {r["step"]: r["loss"] for r in records if "loss" in r}, load_bundle(f"{self.run}/bundle", "student")[
+            0
+        ].state_dict()
 
 
 def worker(attempt: Attempt) -> None:
@@ -132,7 +157,9 @@ FAULTS = {"worker": worker, "workers": workers, "driver": driver}
 NODE_FAULTS = ("drain", "node")
 
 
-def struck(strike: Callable[[Attempt], None], corpus: str, run: str, expected: tuple[dict[int, float], dict[str, Any]]) -> str:
+def struck(
+    strike: Callable[[Attempt], None], corpus: str, run: str, expected: tuple[dict[int, float], dict[str, Any]]
+) -> str:
     """What differs from the undisturbed run, or ""."""
     attempt = Attempt(corpus, run)
     attempt.until(lambda line: f" {STRIKE_AT}/{STEPS} " in line)
@@ -145,7 +172,9 @@ def struck(strike: Callable[[Attempt], None], corpus: str, run: str, expected: t
         return "it did not continue from a checkpoint"
     losses, weights = attempt.outcome()
     if losses != expected[0]:
-        return f"losses differ: {[(s, losses.get(s), loss) for s, loss in expected[0].items() if losses.get(s) != loss]}"
+        return (
+            f"losses differ: {[(s, losses.get(s), loss) for s, loss in expected[0].items() if losses.get(s) != loss]}"
+        )
     return "" if all(torch.equal(weights[name], value) for name, value in expected[1].items()) else "weights differ"
 
 
@@ -169,15 +198,29 @@ def lose_node(corpus: str, run: str, *, notice: bool) -> str:
         print("   ", line, flush=True)
         if f" {STRIKE_AT}/{NODE_STEPS} " in line and not timers:
             if notice:
-                command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", cluster.address, "--node-id", second.node_id]
+                command = [
+                    str(Path(sys.executable).with_name("ray")),
+                    "drain-node",
+                    "--address",
+                    cluster.address,
+                    "--node-id",
+                    second.node_id,
+                ]
                 reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
-                subprocess.Popen([*command, *reason, "--deadline-remaining-seconds", str(NOTICE_SECONDS)], stdout=subprocess.DEVNULL)
+                subprocess.Popen(
+                    [*command, *reason, "--deadline-remaining-seconds", str(NOTICE_SECONDS)], stdout=subprocess.DEVNULL
+                )
             timers.append(threading.Timer(NOTICE_SECONDS if notice else 0.0, raylet.kill))
             timers[0].start()
 
     try:
         every = NODE_STEPS if notice else EVERY
-        changes = [f"distill.steps={NODE_STEPS}", "parallel.min_workers=1", "parallel.cpus_per_worker=2", f"log.checkpoint_every={every}"]
+        changes = [
+            f"distill.steps={NODE_STEPS}",
+            "parallel.min_workers=1",
+            "parallel.cpus_per_worker=2",
+            f"log.checkpoint_every={every}",
+        ]
         result = launch("distill", load_recipe("debug", [*SETTINGS, *changes]), corpus, run, progress=progress)
     finally:
         for timer in timers:

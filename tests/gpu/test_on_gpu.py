@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.training.adversaries import Adversaries
-from s2v_ray.training.engine import has_bf16, make_engine
-from s2v_ray.training.gan import GanTask
+from s2v_ray.training.engine.base import has_bf16, make_engine
+from s2v_ray.training.tasks.adversaries import Adversaries
+from s2v_ray.training.tasks.gan import GanTask
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 
@@ -42,7 +42,9 @@ def recipe() -> Recipe:
 def batch() -> ClipBatch:
     torch.manual_seed(0)
     return ClipBatch(
-        frames=torch.randint(0, 256, (BATCH, 1, 1, 1, 3), dtype=torch.uint8).expand(-1, FRAMES, SIZE, SIZE, -1).contiguous(),
+        frames=torch.randint(0, 256, (BATCH, 1, 1, 1, 3), dtype=torch.uint8)
+        .expand(-1, FRAMES, SIZE, SIZE, -1)
+        .contiguous(),
         speech=0.1 * torch.randn(BATCH, HEARD * 640),
         start=torch.zeros(BATCH, dtype=torch.long),
         heard=torch.ones(BATCH, HEARD, dtype=torch.bool),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from s2v_ray.ingest.scan import Process, Reason, Reject
 from s2v_ray.ingest.sources import list_clips
-from s2v_ray.ingest.stages import Process, Reason, Reject
 from tests.faults.damaged_videos import KINDS, RECIPE, make
 
 

@@ -26,7 +26,12 @@ def test_cremad_names(tmp_path: Path) -> None:
 
 
 def test_ravdess_names_and_only_spoken_takes_with_sound(tmp_path: Path) -> None:
-    names = ["Actor_12/01-01-06-01-02-01-12.mp4", "Actor_12/02-01-06-01-02-01-12.mp4", "Actor_12/01-02-03-01-01-01-12.mp4", "Actor_03/01-01-08-02-01-02-03.mp4"]
+    names = [
+        "Actor_12/01-01-06-01-02-01-12.mp4",
+        "Actor_12/02-01-06-01-02-01-12.mp4",
+        "Actor_12/01-02-03-01-01-01-12.mp4",
+        "Actor_03/01-01-08-02-01-02-03.mp4",
+    ]
     layout, clips = list_clips(lay(tmp_path, *names))
     assert layout == "ravdess"
     assert [(c.speaker, c.emotion, c.sentence) for c in clips] == [
@@ -36,8 +41,17 @@ def test_ravdess_names_and_only_spoken_takes_with_sound(tmp_path: Path) -> None:
 
 
 def test_grid_folders_flat_folder_with_csv_and_both(tmp_path: Path) -> None:
-    root = lay(tmp_path, "s1/bbaf5a.mpg", "s1/bbaf5a.align", "s2/pwij3p.mpg", "others/p03_lipnet_brbk7n.mpg", "others/p11_gt.mp4")
-    (tmp_path / "others/sources.csv").write_text("file,speaker,source\np03_lipnet_brbk7n.mpg,grid_p03,x\np11_gt.mp4,grid_p11,y\n")
+    root = lay(
+        tmp_path,
+        "s1/bbaf5a.mpg",
+        "s1/bbaf5a.align",
+        "s2/pwij3p.mpg",
+        "others/p03_lipnet_brbk7n.mpg",
+        "others/p11_gt.mp4",
+    )
+    (tmp_path / "others/sources.csv").write_text(
+        "file,speaker,source\np03_lipnet_brbk7n.mpg,grid_p03,x\np11_gt.mp4,grid_p11,y\n"
+    )
     layout, clips = list_clips(root)
     assert layout == "grid"
     assert {(c.name, c.speaker, c.sentence) for c in clips} == {
@@ -54,7 +68,9 @@ def test_grid_folders_flat_folder_with_csv_and_both(tmp_path: Path) -> None:
 def test_puppets_hand_over_their_truth(tmp_path: Path) -> None:
     root = lay(tmp_path, "anna/one.mp4")
     (tmp_path / "manifest.json").write_text(json.dumps({"kind": "puppets", "schema": 1}))
-    (tmp_path / "anna/one.json").write_text(json.dumps({"speaker": "anna", "emotion": "sad", "sentence": "good morning", "landmarks": []}))
+    (tmp_path / "anna/one.json").write_text(
+        json.dumps({"speaker": "anna", "emotion": "sad", "sentence": "good morning", "landmarks": []})
+    )
     layout, (clip,) = list_clips(root)
     assert layout == "puppets" and clip.truth == str(tmp_path / "anna/one.json")
     assert (clip.speaker, clip.emotion, clip.sentence) == ("anna", "sad", "good morning")

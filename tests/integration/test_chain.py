@@ -45,7 +45,16 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     c.run("distill", "distill", c.at("corpus"), c.at("student"))
     c.run("train", "train", c.at("corpus"), c.at("generator"), "--student", c.at("student"))
     c.run("reference", "train", c.at("corpus"), c.at("reference"), "--student", c.at("student"), "--reference")
-    c.run("evaluate", "evaluate", c.at("corpus"), c.at("report"), "--bundle", c.at("generator"), "--reference-bundle", c.at("reference"))
+    c.run(
+        "evaluate",
+        "evaluate",
+        c.at("corpus"),
+        c.at("report"),
+        "--bundle",
+        c.at("generator"),
+        "--reference-bundle",
+        c.at("reference"),
+    )
     speech = sorted((c.folder / "videos").rglob("*.mp4"))[0]
     c.run("generate", "generate", "--bundle", c.at("generator"), str(speech), "-o", c.at("out.mp4"), recipe=False)
     return c
@@ -63,7 +72,12 @@ def test_every_step_reports_with_stable_keys(chain: Chain) -> None:
 def test_every_clip_is_in_the_corpus_or_among_the_rejects(chain: Chain) -> None:
     videos = len(list((chain.folder / "videos").rglob("*.mp4")))
     assert videos == 4 * 3 * 4  # speakers, emotions, sentences
-    counts = {split: len([row for uri in shards.shard_uris(chain.at("corpus"), split) for row in shards.read_shard(uri, ["id"])]) for split in shards.SPLITS}
+    counts = {
+        split: len(
+            [row for uri in shards.shard_uris(chain.at("corpus"), split) for row in shards.read_shard(uri, ["id"])]
+        )
+        for split in shards.SPLITS
+    }
     rejects = pq.read_table(chain.folder / "corpus" / "rejects.parquet").num_rows
     assert sum(counts.values()) + rejects == videos
     assert all(counts.values())
@@ -71,11 +85,21 @@ def test_every_clip_is_in_the_corpus_or_among_the_rejects(chain: Chain) -> None:
 
 def test_sentences_of_the_test_were_not_seen_and_speakers_were(chain: Chain) -> None:
     def column(split: str, name: str) -> set[str]:
-        return {row[name] for uri in shards.shard_uris(chain.at("corpus"), split) for row in shards.read_shard(uri, [name])}
+        return {
+            row[name] for uri in shards.shard_uris(chain.at("corpus"), split) for row in shards.read_shard(uri, [name])
+        }
 
     assert column("test", "speaker") <= column("train", "speaker")
-    seen = {(r["speaker"], r["sentence"]) for uri in shards.shard_uris(chain.at("corpus"), "train") for r in shards.read_shard(uri, ["speaker", "sentence"])}
-    held = {(r["speaker"], r["sentence"]) for uri in shards.shard_uris(chain.at("corpus"), "test") for r in shards.read_shard(uri, ["speaker", "sentence"])}
+    seen = {
+        (r["speaker"], r["sentence"])
+        for uri in shards.shard_uris(chain.at("corpus"), "train")
+        for r in shards.read_shard(uri, ["speaker", "sentence"])
+    }
+    held = {
+        (r["speaker"], r["sentence"])
+        for uri in shards.shard_uris(chain.at("corpus"), "test")
+        for r in shards.read_shard(uri, ["speaker", "sentence"])
+    }
     assert not seen & held
 
 
@@ -126,15 +150,36 @@ def test_a_failed_step_leaves_earlier_artifacts_as_they_were(chain: Chain, capsy
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_sentence(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["distill", chain.at("corpus"), chain.at("diverged"), "--recipe", "debug", "--set", "distill.lr=1.0e+30", "--set", "parallel.grad_clip=0"]
+    argv = [
+        "distill",
+        chain.at("corpus"),
+        chain.at("diverged"),
+        "--recipe",
+        "debug",
+        "--set",
+        "distill.lr=1.0e+30",
+        "--set",
+        "parallel.grad_clip=0",
+    ]
     assert cli.main(argv) == 1
     sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("s2v: error: ")]
     assert len(sentences) == 1 and "not finite" in sentences[0]
     assert not storage.exists(chain.at("diverged/bundle/manifest.json"))
 
 
-def test_the_demo_ends_with_a_table_a_report_a_picture_and_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["demo", str(tmp_path / "demo"), "--recipe", "debug", "--set", "puppets.emotions=[neutral, angry]", "--set", "gan.steps=4"]
+def test_the_demo_ends_with_a_table_a_report_a_picture_and_a_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "demo",
+        str(tmp_path / "demo"),
+        "--recipe",
+        "debug",
+        "--set",
+        "puppets.emotions=[neutral, angry]",
+        "--set",
+        "gan.steps=4",
+    ]
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
     assert all(row in said for row in ROWS)

@@ -28,7 +28,9 @@ def test_one_core_generates_64_pixels_faster_than_real_time(tmp_path: Path) -> N
     recipe = load_recipe("puppets")
     assert recipe.media.size == 64
     torch.manual_seed(0)
-    save_bundle(str(tmp_path / "bundle"), Speech2Video(recipe, 128, ("neutral", "happy")), recipe, "speech2video", {}, {})
+    save_bundle(
+        str(tmp_path / "bundle"), Speech2Video(recipe, 128, ("neutral", "happy")), recipe, "speech2video", {}, {}
+    )
     n = round(SECONDS * SAMPLE_RATE)
     sound = 0.01 * np.random.default_rng(0).standard_normal(n)
     clicks = np.arange(1, 20) * SAMPLE_RATE

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s2v_ray.losses.distillation import Dependence, aggregate_emotion, cosine_distance, identity_contrast, softened_cross_entropy
+from s2v_ray.losses.distillation import (
+    Dependence,
+    aggregate_emotion,
+    cosine_distance,
+    identity_contrast,
+    softened_cross_entropy,
+)
 
 
 def test_aggregate_emotion_is_the_mean_over_what_is_heard():

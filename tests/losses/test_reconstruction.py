@@ -12,6 +12,9 @@ def test_weighted_l1_by_hand():
 
 
 def test_gradient():
-    real, fake = torch.zeros(2, 3, 3, dtype=torch.float64), torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True) + 0.1
+    real, fake = (
+        torch.zeros(2, 3, 3, dtype=torch.float64),
+        torch.rand(2, 3, 3, dtype=torch.float64, requires_grad=True) + 0.1,
+    )
     mask = torch.rand(3, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: weighted_l1(x, real, mask, 4.0), fake)

@@ -29,7 +29,11 @@ def test_off_is_the_very_same_tensor() -> None:
     assert augment(frames, AugmentConfig(), KEY) is frames
 
 
-@pytest.mark.parametrize("config", [ALL, *(only(**{name: value}) for name, value in ALL.model_dump().items())], ids=["all", *ALL.model_dump()])
+@pytest.mark.parametrize(
+    "config",
+    [ALL, *(only(**{name: value}) for name, value in ALL.model_dump().items())],
+    ids=["all", *ALL.model_dump()],
+)
 def test_all_frames_of_a_clip_get_the_same_and_clips_differ(config: AugmentConfig) -> None:
     one = pictures(1, 1)
     out = augment(one.expand(B, T, -1, -1, -1), config, KEY)
@@ -67,7 +71,14 @@ def test_one_setting_does_not_change_another_ones_draw() -> None:
 def test_draws_fill_their_limits() -> None:
     drawn = draw(ALL, 20_000, KEY)
     assert drawn.flip is not None and drawn.flip.float().mean().item() == pytest.approx(0.5, abs=0.02)
-    limits = {"angle": (-10, 10), "scale": (0.9, 1.1), "shift": (-0.05, 0.05), "brightness": (-0.2, 0.2), "contrast": (0.8, 1.2), "saturation": (0.5, 1.5)}
+    limits = {
+        "angle": (-10, 10),
+        "scale": (0.9, 1.1),
+        "shift": (-0.05, 0.05),
+        "brightness": (-0.2, 0.2),
+        "contrast": (0.8, 1.2),
+        "saturation": (0.5, 1.5),
+    }
     for name, (low, high) in limits.items():
         values = getattr(drawn, name)
         assert values.min().item() == pytest.approx(low, abs=0.01 * (high - low))
@@ -107,7 +118,9 @@ def test_rotation_and_scale_as_scipy_does_them() -> None:
     middle = np.full(2, (S - 1) / 2)
     for t in range(2):
         for c in range(3):
-            expected = affine_transform(frames[0, t, c].double().numpy(), back, middle - back @ middle, order=1, mode="nearest")
+            expected = affine_transform(
+                frames[0, t, c].double().numpy(), back, middle - back @ middle, order=1, mode="nearest"
+            )
             np.testing.assert_allclose(out[0, t, c].numpy(), expected, atol=1e-4)
 
 

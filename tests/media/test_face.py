@@ -103,7 +103,9 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 def test_both_detectors_find_the_one_face_of_grid(name: str) -> None:
     if name == "yunet" and "S2V_WEIGHTS" not in os.environ:
         pytest.skip("S2V_WEIGHTS names no folder of weights")
-    detector = face.make_detector("haar" if name == "haar" else os.path.join(os.environ["S2V_WEIGHTS"], "yunet_n_640_640.onnx"))
+    detector = face.make_detector(
+        "haar" if name == "haar" else os.path.join(os.environ["S2V_WEIGHTS"], "yunet_n_640_640.onnx")
+    )
     clip = sorted(Path(os.environ["S2V_GRID"]).rglob("*.mpg"))[0]
     faces = detector.detect(video.read_video(clip).frames[0])
     assert len(faces) == 1

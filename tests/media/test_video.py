@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s2v_ray.media import video
-from tests.media.videos import flash_and_beep, make_video, turn_mp4
+from tests.helpers.videos import flash_and_beep, make_video, turn_mp4
 
 
 def moving(count: int, size: int = 64) -> list[np.ndarray]:
@@ -103,7 +103,9 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
     assert np.allclose(video.read_video(path).times, times, atol=2e-3)
 
 
-@pytest.mark.parametrize(("fps", "picked"), [(25, [0, 1, 2, 3, 4]), (50, [0, 2, 4, 6, 8]), (60, [0, 2, 5, 7, 10]), (12.5, [0, 0, 1, 1, 2])])
+@pytest.mark.parametrize(
+    ("fps", "picked"), [(25, [0, 1, 2, 3, 4]), (50, [0, 2, 4, 6, 8]), (60, [0, 2, 5, 7, 10]), (12.5, [0, 0, 1, 1, 2])]
+)
 def test_pick_frames_at_constant_rates(fps: float, picked: list[int]) -> None:
     assert video.pick_frames(np.arange(20) / fps, 0.0, 5).tolist() == picked
 

@@ -19,7 +19,9 @@ def test_known_values() -> None:
     a = whitened(200, 3, 0)
     assert frechet_distance(a, a) == pytest.approx(0.0, abs=1e-9)
     assert frechet_distance(a, whitened(90, 3, 1) + [3.0, 0.0, 4.0]) == pytest.approx(25.0)  # means alone
-    assert frechet_distance(a, whitened(90, 3, 1) * [1.0, 3.0, 0.5]) == pytest.approx(4.0 + 0.25)  # (s - 1)^2 for each axis
+    assert frechet_distance(a, whitened(90, 3, 1) * [1.0, 3.0, 0.5]) == pytest.approx(
+        4.0 + 0.25
+    )  # (s - 1)^2 for each axis
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
     cov_a, cov_b = np.diag([4.0, 1.0, 1.0]), turn @ np.diag([4.0, 1.0, 1.0]) @ turn.T
     shared = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real).sum()

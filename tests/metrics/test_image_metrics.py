@@ -11,7 +11,9 @@ BOX = (20, 28, 8, 24)
 @pytest.fixture
 def frames() -> np.ndarray:
     rng = np.random.default_rng(0)
-    return np.stack([cv2.GaussianBlur(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 1.5) for _ in range(4)])
+    return np.stack(
+        [cv2.GaussianBlur(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 1.5) for _ in range(4)]
+    )
 
 
 def shifted(frames: np.ndarray, by: int) -> np.ndarray:
@@ -32,7 +34,9 @@ def test_psnr_and_ssim_equal_torchmetrics(frames: np.ndarray) -> None:
     a, b = (torch.from_numpy(f).movedim(-1, 1).float() / 255 for f in (other, frames))
     assert image.psnr(other, frames) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1.0).item(), abs=1e-4)
     whole, _ = image.ssim(other, frames, BOX)
-    assert whole == pytest.approx(structural_similarity_index_measure(a, b, data_range=1.0).item(), abs=1e-5)  # theirs is float32
+    assert whole == pytest.approx(
+        structural_similarity_index_measure(a, b, data_range=1.0).item(), abs=1e-5
+    )  # theirs is float32
 
 
 def test_ssim_sees_only_its_box(frames: np.ndarray) -> None:
@@ -81,7 +85,10 @@ def bars(ramp: int, high: int = 255) -> np.ndarray:
     return np.tile(row.round().astype(np.uint8), (64, 1))
 
 
-@pytest.mark.parametrize(("ramp", "high", "sharp"), [(2, 255, 1.0), (3, 255, 1.0), (4, 255, 0.0), (8, 255, 0.0), (4, 50, 1.0), (5, 50, 1.0), (6, 50, 0.0)])
+@pytest.mark.parametrize(
+    ("ramp", "high", "sharp"),
+    [(2, 255, 1.0), (3, 255, 1.0), (4, 255, 0.0), (8, 255, 0.0), (4, 50, 1.0), (5, 50, 1.0), (6, 50, 0.0)],
+)
 def test_cpbd_of_edges_of_known_width(ramp: int, high: int, sharp: float) -> None:
     """An edge is noticed as blurred when wider than 3 pixels, or 5 in a block of low contrast (Narvekar & Karam 2011)."""
     assert image.cpbd(bars(ramp, high))[0] == sharp
@@ -90,7 +97,9 @@ def test_cpbd_of_edges_of_known_width(ramp: int, high: int, sharp: float) -> Non
 def test_cpbd_falls_with_blur() -> None:
     rng = np.random.default_rng(1)
     picture = cv2.resize(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8), (128, 128), interpolation=cv2.INTER_CUBIC)
-    values = [image.cpbd(picture)[0]] + [image.cpbd(cv2.GaussianBlur(picture, (0, 0), sigma))[0] for sigma in (0.6, 1.0, 1.5, 2.5)]
+    values = [image.cpbd(picture)[0]] + [
+        image.cpbd(cv2.GaussianBlur(picture, (0, 0), sigma))[0] for sigma in (0.6, 1.0, 1.5, 2.5)
+    ]
     assert all(a >= b for a, b in zip(values, values[1:], strict=False))
     assert 0 <= values[-1] < 0.05 < 0.4 < values[0] <= 1
 

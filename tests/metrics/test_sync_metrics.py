@@ -61,5 +61,7 @@ def test_too_short_for_any_offset() -> None:
 def test_confidence_falls_when_the_best_match_is_elsewhere() -> None:
     in_step, late = np.array([1.2, 1.0, 0.2, 1.0, 1.1]), np.array([1.2, 1.0, 1.1, 0.2, 1.0])
     assert sync.in_step_confidence(in_step) == pytest.approx(0.8) == pytest.approx(sync.sync_score(in_step).confidence)
-    assert sync.in_step_confidence(late) == pytest.approx(-0.1) and sync.sync_score(late).confidence == pytest.approx(0.8)
+    assert sync.in_step_confidence(late) == pytest.approx(-0.1) and sync.sync_score(late).confidence == pytest.approx(
+        0.8
+    )
     assert np.isnan(sync.in_step_confidence(np.full(5, np.nan)))

@@ -11,7 +11,7 @@ from s2v_ray import storage
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.models.bundle import load_bundle, read_card, save_bundle
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.models.speech import Student
+from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
 
 EMOTIONS = ("neutral", "happy", "angry")
@@ -123,7 +123,10 @@ def edit(path: Path, **fields: Any) -> None:
     [
         (lambda b: flip(file_of(b, "model"), -1), "the weights of the bundle .* damaged: the SHA-256"),
         (lambda b: flip(file_of(b, "model"), 9), "the weights of the bundle .* damaged: the SHA-256"),
-        (lambda b: file_of(b, "model").write_bytes(file_of(b, "model").read_bytes()[:-100]), "the weights of the bundle .* damaged"),
+        (
+            lambda b: file_of(b, "model").write_bytes(file_of(b, "model").read_bytes()[:-100]),
+            "the weights of the bundle .* damaged",
+        ),
         (lambda b: flip(file_of(b, "card"), 40), "the card of the bundle .* damaged: the SHA-256"),
         (lambda b: file_of(b, "model").unlink(), "incomplete: its weights model-.* is missing"),
         (lambda b: file_of(b, "card").unlink(), "incomplete: its card card-.* is missing"),
@@ -172,7 +175,9 @@ def test_a_recipe_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
-def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+def test_a_save_that_fails_leaves_the_earlier_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
     earlier = save(tmp_path, seed=0)
     calls = iter(range(9))
     write = storage.write_bytes

@@ -1,7 +1,8 @@
 import torch
 
 from s2v_ray.media.timing import frames_to_samples
-from s2v_ray.models.discriminators import EmotionNetwork, FrameNetwork, SequenceNetwork, SyncNetwork
+from s2v_ray.models.discriminators import EmotionNetwork, FrameNetwork, SequenceNetwork
+from s2v_ray.models.sync import SyncNetwork
 
 
 def test_shapes():
@@ -32,4 +33,6 @@ def test_the_sync_network_sees_the_mouth_and_its_movement_only():
 
 def test_embeddings_are_of_unit_length():
     network = SyncNetwork(4, 5, 32)
-    torch.testing.assert_close(network.embed_speech(torch.randn(2, frames_to_samples(8))).norm(dim=-1), torch.ones(2, 4))
+    torch.testing.assert_close(
+        network.embed_speech(torch.randn(2, frames_to_samples(8))).norm(dim=-1), torch.ones(2, 4)
+    )

@@ -5,7 +5,11 @@ from s2v_ray.config import Recipe, load_recipe, parse_recipe
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.models.generator import Generator, NoiseSequence, Speech2Video
 
-TINY = {"media": {"size": 32}, "student": {"width": 16, "layers": 2}, "gan": {"generator": {"channels": [16, 16, 8, 8]}}}
+TINY = {
+    "media": {"size": 32},
+    "student": {"width": 16, "layers": 2},
+    "gan": {"generator": {"channels": [16, 16, 8, 8]}},
+}
 
 
 @pytest.fixture
@@ -44,7 +48,12 @@ def test_every_code_matters(recipe: Recipe):
 
 def test_the_reference_baseline_needs_a_still_and_the_method_refuses_one(recipe: Recipe):
     still, z = torch.zeros(1, 3, 32, 32), recipe.gan.generator.noise_dim
-    codes = torch.randn(1, 8), torch.randn(1, recipe.student.emotion_dim), torch.randn(1, 2, recipe.student.content_dim), torch.randn(1, 2, z)
+    codes = (
+        torch.randn(1, 8),
+        torch.randn(1, recipe.student.emotion_dim),
+        torch.randn(1, 2, recipe.student.content_dim),
+        torch.randn(1, 2, z),
+    )
     with pytest.raises(ValueError, match="only the reference baseline"):
         Speech2Video(recipe, 8, ("sad",)).generator(*codes, still)
     reference = Speech2Video(recipe.with_reference(True), 8, ("sad",)).generator
@@ -56,7 +65,9 @@ def test_the_reference_baseline_needs_a_still_and_the_method_refuses_one(recipe:
 def test_under_20_million_parameters_at_128():
     recipe = load_recipe("full")
     assert recipe.media.size == 128
-    generator = Generator(recipe.gan.generator, 128, recipe.teach.embedding, recipe.student.emotion_dim, recipe.student.content_dim)
+    generator = Generator(
+        recipe.gan.generator, 128, recipe.teach.embedding, recipe.student.emotion_dim, recipe.student.content_dim
+    )
     assert sum(p.numel() for p in generator.parameters()) < 20e6
 
 

@@ -28,7 +28,9 @@ KNOWN = {
 def picture(size: int) -> np.ndarray:
     """A drawn face on waves: uint8 ``[size, size, 3]``."""
     y, x = np.mgrid[:size, :size] / size
-    waves = np.stack([0.5 + 0.4 * np.sin(7 * x + 3 * y), 0.5 + 0.4 * np.cos(5 * y - 2 * x), 0.5 + 0.4 * np.sin(9 * x * y + 1)], -1)
+    waves = np.stack(
+        [0.5 + 0.4 * np.sin(7 * x + 3 * y), 0.5 + 0.4 * np.cos(5 * y - 2 * x), 0.5 + 0.4 * np.sin(9 * x * y + 1)], -1
+    )
     oval = ((x - 0.5) ** 2 / 0.09 + (y - 0.55) ** 2 / 0.18 < 1)[..., None]
     drawn = np.where(oval, 0.3 * waves + np.array([0.5, 0.38, 0.3]), waves)
     for cx, cy, sx, sy in ((0.36, 0.42, 0.05, 0.02), (0.64, 0.42, 0.05, 0.02), (0.5, 0.745, 0.11, 0.03)):
@@ -37,7 +39,17 @@ def picture(size: int) -> np.ndarray:
 
 
 def plain_card(**changes: object) -> Card:
-    fields = {"kind": "conv", "role": "identity", "weights": "w", "sha256": "0" * 64, "height": 16, "width": 16, "alignment": "box", "dim": 4, "channels": 4}
+    fields = {
+        "kind": "conv",
+        "role": "identity",
+        "weights": "w",
+        "sha256": "0" * 64,
+        "height": 16,
+        "width": 16,
+        "alignment": "box",
+        "dim": 4,
+        "channels": 4,
+    }
     return Card.model_validate(fields | changes)
 
 
@@ -68,8 +80,12 @@ def test_every_built_in_card_is_known_and_complete() -> None:
 @pytest.mark.parametrize("size", [64, 96])
 def test_arcface_cut_agrees_with_opencv(width: int, size: int) -> None:
     frame = picture(size)
-    matrix, _ = cv2.estimateAffinePartial2D(TEMPLATE * size, ARCFACE - [(112 - width) / 2, 0], ransacReprojThreshold=100)
-    expected = cv2.warpAffine(frame.astype(np.float32), matrix, (width, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    matrix, _ = cv2.estimateAffinePartial2D(
+        TEMPLATE * size, ARCFACE - [(112 - width) / 2, 0], ransacReprojThreshold=100
+    )
+    expected = cv2.warpAffine(
+        frame.astype(np.float32), matrix, (width, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     got = teachers.prepare(torch.from_numpy(frame[None]), plain_card(alignment="arcface", height=112, width=width))
     assert got.shape == (1, 3, 112, width)
     assert np.abs(got[0].movedim(0, -1).numpy() - expected).mean() < 0.3  # of 255
@@ -80,11 +96,15 @@ def test_the_eyes_land_on_the_arcface_template() -> None:
     frame = np.zeros((size, size, 3), np.uint8)
     for x, y in TEMPLATE[:2] * size:
         cv2.circle(frame, (round(x * 16), round(y * 16)), 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
-    cut = teachers.prepare(torch.from_numpy(frame[None]), plain_card(alignment="arcface", height=112, width=112))[0, 0].numpy()
+    cut = teachers.prepare(torch.from_numpy(frame[None]), plain_card(alignment="arcface", height=112, width=112))[
+        0, 0
+    ].numpy()
     y, x = np.mgrid[:112, :112]
     for side, point in ((x < 56, ARCFACE[0]), (x >= 56, ARCFACE[1])):
         weight = cut * side
-        assert np.hypot((x * weight).sum() / weight.sum() - point[0], (y * weight).sum() / weight.sum() - point[1]) < 0.6
+        assert (
+            np.hypot((x * weight).sum() / weight.sum() - point[0], (y * weight).sum() / weight.sum() - point[1]) < 0.6
+        )
 
 
 def test_whole_box_is_the_crop_itself() -> None:
@@ -99,9 +119,13 @@ def test_box_colour_and_scale() -> None:
     card = plain_card(height=8, width=8, box=(0.5, 0.25, 0.5), mean=(10.0, 20.0, 30.0), scale=(2.0,))
     got = teachers.prepare(torch.from_numpy(frame), card)[0, :, 2:6, 2:6]
     torch.testing.assert_close(got, torch.tensor([95.0, 40.0, 10.0]).view(3, 1, 1).expand(3, 4, 4))
-    bgr = teachers.prepare(torch.from_numpy(frame), card.model_copy(update={"colour": "bgr", "mean": (0.0,)}))[0, :, 4, 4]
+    bgr = teachers.prepare(torch.from_numpy(frame), card.model_copy(update={"colour": "bgr", "mean": (0.0,)}))[
+        0, :, 4, 4
+    ]
     torch.testing.assert_close(bgr, torch.tensor([25.0, 50.0, 100.0]))
-    grey = teachers.prepare(torch.from_numpy(frame), card.model_copy(update={"colour": "grey", "mean": (0.0,), "scale": (1.0,)}))
+    grey = teachers.prepare(
+        torch.from_numpy(frame), card.model_copy(update={"colour": "grey", "mean": (0.0,), "scale": (1.0,)})
+    )
     assert grey.shape == (1, 1, 8, 8)
     assert grey[0, 0, 4, 4].item() == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50, abs=1e-3)
 
@@ -134,7 +158,13 @@ def mean_onnx() -> bytes:
     """ONNX (protobuf by hand): face [N,3,16,16] -> GlobalAveragePool -> Flatten -> logits [N,3]."""
     pool = _field(1, "face") + _field(2, "pooled") + _field(4, "GlobalAveragePool")
     flat = _field(1, "pooled") + _field(2, "logits") + _field(4, "Flatten")
-    graph = _field(1, pool) + _field(1, flat) + _field(2, "g") + _field(11, _value("face", ("n", 3, 16, 16))) + _field(12, _value("logits", ("n", 3)))
+    graph = (
+        _field(1, pool)
+        + _field(1, flat)
+        + _field(2, "g")
+        + _field(11, _value("face", ("n", 3, 16, 16)))
+        + _field(12, _value("logits", ("n", 3)))
+    )
     return _field(1, 8) + _field(7, graph) + _field(8, _field(1, "") + _field(2, 17))
 
 
@@ -213,7 +243,16 @@ def test_bad_cards(own_card: Path, changes: dict[str, object], message: str) -> 
 
 # ---- trained networks
 
-FIELDS = {"role": "identity", "dim": 5, "channels": 4, "height": 16, "width": 16, "alignment": "box", "mean": (127.5,), "scale": (127.5,)}
+FIELDS = {
+    "role": "identity",
+    "dim": 5,
+    "channels": 4,
+    "height": 16,
+    "width": 16,
+    "alignment": "box",
+    "mean": (127.5,),
+    "scale": (127.5,),
+}
 
 
 def test_trained_network_comes_back_the_same(tmp_path: Path) -> None:
@@ -250,7 +289,9 @@ def test_mouth_is_an_opening(tmp_path: Path) -> None:
     assert got.shape == (2, 1) and got.min() >= 0 and got.max() <= 1
 
 
-@pytest.mark.parametrize("bad", [np.zeros((1, 16, 16, 3), np.float32), np.zeros((16, 16, 3), np.uint8), np.zeros((1, 16, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((1, 16, 16, 3), np.float32), np.zeros((16, 16, 3), np.uint8), np.zeros((1, 16, 8, 3), np.uint8)]
+)
 def test_what_is_no_crop_is_refused(bad: np.ndarray, tmp_path: Path) -> None:
     network = teachers.save_conv(str(tmp_path), ConvFace(4, 5), **FIELDS)
     with pytest.raises(ValueError, match="uint8"):

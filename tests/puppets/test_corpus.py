@@ -87,7 +87,9 @@ def test_each_speaker_says_his_sentences_with_every_emotion() -> None:
     assert len(todo) == config.speakers * config.sentences * len(config.emotions)
     by_speaker = {s: {j.sentence for j in todo if j.speaker == s} for s in range(config.speakers)}
     assert all(len(said) == config.sentences for said in by_speaker.values())
-    speakers_of = [sum(text in said for said in by_speaker.values()) for text in sentences(VARIANTS * config.sentences, 0)]
+    speakers_of = [
+        sum(text in said for said in by_speaker.values()) for text in sentences(VARIANTS * config.sentences, 0)
+    ]
     assert min(speakers_of) == max(speakers_of) == config.speakers // VARIANTS
 
 

@@ -22,7 +22,9 @@ def test_opening_follows_the_phonemes_to_the_frame() -> None:
 
 @pytest.mark.parametrize("start", np.arange(0.40, 0.44, 0.005))
 def test_a_bilabial_closes_some_frame_wherever_it_falls(start: float) -> None:
-    track = mouth_track([Phoneme("'a", 0.2, start), Phoneme("p", start, start + 0.03), Phoneme("'a", start + 0.03, 0.7)], 25)
+    track = mouth_track(
+        [Phoneme("'a", 0.2, start), Phoneme("p", start, start + 0.03), Phoneme("'a", start + 0.03, 0.7)], 25
+    )
     around = track.opening[8:14]
     assert around.min() < 0.02 and track.opening[7] > 0.8
 

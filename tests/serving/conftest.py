@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from s2v_ray.serving.api import create_app
 from s2v_ray.serving.service import Bundles, Service
 from s2v_ray.serving.settings import ServeSettings, parse_settings
-from tests.serving import bundles
+from tests.helpers import bundles
 
 TOKEN = "a-token-of-some-length"
 
@@ -40,12 +40,16 @@ def serve_app(places: dict[str, str]) -> Callable[..., TestClient]:
     def start(token: str = TOKEN, **settings: Any) -> TestClient:
         given: ServeSettings = parse_settings(places | settings)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return TestClient(create_app(Service(given, Bundles(given)), token), headers=headers, raise_server_exceptions=False)
+        return TestClient(
+            create_app(Service(given, Bundles(given)), token), headers=headers, raise_server_exceptions=False
+        )
 
     return start
 
 
 @pytest.fixture(scope="session")
 def client(serve_app: Callable[..., TestClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with serve_app(jobs=str(tmp_path_factory.mktemp("jobs")), limits={"video_seconds": 5, "job_seconds": 20, "upload_mb": 1}) as started:
+    with serve_app(
+        jobs=str(tmp_path_factory.mktemp("jobs")), limits={"video_seconds": 5, "job_seconds": 20, "upload_mb": 1}
+    ) as started:
         yield started

@@ -40,7 +40,9 @@ def frames(content: bytes, folder: Path) -> np.ndarray:
 
 
 def picture(size: int = 40) -> bytes:
-    return cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (size, size, 3)).astype(np.uint8))[1].tobytes()
+    return cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (size, size, 3)).astype(np.uint8))[
+        1
+    ].tobytes()
 
 
 # ---- videos
@@ -75,7 +77,10 @@ def test_sound_and_picture_of_a_stream_are_in_step(tmp_path: Path) -> None:
     sound = np.zeros(50 * 640, np.float32)
     sound[12800:13440] = 0.8 * np.sin(np.arange(640) * 0.4)
     stream = Fragments()
-    data = b"".join(stream.add(bright[i : i + 10], sound[i * 640 : (i + 10) * 640]) for i in range(0, 50, 10)) + stream.close()
+    data = (
+        b"".join(stream.add(bright[i : i + 10], sound[i * 640 : (i + 10) * 640]) for i in range(0, 50, 10))
+        + stream.close()
+    )
     (tmp_path / "made.mp4").write_bytes(data)
     video = read_video(tmp_path / "made.mp4")
     flash = video.times[np.argmax(video.frames.mean((1, 2, 3)))]
@@ -106,7 +111,10 @@ def test_options_change_the_face(client: TestClient, make: Any, tmp_path: Path) 
 
 def test_models_are_listed_with_what_they_must_not_be_used_for(client: TestClient) -> None:
     found = client.get("/v1/models").json()
-    assert [(m["name"], m["reference"], m["faces"]) for m in found["models"]] == [("default", False, True), ("reference", True, True)]
+    assert [(m["name"], m["reference"], m["faces"]) for m in found["models"]] == [
+        ("default", False, True),
+        ("reference", True, True),
+    ]
     assert found["models"][0]["emotions"] == ["neutral", "happy", "angry"] and found["models"][0]["misuse"]
     assert found["limits"]["video_seconds"] == 5
 
@@ -157,7 +165,9 @@ def test_what_is_no_speech(client: TestClient, name: str) -> None:
         ({"emotoin": "happy"}, "bad_request", "emotoin: there is no such field"),
     ],
 )
-def test_options_that_cannot_be_used(client: TestClient, make: Any, data: dict[str, str], code: str, sentence: str) -> None:
+def test_options_that_cannot_be_used(
+    client: TestClient, make: Any, data: dict[str, str], code: str, sentence: str
+) -> None:
     assert sentence in refused(post(client, data=data, speech=make.wav(make.speech(0.2))), code)
 
 
@@ -224,7 +234,12 @@ def test_forms_that_are_none(client: TestClient) -> None:
     refused(client.post("/v1/videos"), "bad_request")
     refused(client.post("/v1/videos", json={"speech": "file:///etc/passwd"}), "bad_request")
     refused(client.post("/v1/videos", data={"speech": "/etc/passwd"}), "bad_request")
-    refused(client.post("/v1/videos", content=b"--x\r\ngarbage", headers={"Content-Type": "multipart/form-data; boundary=x"}), "bad_request")
+    refused(
+        client.post(
+            "/v1/videos", content=b"--x\r\ngarbage", headers={"Content-Type": "multipart/form-data; boundary=x"}
+        ),
+        "bad_request",
+    )
     refused(client.get("/v1/videos"), "method_not_allowed")
     refused(client.get("/v1/nothing"), "not_found")
 
@@ -235,9 +250,26 @@ def test_a_slow_sender_is_not_waited_for(serve_app: Callable[..., TestClient]) -
 
         async def talk() -> list[dict[str, Any]]:
             sent: list[dict[str, Any]] = []
-            headers = [(b"content-type", b"multipart/form-data; boundary=x"), (b"authorization", f"Bearer {slow.headers['Authorization'][7:]}".encode())]
-            scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/v1/videos", "raw_path": b"/v1/videos"}
-            scope |= {"query_string": b"", "headers": headers, "server": ("test", 80), "client": ("test", 1), "scheme": "http", "root_path": ""}
+            headers = [
+                (b"content-type", b"multipart/form-data; boundary=x"),
+                (b"authorization", f"Bearer {slow.headers['Authorization'][7:]}".encode()),
+            ]
+            scope = {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "http_version": "1.1",
+                "method": "POST",
+                "path": "/v1/videos",
+                "raw_path": b"/v1/videos",
+            }
+            scope |= {
+                "query_string": b"",
+                "headers": headers,
+                "server": ("test", 80),
+                "client": ("test", 1),
+                "scheme": "http",
+                "root_path": "",
+            }
             asked = 0
 
             async def receive() -> dict[str, Any]:
@@ -301,8 +333,10 @@ def test_overload_is_told_and_goes_by(serve_app: Callable[..., TestClient], make
         assert post(small, speech=sound).status_code == 200
 
 
-def test_a_fault_of_ours_is_one_sentence_too(serve_app: Callable[..., TestClient], make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from s2v_ray.serving.predictor import Predictor
+def test_a_fault_of_ours_is_one_sentence_too(
+    serve_app: Callable[..., TestClient], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s2v_ray.inference.predictor import Predictor
 
     with serve_app() as client:
         with monkeypatch.context() as patch:

@@ -78,7 +78,9 @@ def test_an_endpoint_on_serve(places: dict[str, str], make: Any, tmp_path: Path)
 
     ray.shutdown()  # what earlier tests left: the endpoint starts a Ray of its own
     second = make.make_bundle(tmp_path / "second", seed=7)
-    settings = parse_settings({"bundle": places["bundle"], "bundles": {"second": second}, "jobs": str(tmp_path / "jobs"), "cpus": 0.5})
+    settings = parse_settings(
+        {"bundle": places["bundle"], "bundles": {"second": second}, "jobs": str(tmp_path / "jobs"), "cpus": 0.5}
+    )
     sound = make.wav(make.speech(1.0))
 
     def ask(data: dict[str, str] | None = None, **more: Any) -> requests.Response:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from s2v_ray.inference.predictor import Predictor
 from s2v_ray.serving.batching import AHEAD, Batcher
-from s2v_ray.serving.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,9 @@ async def collect(batcher: Batcher, speech: np.ndarray, **options: Any) -> np.nd
 
 def test_frames_are_those_drawn_alone(batcher: Batcher, predictor: Predictor, make: Any) -> None:
     speeches = [make.speech(s, seed=i) for i, s in enumerate((0.04, 0.5, 1.0, 2.5, 3.0))]
-    options: list[dict[str, Any]] = [{"seed": i, "emotion": e} for i, e in enumerate((None, "happy", None, "angry", "neutral"))]
+    options: list[dict[str, Any]] = [
+        {"seed": i, "emotion": e} for i, e in enumerate((None, "happy", None, "angry", "neutral"))
+    ]
 
     async def all_at_once() -> list[np.ndarray]:
         return await asyncio.gather(*(collect(batcher, s, **o) for s, o in zip(speeches, options, strict=True)))
@@ -54,7 +56,10 @@ def test_reference_bundles_keep_their_stills_apart(places: dict[str, str], make:
         return await asyncio.gather(*(collect(batcher, make.speech(0.4), still=s) for s in stills))
 
     for made, still in zip(asyncio.run(both()), stills, strict=True):
-        assert np.abs(made.astype(int) - np.concatenate(list(predictor.generate(make.speech(0.4), still=still)))).max() <= 1
+        assert (
+            np.abs(made.astype(int) - np.concatenate(list(predictor.generate(make.speech(0.4), still=still)))).max()
+            <= 1
+        )
     batcher.close()
 
 
@@ -72,7 +77,9 @@ def test_a_slow_reader_is_not_drawn_ahead_of(batcher: Batcher, make: Any) -> Non
     assert len(asyncio.run(collect(batcher, make.speech(0.2)))) == 5  # who left early holds nobody up
 
 
-def test_an_error_ends_those_in_the_batch_and_nobody_else(batcher: Batcher, predictor: Predictor, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_ends_those_in_the_batch_and_nobody_else(
+    batcher: Batcher, predictor: Predictor, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "hear_on", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -58,7 +58,11 @@ def test_another_replica_finishes_what_one_left(replica: Callable[..., Jobs], ma
         state = await until(second, job, "done")
         await second.stop()
         assert state["frames"] == 25 and state["result"] == f"/v1/jobs/{job}/video"
-        url, data = await first.video(job) if job not in first.mine else (None, storage.read_bytes(storage.join(first.uri, job, "video.mp4")))
+        url, data = (
+            await first.video(job)
+            if job not in first.mine
+            else (None, storage.read_bytes(storage.join(first.uri, job, "video.mp4")))
+        )
         assert url is None and len(data) > 1000
 
     run(scene())
@@ -109,7 +113,11 @@ def test_too_many_and_expired(replica: Callable[..., Jobs], make: Any) -> None:
         orders = [await jobs.submit(Order(make.speech(0.2), "default")) for _ in range(2)]
         with pytest.raises(Refusal) as refusal:
             await jobs.submit(Order(make.speech(0.2), "default"))
-        assert refusal.value.code == "too_many_jobs" and refusal.value.headers is not None and "Retry-After" in refusal.value.headers
+        assert (
+            refusal.value.code == "too_many_jobs"
+            and refusal.value.headers is not None
+            and "Retry-After" in refusal.value.headers
+        )
         other.clock.now += 3601  # type: ignore[attr-defined]
         await other.sweep()
         assert storage.list_files(other.uri) == []

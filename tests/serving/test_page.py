@@ -17,11 +17,13 @@ import pytest
 import uvicorn
 
 from s2v_ray import storage
+from s2v_ray.evaluation.user_study import REAL, SCHEMA, SPEECH
 from s2v_ray.media.video import write_mp4
-from s2v_ray.serving.study import REAL, SCHEMA, SPEECH
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver"
+)
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
@@ -55,7 +57,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> str:
     for n in range(2):
         clips = {c: f"{n}{k}.mp4" for k, c in enumerate((REAL, SPEECH))}
         for name in clips.values():
-            write_mp4(folder / "clips" / name, rng.integers(0, 255, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8 * 640, np.float32))
+            write_mp4(
+                folder / "clips" / name,
+                rng.integers(0, 255, (8, 32, 32, 3)).astype(np.uint8),
+                np.zeros(8 * 640, np.float32),
+            )
         items.append({"clip": f"c{n}", "speaker": "s", "emotion": ("happy", "sad")[n], "clips": clips})
     fields: dict[str, Any] = {"seed": 1, "pairs": 1, "singles": 1, "emotions": ["happy", "sad"], "items": items}
     storage.write_manifest(str(folder), "study", SCHEMA, config_digest="", parents={}, **fields)
@@ -155,7 +161,10 @@ def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str,
     until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 3, "frames on the canvas")
     seen = {blank}
     until(lambda: seen.add(picture(browser)) or len(seen) >= 4, "frames that change")
-    until(lambda: find(browser, "#status").text.startswith("Done"), f"the end; the page says {find(browser, '#status').text!r}")
+    until(
+        lambda: find(browser, "#status").text.startswith("Done"),
+        f"the end; the page says {find(browser, '#status').text!r}",
+    )
     assert find(browser, "#stage .badge").is_displayed()  # synthetic
     focus("download")
     press(Keys.ENTER)
@@ -175,7 +184,10 @@ def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: s
     find(browser, "#compare").click()
     find(browser, "#make").click()
     until(lambda: find(browser, "#status").text.startswith("Done"), "both videos")
-    until(lambda: int(find(browser, "#stage-reference canvas").get_attribute("data-frames") or 0) > 0, "frames of the baseline")
+    until(
+        lambda: int(find(browser, "#stage-reference canvas").get_attribute("data-frames") or 0) > 0,
+        "frames of the baseline",
+    )
     assert picture(browser) != picture(browser, "#stage-reference")
     assert complaints(browser) == []
 
@@ -186,7 +198,10 @@ def test_what_is_refused_is_said(browser: Any, address: str, tmp_path: Path) -> 
     until(lambda: find(browser, "#compare").is_displayed(), "the page")
     find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
     find(browser, "#make").click()
-    said = until(lambda: "bad" in (find(browser, "#status").get_attribute("class") or "") and find(browser, "#status").text, "the sentence")
+    said = until(
+        lambda: "bad" in (find(browser, "#status").get_attribute("class") or "") and find(browser, "#status").text,
+        "the sentence",
+    )
     assert said.startswith("Speech: the file cannot be read as sound")
     assert all("415" in c for c in complaints(browser))  # which the browser notes by itself
 

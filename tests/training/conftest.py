@@ -12,7 +12,7 @@ def local_ray() -> Iterator[None]:
     """Two CPUs' worth of Ray on this machine, ended with the tests."""
     import ray
 
-    from s2v_ray.ingest.pipeline import start_ray
+    from s2v_ray.cluster.runtime import start_ray
 
     start_ray()
     yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,37 @@ import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, os.path.dirname(__file__))
-from plain_engine import PlainEngine, make_plain_engine  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.training import checkpoint  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.training import checkpoint
+from tests.helpers.plain_engine import PlainEngine, make_plain_engine
 
 
 def engine() -> PlainEngine:
     module = nn.Linear(3, 2)
     groups = [{"params": module.parameters()}]
-    return make_plain_engine(module, groups, lr=0.1, betas=(0.9, 0.99), weight_decay=0.0, zero_stage=0, bf16=False, grad_clip=0.0, micro_batch=1, world_size=1)
+    return make_plain_engine(
+        module,
+        groups,
+        lr=0.1,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        zero_stage=0,
+        bf16=False,
+        grad_clip=0.0,
+        micro_batch=1,
+        world_size=1,
+    )
 
 
-def save(run: str, step: int, engines: dict[str, Any], state: dict[str, Any], keep: int, metrics: dict[str, float] | None = None, **how: Any) -> list[str]:
+def save(
+    run: str,
+    step: int,
+    engines: dict[str, Any],
+    state: dict[str, Any],
+    keep: int,
+    metrics: dict[str, float] | None = None,
+    **how: Any,
+) -> list[str]:
     """Saves, waits, and gives back what was told."""
     told: list[str] = []
     saver = checkpoint.Saver(run, keep, tell=told.append, **how)
@@ -119,7 +134,12 @@ def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: p
     assert first is not None
     saver.wait()
     other = engine()
-    assert checkpoint.load(checkpoint.Checkpoint(f"{run}/checkpoints/step-00000001", 1, 1), {"student": other})["ema"]["w"].sum() == 0
+    assert (
+        checkpoint.load(checkpoint.Checkpoint(f"{run}/checkpoints/step-00000001", 1, 1), {"student": other})["ema"][
+            "w"
+        ].sum()
+        == 0
+    )
     torch.testing.assert_close(other.module.state_dict(), before, rtol=0, atol=0)
     newest = checkpoint.latest(run)
     assert newest is not None and newest.step == 2
@@ -140,8 +160,12 @@ def test_a_store_that_refuses_for_a_while_is_asked_again(monkeypatch: pytest.Mon
     assert found is not None and found.step == 1
 
 
-@pytest.mark.parametrize("error", [storage.StoreError("cannot write s3://b/run: b refuses"), OSError(28, "No space left on device")])
-def test_what_cannot_be_written_is_told_and_earlier_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [storage.StoreError("cannot write s3://b/run: b refuses"), OSError(28, "No space left on device")]
+)
+def test_what_cannot_be_written_is_told_and_earlier_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     run = str(tmp_path)
     assert save(run, 1, {"student": engine()}, {}, 1) == []
     write = torch.save
@@ -155,7 +179,9 @@ def test_what_cannot_be_written_is_told_and_earlier_ones_stay(tmp_path: Path, mo
         patch.setattr(torch, "save", full)
         told = save(run, 2, {"student": engine()}, {}, 1, patience=0.0)
     assert (
-        len(told) == 1 and told[0].startswith("the checkpoint of step 2 could not be written (") and told[0].endswith("training goes on, earlier ones are kept")
+        len(told) == 1
+        and told[0].startswith("the checkpoint of step 2 could not be written (")
+        and told[0].endswith("training goes on, earlier ones are kept")
     )
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
     assert save(run, 3, {"student": engine()}, {}, 1) == []

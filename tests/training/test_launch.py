@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-from tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.config import Recipe, load_recipe  # noqa: E402
-from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
-from s2v_ray.training import launch as launching  # noqa: E402
-from s2v_ray.training.launch import claim_run, launch, scale  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.models.bundle import load_bundle
+from s2v_ray.models.teachers import ConvFace, save_conv
+from s2v_ray.training import launch as launching
+from s2v_ray.training.launch import claim_run, launch, scale
+from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
 SETTINGS = ("distill.steps=6", "distill.batch=4", "log.log_every=2", "log.checkpoint_every=3", "parallel.threads=1")
 
@@ -28,7 +24,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = make_corpus(str(tmp_path_factory.mktemp("corpus")), clips=16)
     common = {"height": 32, "width": 32, "alignment": "box", "channels": 4}
     save_conv(storage.join(uri, "teachers", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
-    save_conv(storage.join(uri, "teachers", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=EMOTIONS, **common)
+    save_conv(
+        storage.join(uri, "teachers", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=EMOTIONS, **common
+    )
     return uri
 
 
@@ -39,12 +37,18 @@ def recipe(*changes: str) -> Recipe:
 def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
     run = str(tmp_path / "run")
     made = claim_run(run, "distill", recipe(), corpus, None, False)
-    assert claim_run(run, "distill", recipe(), corpus, None, False) == json.loads((tmp_path / "run" / "manifest.json").read_text()) == made
+    assert (
+        claim_run(run, "distill", recipe(), corpus, None, False)
+        == json.loads((tmp_path / "run" / "manifest.json").read_text())
+        == made
+    )
     with pytest.raises(storage.ArtifactError, match=r"holds another run \(recipe.distill.lr 0.001 there, 0.01 here\)"):
         claim_run(run, "distill", recipe("distill.lr=0.01"), corpus, None, False)
     with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
         claim_run(run, "gan", recipe(), corpus, None, False)
-    assert claim_run(run, "distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, None, False) == made  # the same run, shared by others
+    assert (
+        claim_run(run, "distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, None, False) == made
+    )  # the same run, shared by others
     other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
     with pytest.raises(storage.ArtifactError, match="parents.corpus"):
         claim_run(run, "distill", recipe(), other, None, False)
@@ -94,10 +98,15 @@ def test_a_cluster_that_grows_is_asked_for_machines_and_waited_for(monkeypatch: 
     monkeypatch.setattr(launching.ray, "nodes", lambda: next(looks))
     monkeypatch.setattr(launching.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
     where = {"s2v-role": "train"}
-    config, _ = launching._machines(recipe("parallel.workers=2", "parallel.gpu=true", "parallel.wait_minutes=1"), where, lines.append)
+    config, _ = launching._machines(
+        recipe("parallel.workers=2", "parallel.gpu=true", "parallel.wait_minutes=1"), where, lines.append
+    )
     assert config.label_selector == where and config.num_workers == 2
     assert config.resources_per_worker == {"CPU": 1.0, "GPU": 1.0}
-    assert asked == [{"bundles": [{"CPU": 1.0, "GPU": 1.0}] * 2, "bundle_label_selectors": [where] * 2}, {"bundles": []}]
+    assert asked == [
+        {"bundles": [{"CPU": 1.0, "GPU": 1.0}] * 2, "bundle_label_selectors": [where] * 2},
+        {"bundles": []},
+    ]
     assert len(lines) == 1 and "waiting up to 1 minutes" in lines[0]
 
 
@@ -113,7 +122,9 @@ def test_machines_that_do_not_come_end_the_wait(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(tmp_path: Path, corpus: str, local_ray: None) -> None:
+def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(
+    tmp_path: Path, corpus: str, local_ray: None
+) -> None:
     lines: list[str] = []
     run = str(tmp_path / "run")
     result = launch("distill", recipe(), corpus, run, progress=lines.append)

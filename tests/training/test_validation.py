@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from test_parity import IDENTITY, SIZE, batch, gan, recipe
 
-sys.path.insert(0, os.path.dirname(__file__))
-from plain_engine import make_plain_engine  # noqa: E402
-from test_parity import IDENTITY, SIZE, batch, gan, recipe  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.clip import ClipBatch, to_unit  # noqa: E402
-from s2v_ray.config import load_recipe  # noqa: E402
-from s2v_ray.metrics import VALIDATION  # noqa: E402
-from s2v_ray.models.discriminators import SyncNetwork  # noqa: E402
-from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
-from s2v_ray.training.validation import Figures, Judges, open_judges, window_frames  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.clip import ClipBatch, to_unit
+from s2v_ray.config import load_recipe
+from s2v_ray.metrics import VALIDATION
+from s2v_ray.models.sync import SyncNetwork
+from s2v_ray.models.teachers import ConvFace, save_conv
+from s2v_ray.training.validation import Figures, Judges, open_judges, window_frames
+from tests.helpers.plain_engine import make_plain_engine
 
 FRAMES = 12
 EVERYTHING = {"l1", "mouth_l1", "psnr", "ssim", "identity", "emotion", "sync", "realism"}
@@ -28,11 +24,20 @@ EVERYTHING = {"l1", "mouth_l1", "psnr", "ssim", "identity", "emotion", "sync", "
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
     torch.manual_seed(0)
-    uri, common = str(tmp_path_factory.mktemp("corpus")), {"height": SIZE, "width": SIZE, "alignment": "box", "channels": 4}
+    uri, common = (
+        str(tmp_path_factory.mktemp("corpus")),
+        {"height": SIZE, "width": SIZE, "alignment": "box", "channels": 4},
+    )
     save_conv(storage.join(uri, "judges", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
-    save_conv(storage.join(uri, "judges", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=("a", "b", "c"), **common)
+    save_conv(
+        storage.join(uri, "judges", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=("a", "b", "c"), **common
+    )
     found = open_judges(uri, torch.device("cpu"))
-    assert found.identity and found.emotion and found.missing() == "validation leaves out sync: the corpus has no such judge; `s2v teach` makes them"
+    assert (
+        found.identity
+        and found.emotion
+        and found.missing() == "validation leaves out sync: the corpus has no such judge; `s2v teach` makes them"
+    )
     return Judges(found.identity, found.emotion, SyncNetwork(4, 3, SIZE).requires_grad_(False))
 
 
@@ -65,10 +70,19 @@ def measured(judges: Judges, noise: float) -> dict[str, float]:
 def test_the_same_frames_are_perfect_and_every_figure_falls_with_noise(judges: Judges) -> None:
     same, near, far = (measured(judges, noise) for noise in (0.0, 0.02, 0.5))
     assert set(same) == EVERYTHING - {"psnr"}  # infinite
-    for name, value in {"l1": 0.0, "mouth_l1": 0.0, "ssim": 1.0, "identity": 1.0, "emotion": 1.0, "realism": 0.0}.items():
+    for name, value in {
+        "l1": 0.0,
+        "mouth_l1": 0.0,
+        "ssim": 1.0,
+        "identity": 1.0,
+        "emotion": 1.0,
+        "realism": 0.0,
+    }.items():
         assert same[name] == pytest.approx(value, abs=1e-6), name
     assert set(near) == set(far) == EVERYTHING <= set(VALIDATION)
-    assert near["l1"] == pytest.approx(0.02 * (2 / torch.pi) ** 0.5, rel=0.05) == pytest.approx(near["mouth_l1"], rel=0.1)
+    assert (
+        near["l1"] == pytest.approx(0.02 * (2 / torch.pi) ** 0.5, rel=0.05) == pytest.approx(near["mouth_l1"], rel=0.1)
+    )
     assert near["psnr"] == pytest.approx(-20 * torch.log10(torch.tensor(0.01)).item(), abs=0.5)
     for name in EVERYTHING - {"sync", "emotion"}:
         better = (near[name] > far[name]) if VALIDATION[name].better == "higher" else (near[name] < far[name])

@@ -6,20 +6,17 @@ import base64
 import io
 import os
 import re
-import sys
 from pathlib import Path
 
 import av
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-from sweeps import add_trial, make_sweep  # noqa: E402
-
-from s2v_ray import cli, storage  # noqa: E402
-from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.tuning.export import export_best  # noqa: E402
-from s2v_ray.tuning.report import exploits, format_table, write_report  # noqa: E402
-from s2v_ray.tuning.trials import Segment, Sweep  # noqa: E402
+from s2v_ray import cli, storage
+from s2v_ray.models.bundle import load_bundle
+from s2v_ray.tuning.export import export_best
+from s2v_ray.tuning.report import exploits, format_table, write_report
+from s2v_ray.tuning.trials import Segment, Sweep
+from tests.helpers.sweeps import add_trial, make_sweep
 
 
 @pytest.fixture
@@ -44,7 +41,16 @@ def sweep(tmp_path: Path) -> Sweep:
 def test_exploits_tell_who_from_whom_what_and_with_what_effect(sweep: Sweep) -> None:
     (found,) = exploits(sweep, sweep.trials())
     changed = found.pop("changed")
-    assert found == {"trial": 6, "left": 6, "before": 0.7, "parent": 1, "step": 6, "parent_value": 0.39, "until": 12, "after": 0.1}
+    assert found == {
+        "trial": 6,
+        "left": 6,
+        "before": 0.7,
+        "parent": 1,
+        "step": 6,
+        "parent_value": 0.39,
+        "until": 12,
+        "after": 0.1,
+    }
     assert ("gan.lr", 0.002, 0.0025) in changed and ("gan.discriminators.frame.interval", 2, 1) in changed
 
 

@@ -34,7 +34,13 @@ def test_shipped_spaces_fit_recipes_short_and_long(file: Path, recipe: str) -> N
 
 
 def test_spaces_are_shipped() -> None:
-    assert {f.stem for f in SHIPPED} >= {"loss_weights", "discriminator_schedules", "distillation", "smoke", "smoke_pbt"}
+    assert {f.stem for f in SHIPPED} >= {
+        "loss_weights",
+        "discriminator_schedules",
+        "distillation",
+        "smoke",
+        "smoke_pbt",
+    }
 
 
 def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
@@ -48,20 +54,35 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
     [
         (one("gan.lrr", **LR), "gan.lrr: the recipe has no key 'gan.lrr'; did you mean 'gan.lr'"),
         (one("gan.discriminators", **LR), "is a section of the recipe, not a value"),
-        (one("gan.lr", distribution="uniform", low=-1.0, high=1.0), "gan.lr: trial: gan.lr: input should be greater than 0, got -1.0"),
+        (
+            one("gan.lr", distribution="uniform", low=-1.0, high=1.0),
+            "gan.lr: trial: gan.lr: input should be greater than 0, got -1.0",
+        ),
         (one("gan.batch", distribution="uniform", low=1, high=8), "gan.batch: is a whole number: use distribution int"),
         (one("gan.generator.channels", distribution="uniform", low=1, high=8), "use distribution choice"),
         (one("gan.generator.reference", distribution="choice", values=[True, False]), "s2v train --reference"),
-        (one("gan.discriminators.frame.interval", distribution="choice", values=[1, 0]), "frame.interval: input should be greater than 0, got 0"),
+        (
+            one("gan.discriminators.frame.interval", distribution="choice", values=[1, 0]),
+            "frame.interval: input should be greater than 0, got 0",
+        ),
         (one("gan.frames", distribution="int", low=1, high=99), "gan.heard_frames must be at least gan.frames"),
         (one("gan.steps", distribution="int", low=1, high=9), "set them in the recipe"),
-        (one("media.size", distribution="choice", values=[32, 64]), "task gan does not read it; it reads gan, augment, seed"),
+        (
+            one("media.size", distribution="choice", values=[32, 64]),
+            "task gan does not read it; it reads gan, augment, seed",
+        ),
         (one("distill.lr", **LR), "task gan does not read it"),
         (one("gan.lr", distribution="uniform", low=0.1, high=0.1), "low must be below high, not 0.1 and 0.1"),
         (one("gan.lr", distribution="loguniform", low=0.0, high=0.1), "low must be above 0 for loguniform"),
         (one("gan.lr", distribution="normal", low=0.0, high=0.1), "'uniform', 'loguniform', 'int', 'choice'"),
-        (one("gan.discriminators.frame.start", distribution="int", low=0.0, high=0.01, of="gan.steps"), "low and high are both 0 with this recipe"),
-        (one("gan.discriminators.frame.start", distribution="int", low=0.0, high=0.5, of="name"), "of: name is not a number"),
+        (
+            one("gan.discriminators.frame.start", distribution="int", low=0.0, high=0.01, of="gan.steps"),
+            "low and high are both 0 with this recipe",
+        ),
+        (
+            one("gan.discriminators.frame.start", distribution="int", low=0.0, high=0.5, of="name"),
+            "of: name is not a number",
+        ),
         (space(scheduler="asha", rungs=3), "unknown key 'rungs'"),
         (space(objektives=["l1"]), "did you mean 'objectives'?"),
         (space(objectives=["beauty"]), "unknown figure 'beauty'; validation measures l1, mouth_l1"),
@@ -69,14 +90,28 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
         (space(stop_on=["boredom"]), "unknown alarm 'boredom'"),
         (space(winner={"rule": "ranks", "weights": {"psnr": 1}}), "'psnr' is not among the objectives"),
         (space(scheduler="pbt", searcher="tpe"), "searcher must be random with scheduler pbt"),
-        (space(scheduler="pbt", parameters={"gan.batch": {"distribution": "choice", "values": [4, 8]}}), "cannot change in mid-run"),
         (
-            space(scheduler="pbt", parameters={"gan.discriminators.frame.weight": {"distribution": "uniform", "low": 0, "high": 1}}),
+            space(scheduler="pbt", parameters={"gan.batch": {"distribution": "choice", "values": [4, 8]}}),
+            "cannot change in mid-run",
+        ),
+        (
+            space(
+                scheduler="pbt",
+                parameters={"gan.discriminators.frame.weight": {"distribution": "uniform", "low": 0, "high": 1}},
+            ),
             "must stay above 0 with scheduler pbt",
         ),
-        (space(parameters={"gan.lr": {**LR, "when": {"gan.mouth": [1]}}}), "'gan.mouth' must be another parameter, with distribution choice"),
         (
-            space(parameters={"gan.mouth": {"distribution": "choice", "values": [1, 2]}, "gan.lr": {**LR, "when": {"gan.mouth": [3]}}}),
+            space(parameters={"gan.lr": {**LR, "when": {"gan.mouth": [1]}}}),
+            "'gan.mouth' must be another parameter, with distribution choice",
+        ),
+        (
+            space(
+                parameters={
+                    "gan.mouth": {"distribution": "choice", "values": [1, 2]},
+                    "gan.lr": {**LR, "when": {"gan.mouth": [3]}},
+                }
+            ),
             "gan.mouth never is 3; it is one of 1, 2",
         ),
     ],
@@ -107,13 +142,19 @@ def test_bounds_that_are_shares_follow_the_recipe() -> None:
 def test_a_condition_leaves_the_recipes_own_value() -> None:
     parameters = {
         "gan.discriminators.sync.lr": {"distribution": "choice", "values": [0.0, 0.0001]},
-        "gan.discriminators.sync.interval": {"distribution": "choice", "values": [2, 4], "when": {"gan.discriminators.sync.lr": [0.0001]}},
+        "gan.discriminators.sync.interval": {
+            "distribution": "choice",
+            "values": [2, 4],
+            "when": {"gan.discriminators.sync.lr": [0.0001]},
+        },
     }
     found = parse_space(space(parameters=parameters), RECIPE)
     drawn = [draw(found, RECIPE, n) for n in range(50)]
     for params in drawn:
         assert ("gan.discriminators.sync.interval" in params) == (params["gan.discriminators.sync.lr"] > 0)
-        assert trial_recipe(found, RECIPE, params).gan.discriminators.sync.interval == params.get("gan.discriminators.sync.interval", 1)
+        assert trial_recipe(found, RECIPE, params).gan.discriminators.sync.interval == params.get(
+            "gan.discriminators.sync.interval", 1
+        )
     assert 5 < sum(len(p) == 2 for p in drawn) < 45
 
 
@@ -128,10 +169,15 @@ def test_neither_draws_nor_conditions_depend_on_the_order_in_a_file() -> None:
         )
     )
     assert list(one.parameters) == ["gan.discriminators.sync.lr", "gan.discriminators.sync.interval", "gan.lr"]
-    assert one.digest() == other.digest() and [draw(one, RECIPE, n) for n in range(9)] == [draw(other, RECIPE, n) for n in range(9)]
+    assert one.digest() == other.digest() and [draw(one, RECIPE, n) for n in range(9)] == [
+        draw(other, RECIPE, n) for n in range(9)
+    ]
     circle = {**lr, "when": {"gan.discriminators.sync.interval": [2]}}
     with pytest.raises(SpaceError, match="that does not depend on this one"):
-        parse_space(space(parameters={"gan.discriminators.sync.lr": circle, "gan.discriminators.sync.interval": interval}), RECIPE)
+        parse_space(
+            space(parameters={"gan.discriminators.sync.lr": circle, "gan.discriminators.sync.interval": interval}),
+            RECIPE,
+        )
 
 
 def test_the_same_number_draws_the_same_values_and_others_draw_others() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +10,17 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-import sweeps  # noqa: E402
-from sweeps import PARAMETERS, add_trial, make_parents, make_sweep, tiny_recipe  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.config import load_recipe  # noqa: E402
-from s2v_ray.models.bundle import read_card  # noqa: E402
-from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA  # noqa: E402
-from s2v_ray.tuning import sweep as module  # noqa: E402
-from s2v_ray.tuning.report import exploits  # noqa: E402
-from s2v_ray.tuning.space import SpaceError, load_space, parse_space  # noqa: E402
-from s2v_ray.tuning.sweep import Table, _scheduler, run_sweep, slots  # noqa: E402
-from s2v_ray.tuning.trials import open_sweep  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.config import load_recipe
+from s2v_ray.models.bundle import read_card
+from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
+from s2v_ray.tuning import sweep as module
+from s2v_ray.tuning.report import exploits
+from s2v_ray.tuning.space import SpaceError, load_space, parse_space
+from s2v_ray.tuning.sweep import Table, _scheduler, run_sweep, slots
+from s2v_ray.tuning.trials import open_sweep
+from tests.helpers import sweeps
+from tests.helpers.sweeps import PARAMETERS, add_trial, make_parents, make_sweep, tiny_recipe
 
 GIB = 2.0**30
 SPACES = Path(__file__).parents[2] / "tune_spaces"
@@ -43,16 +39,27 @@ def node(cpus: float, gpus: float = 0.0) -> dict[str, float]:
         ([node(8)], (), None, 4, {"CPU": 2.0, "GPU": 0.0}),
         ([node(16, 4)], ("parallel.gpu=true",), None, 4, {"CPU": 4.0, "GPU": 1.0}),
         ([node(16, 4), node(16, 4)], ("parallel.gpu=true", "parallel.workers=4"), None, 2, {"CPU": 16.0, "GPU": 4.0}),
-        ([node(2), node(2), node(2)], ("parallel.workers=2",), None, 2, {"CPU": 3.0, "GPU": 0.0}),  # the workers of one stand on two nodes
+        (
+            [node(2), node(2), node(2)],
+            ("parallel.workers=2",),
+            None,
+            2,
+            {"CPU": 3.0, "GPU": 0.0},
+        ),  # the workers of one stand on two nodes
         ([node(3), node(3)], ("parallel.cpus_per_worker=2",), None, 2, {"CPU": 3.0, "GPU": 0.0}),
     ],
 )
-def test_as_many_trials_as_fit(nodes: list[dict[str, float]], changes: tuple[str, ...], wanted: int | None, count: int, share: dict[str, float]) -> None:
+def test_as_many_trials_as_fit(
+    nodes: list[dict[str, float]], changes: tuple[str, ...], wanted: int | None, count: int, share: dict[str, float]
+) -> None:
     assert slots(nodes, load_recipe("debug", list(changes)), wanted) == (count, share)
 
 
 def test_what_does_not_fit_is_told() -> None:
-    with pytest.raises(SpaceError, match="one trial does not fit: parallel.workers=2 with parallel.gpu needs as many GPUs, the cluster has 1"):
+    with pytest.raises(
+        SpaceError,
+        match="one trial does not fit: parallel.workers=2 with parallel.gpu needs as many GPUs, the cluster has 1",
+    ):
         slots([node(8, 1)], load_recipe("debug", ["parallel.gpu=true", "parallel.workers=2"]))
     with pytest.raises(SpaceError, match="3 trials at once do not fit: parallel.workers=1 with parallel.gpu needs"):
         slots([node(8, 2)], load_recipe("debug", ["parallel.gpu=true"]), 3)
@@ -80,7 +87,9 @@ def test_a_resumed_asha_knows_what_earlier_trials_reached(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("checkpoint", "told"), [(6, [3, 6]), (3, [3]), (None, [])])
-def test_of_a_trial_that_was_cut_off_asha_knows_what_will_not_come_again(tmp_path: Path, checkpoint: int | None, told: list[int]) -> None:
+def test_of_a_trial_that_was_cut_off_asha_knows_what_will_not_come_again(
+    tmp_path: Path, checkpoint: int | None, told: list[int]
+) -> None:
     """Validated at step 6 and killed, while the checkpoint of that step was being written or after."""
     sweep = make_sweep(str(tmp_path), scheduler="asha", lead="mouth_l1", asha={"grace": 0.25, "reduction": 2})
     add_trial(sweep, 0, [(3, 0.3, 1.0), (6, 0.2, 1.0)], state="running")
@@ -93,7 +102,9 @@ def test_of_a_trial_that_was_cut_off_asha_knows_what_will_not_come_again(tmp_pat
 
 def test_a_population_waits_for_all_and_then_replaces_the_worst(tmp_path: Path) -> None:
     """Three trials, worked out by hand; the controller and the trials are stand-ins."""
-    sweep = make_sweep(str(tmp_path), scheduler="pbt", lead="mouth_l1", trials=3, pbt={"quantile": 0.34, "resample": 0.0})
+    sweep = make_sweep(
+        str(tmp_path), scheduler="pbt", lead="mouth_l1", trials=3, pbt={"quantile": 0.34, "resample": 0.0}
+    )
     population: Any = _scheduler(Table(sweep, print))
     log: list[tuple[str, int]] = []
     trials = [FakeTrial(n) for n in range(3)]
@@ -122,7 +133,11 @@ class FakeTrial:
     def __init__(self, number: int) -> None:
         self.number, self.trial_id, self.experiment_tag = number, f"t{number}", f"{number}"
         self.config: dict[str, Any] = {"trial": {"number": number, "params": {"gan.lr": 0.001 * (1 + number)}}}
-        manager = type("Manager", (), {"checkpoint_config": type("Config", (), {"num_to_keep": None})(), "_latest_checkpoint_result": None})()
+        manager = type(
+            "Manager",
+            (),
+            {"checkpoint_config": type("Config", (), {"num_to_keep": None})(), "_latest_checkpoint_result": None},
+        )()
         self.run_metadata: Any = type("Metadata", (), {"checkpoint_manager": manager})()
 
     def is_finished(self) -> bool:
@@ -165,7 +180,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def ray_cpus() -> Iterator[float]:
     import ray
 
-    from s2v_ray.ingest.pipeline import start_ray
+    from s2v_ray.cluster.runtime import start_ray
 
     start_ray()
     yield ray.cluster_resources()["CPU"]
@@ -201,7 +216,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, ray_cpus: float) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str, str], stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_tune_stops_replaces_and_resumes(
+    tmp_path: Path, parents: tuple[str, str], stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ASHA ends the worse of four, and a resumed sweep repeats none. Then a population of three, whose worst begins from the best."""
     planted = f"planted-{time.time_ns()}"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", planted)  # after Ray has started
@@ -209,41 +226,58 @@ def test_ray_tune_stops_replaces_and_resumes(tmp_path: Path, parents: tuple[str,
     recipe, lines = tiny_recipe(), []
     lr = {"gan.lr": {"distribution": "loguniform", "low": 0.00001, "high": 0.1}}
     common = {"objectives": ["mouth_l1"], "parameters": lr, "validations": 4, "seed": 3}
-    asha = parse_space(common | {"scheduler": "asha", "asha": {"grace": 0.25, "reduction": 2}, "trials": 4, "at_once": 2}, recipe)
+    asha = parse_space(
+        common | {"scheduler": "asha", "asha": {"grace": 0.25, "reduction": 2}, "trials": 4, "at_once": 2}, recipe
+    )
     uri = str(tmp_path / "asha")
     found = run_sweep(uri, asha, recipe, corpus, student=student, progress=lines.append)
     trials = open_sweep(uri).trials()
     assert (
-        sum(found["trials"].values()) == 4 and found["trials"]["stopped"] >= 1 and found["reasons"] == {"worse than others (asha)": found["trials"]["stopped"]}
+        sum(found["trials"].values()) == 4
+        and found["trials"]["stopped"] >= 1
+        and found["reasons"] == {"worse than others (asha)": found["trials"]["stopped"]}
     )
     assert found["steps"] < 48, "the stopped ones were spared some steps"
-    assert found["winner"] == min((t for t in trials if t.state == "finished"), key=lambda t: t.scores()["mouth_l1"]).number
+    assert (
+        found["winner"]
+        == min((t for t in trials if t.state == "finished"), key=lambda t: t.scores()["mouth_l1"]).number
+    )
     last = trials[3]  # as if the driver had been killed before it heard of trial 3's end
     last.state, last.reason = "running", ""
     open_sweep(uri).write(last)
     lines.clear()
     again = run_sweep(uri, asha, recipe, corpus, student=student, resume=True, progress=lines.append)
-    assert [line.partition(":")[0] for line in lines if "starts" in line] == ["trial 3 starts"] and sum(again["trials"].values()) == 4
+    assert [line.partition(":")[0] for line in lines if "starts" in line] == ["trial 3 starts"] and sum(
+        again["trials"].values()
+    ) == 4
 
-    population = parse_space(common | {"scheduler": "pbt", "trials": 3, "at_once": 3, "pbt": {"quantile": 0.34, "resample": 0.0}}, recipe)
+    population = parse_space(
+        common | {"scheduler": "pbt", "trials": 3, "at_once": 3, "pbt": {"quantile": 0.34, "resample": 0.0}}, recipe
+    )
     uri = str(tmp_path / "pbt")
     found = run_sweep(uri, population, recipe, corpus, student=student, progress=print)
     sweep = open_sweep(uri)
     changes = exploits(sweep, sweep.trials())
     assert found["trials"] == {"finished": 3} and len(changes) >= 2
     for change in changes:
-        assert change["parent_value"] < change["before"] and change["left"] == change["step"], "from a better one, at the same step"
+        assert change["parent_value"] < change["before"] and change["left"] == change["step"], (
+            "from a better one, at the same step"
+        )
         ((key, old, new),) = change["changed"]
         assert key == "gan.lr" and new / old in (pytest.approx(0.8), pytest.approx(1.25))
 
     logs = [p for p in Path(session_folder(), "logs").rglob("*") if p.is_file()]
-    assert any("PL_DISABLE_FORK" in p.read_text(errors="replace") for p in logs), "trials' environments are written to the logs"
+    assert any("PL_DISABLE_FORK" in p.read_text(errors="replace") for p in logs), (
+        "trials' environments are written to the logs"
+    )
     assert [p.name for p in logs if planted in p.read_text(errors="replace")] == []
 
 
 @pytest.mark.cluster
 @pytest.mark.minutes
-def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(tmp_path: Path, parents: tuple[str, str], ray_cpus: float) -> None:
+def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(
+    tmp_path: Path, parents: tuple[str, str], ray_cpus: float
+) -> None:
     corpus, student = parents
     uri, recipe = str(tmp_path / "sweep"), tiny_recipe()
     fields = {"trials": 2, "at_once": 2, "validations": 2, "stop_on": ["frame_discriminator_saturated"]}
@@ -262,13 +296,17 @@ def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(tmp_path: P
     again: list[str] = []
     resumed = run_sweep(uri, space, recipe, corpus, student=student, resume=True, progress=again.append)
     assert resumed["trials"] == {"finished": 2} and resumed["steps"] == 24
-    assert [line.partition(":")[0] for line in again if "starts" in line] == ["trial 1 starts"], "trial 0 is not repeated"
+    assert [line.partition(":")[0] for line in again if "starts" in line] == ["trial 1 starts"], (
+        "trial 0 is not repeated"
+    )
     assert all_free(ray_cpus)
 
 
 @pytest.mark.cluster
 @pytest.mark.minutes
-def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(tmp_path: Path, parents: tuple[str, str], ray_cpus: float) -> None:
+def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(
+    tmp_path: Path, parents: tuple[str, str], ray_cpus: float
+) -> None:
     corpus, student = parents
     recipe = tiny_recipe()
     space = load_space(str(SPACES / "smoke_pbt.yaml"), recipe)
@@ -279,11 +317,16 @@ def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(tm
     assert len(changes) >= 2
     for change in changes:
         assert change["changed"] and change["step"] % 3 == 0 and change["parent"] != change["trial"]
-        segment = next(s for s in sweep.segments(change["trial"]) if s.parent == change["parent"] and s.step == change["step"])
+        segment = next(
+            s for s in sweep.segments(change["trial"]) if s.parent == change["parent"] and s.step == change["step"]
+        )
         run = sweep.run_of(change["trial"], segment)
         manifest = storage.read_json(storage.join(run, "manifest.json"))
         assert manifest["begin_from"] == segment.begin_from and "checkpoint" in manifest["parents"]
         assert manifest["recipe"]["gan"]["lr"] == segment.params["gan.lr"]
-        steps = [line["step"] for line in map(json.loads, storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines())]
+        steps = [
+            line["step"]
+            for line in map(json.loads, storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines())
+        ]
         assert min(steps) > segment.step, "the run went on from the other's step"
     assert all_free(ray_cpus), "replaced runs have let go of their workers"

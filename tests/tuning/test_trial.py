@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-from sweeps import make_sweep  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.training.launch import Stopped  # noqa: E402
-from s2v_ray.tuning import sweep as module  # noqa: E402
-from s2v_ray.tuning.trials import Segment, Sweep  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.training.launch import Stopped
+from s2v_ray.tuning import sweep as module
+from s2v_ray.tuning.trials import Segment, Sweep
+from tests.helpers.sweeps import make_sweep
 
 Record = dict[str, Any]
 
@@ -33,7 +29,9 @@ class Runs:
         self.asked: list[dict[str, Any]] = []
         self.heard: list[int] = []
 
-    def __call__(self, kind: str, recipe: Any, corpus: str, run: str, *, record: Callable[[Record], bool], **settings: Any) -> None:
+    def __call__(
+        self, kind: str, recipe: Any, corpus: str, run: str, *, record: Callable[[Record], bool], **settings: Any
+    ) -> None:
         self.asked.append({"recipe": recipe, "run": run, **settings})
         for one in self.records:
             self.heard.append(one["step"])
@@ -46,14 +44,20 @@ class Runs:
 def trial(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, runs: Runs, params: dict[str, Any] | None = None) -> Any:
     monkeypatch.setattr(module, "launch", runs)
     monkeypatch.setattr(module._Trial, "trial_name", "00003")
-    return module._Trial({"sweep": sweep.uri, "share": {"CPU": 2.0}, "trial": {"number": 3, "params": params or {"gan.lr": 0.002}}})
+    return module._Trial(
+        {"sweep": sweep.uri, "share": {"CPU": 2.0}, "trial": {"number": 3, "params": params or {"gan.lr": 0.002}}}
+    )
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in result.items() if k in ("step", "segment", "start", "done", "ended") or k.startswith("val_")}
+    return {
+        k: v for k, v in result.items() if k in ("step", "segment", "start", "done", "ended") or k.startswith("val_")
+    }
 
 
-def test_it_trains_from_validation_to_validation_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_trains_from_validation_to_validation_and_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = make_sweep(str(tmp_path))
     runs = Runs([{"step": 3, "loss": 1.0}, val(3, 0.5), {"step": 6, "loss": 1.0}, val(6, 0.4), val(12, 0.3)])
     own = trial(sweep, monkeypatch, runs)
@@ -63,7 +67,11 @@ def test_it_trains_from_validation_to_validation_and_no_further(tmp_path: Path, 
     assert told(own.step()) == {**val(6, 0.4), **at}
     assert told(own.step()) == {**val(12, 0.3), **at, "ended": "finished", "done": True}
     (asked,) = runs.asked
-    assert asked["run"] == storage.join(sweep.uri, "trials", "00003", "run-0") and asked["cluster"] == {"CPU": 2.0} and asked["student"] == sweep.student
+    assert (
+        asked["run"] == storage.join(sweep.uri, "trials", "00003", "run-0")
+        and asked["cluster"] == {"CPU": 2.0}
+        and asked["student"] == sweep.student
+    )
     assert asked["recipe"].gan.lr == 0.002 and asked["recipe"].log.validate_every == 3
     assert sweep.segments(3) == [Segment("run-0", {"gan.lr": 0.002})]
 
@@ -78,14 +86,23 @@ def test_one_that_is_stopped_ends_its_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_alarm_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alarms = {"step": 6, "alarms": ["data_starved", "sync_at_chance"]}
-    own = trial(make_sweep(str(tmp_path)), monkeypatch, Runs([{"step": 3, "alarms": ["data_starved"]}, val(3, 0.5), alarms, val(6, 0.4)]))
+    own = trial(
+        make_sweep(str(tmp_path)),
+        monkeypatch,
+        Runs([{"step": 3, "alarms": ["data_starved"]}, val(3, 0.5), alarms, val(6, 0.4)]),
+    )
     assert told(own.step())["step"] == 3
     assert told(own.step()) == {"ended": "stopped: sync_at_chance", "done": True}
 
 
-def test_what_fails_for_good_is_told_and_what_may_pass_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_for_good_is_told_and_what_may_pass_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = make_sweep(str(tmp_path))
-    assert told(trial(sweep, monkeypatch, Runs([], ValueError("the loss is not finite"))).step()) == {"ended": "failed: the loss is not finite", "done": True}
+    assert told(trial(sweep, monkeypatch, Runs([], ValueError("the loss is not finite"))).step()) == {
+        "ended": "failed: the loss is not finite",
+        "done": True,
+    }
     for error in (storage.StoreError("no answer"), RuntimeError("a node died")):
         with pytest.raises(type(error)):
             trial(sweep, monkeypatch, Runs([], error)).step()
@@ -93,9 +110,14 @@ def test_what_fails_for_good_is_told_and_what_may_pass_is_tried_again(tmp_path: 
     assert told_of["ended"].startswith("failed: validation does not measure mouth_l1, psnr on this corpus")
 
 
-def test_one_that_takes_over_anothers_checkpoint_begins_a_new_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_over_anothers_checkpoint_begins_a_new_run_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep, records = make_sweep(str(tmp_path), scheduler="pbt"), [val(6, 0.4), val(9, 0.3)]
-    first, other = trial(sweep, monkeypatch, Runs([val(3, 0.5)])), storage.join(sweep.folder(1), "run-0", "checkpoints", "step-00000003")
+    first, other = (
+        trial(sweep, monkeypatch, Runs([val(3, 0.5)])),
+        storage.join(sweep.folder(1), "run-0", "checkpoints", "step-00000003"),
+    )
     first.step()
     first.save_checkpoint(str(tmp_path))
     assert storage.read_json(str(tmp_path / "pointer.json")) == {
@@ -108,10 +130,16 @@ def test_one_that_takes_over_anothers_checkpoint_begins_a_new_run_there(tmp_path
     own = trial(sweep, monkeypatch, runs, {"gan.lr": 0.009})
     own.load_checkpoint(str(tmp_path))
     assert told(own.step()) == {**val(6, 0.4), "segment": 1, "start": 3}
-    assert runs.asked[0]["begin_from"] == other and runs.asked[0]["run"].endswith("/00003/run-1") and runs.asked[0]["recipe"].gan.lr == 0.009
+    assert (
+        runs.asked[0]["begin_from"] == other
+        and runs.asked[0]["run"].endswith("/00003/run-1")
+        and runs.asked[0]["recipe"].gan.lr == 0.009
+    )
     assert sweep.segments(3)[1] == Segment("run-1", {"gan.lr": 0.009}, other, 1, 3)
 
-    restarted = trial(sweep, monkeypatch, Runs(records), {"gan.lr": 0.009})  # its node died before it had reported: the same pointer again
+    restarted = trial(
+        sweep, monkeypatch, Runs(records), {"gan.lr": 0.009}
+    )  # its node died before it had reported: the same pointer again
     restarted.load_checkpoint(str(tmp_path))
     restarted.step()
     own.save_checkpoint(str(tmp_path))  # later: its own pointer

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(__file__))
-from sweeps import add_trial, make_sweep, tiny_recipe  # noqa: E402
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.tuning.search import STARTUP, make_study, suggest  # noqa: E402
-from s2v_ray.tuning.space import parse_space  # noqa: E402
-from s2v_ray.tuning.trials import Segment, Trial, claim_sweep, open_sweep, summary  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.tuning.search import STARTUP, make_study, suggest
+from s2v_ray.tuning.space import parse_space
+from s2v_ray.tuning.trials import Segment, Trial, claim_sweep, open_sweep, summary
+from tests.helpers.sweeps import add_trial, make_sweep, tiny_recipe
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -81,7 +77,11 @@ def test_tpe_needs_only_the_table_and_follows_what_was_good(tmp_path: Path) -> N
     early, late = ([t.scores()["mouth_l1"] for t in part] for part in (trials[:STARTUP], trials[-8:]))
     assert sum(late) / 8 < sum(early) / STARTUP
     running, failed = Trial(24, trials[0].params), Trial(25, trials[0].params, "failed")
-    assert [t.state.name for t in make_study(sweep.space, recipe, [*trials, running, failed]).trials[-3:]] == ["COMPLETE", "RUNNING", "FAIL"]
+    assert [t.state.name for t in make_study(sweep.space, recipe, [*trials, running, failed]).trials[-3:]] == [
+        "COMPLETE",
+        "RUNNING",
+        "FAIL",
+    ]
 
 
 def test_random_search_is_that_of_the_space(tmp_path: Path) -> None:
@@ -102,6 +102,15 @@ def test_tpe_takes_several_objectives_and_parameters_that_are_not_always_there(t
     for number in range(STARTUP + 6):
         trial = Trial(number, suggest(sweep.space, sweep.recipe, trials, number), "finished")
         assert ("gan.discriminators.sync.interval" in trial.params) == (trial.params["gan.discriminators.sync.lr"] > 0)
-        trial.note({"step": 12, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": trial.params["gan.lr"], "psnr": float(number % 3)})
+        trial.note(
+            {
+                "step": 12,
+                "segment": 0,
+                "start": 0,
+                "at": 0.0,
+                "mouth_l1": trial.params["gan.lr"],
+                "psnr": float(number % 3),
+            }
+        )
         trials.append(trial)
     assert {len(t.params) for t in trials} == {2, 3}

@@ -39,7 +39,9 @@ def test_ranks_share_places() -> None:
 def test_weighted_ranks_pick() -> None:
     assert mean_ranks(SCORES, BOTH, {}) == {0: 2.5, 1: 2.25, 2: 2.75, 3: 2.75, 4: 4.75}
     assert pick(SCORES, BOTH, Ranks(rule="ranks")) == 1
-    assert pick(SCORES, BOTH, Ranks(rule="ranks", weights={"sync": 3})) == 0  # (3 * 1 + 4) / 4 = 1.75 against 2.125 and 3.625
+    assert (
+        pick(SCORES, BOTH, Ranks(rule="ranks", weights={"sync": 3})) == 0
+    )  # (3 * 1 + 4) / 4 = 1.75 against 2.125 and 3.625
     assert pick(SCORES, BOTH, Ranks(rule="ranks", weights={"sync": 0})) == 3
 
 

@@ -1,0 +1,60 @@
+"""Starts or joins Ray, and selects the nodes for a kind of work. Every module that needs a Ray cluster calls ``start_ray``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+import ray.data
+
+from s2v_ray.config import ROLE_LABEL, Role
+
+OBJECT_STORE_BYTES = 800_000_000
+"""Object store of a Ray that is started on this machine. Only names of clips and decoded windows pass through it."""
+START_ATTEMPTS = 3
+"""A raylet gives its agent 15 s to start and then exits, which happens on a busy machine."""
+
+
+def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine. Does nothing if Ray is initialised already.
+
+    Args:
+        local: starts one on this machine even if ``RAY_ADDRESS`` is set.
+        num_cpus: CPUs of a cluster on this machine; None for all.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if local or not os.environ.get("RAY_ADDRESS"):
+        # No dashboard: its processes take about 2% of a CPU, and the command line shows the run's progress.
+        quiet |= {
+            "address": "local",
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "num_cpus": num_cpus,
+        }
+    for left in reversed(range(START_ATTEMPTS)):
+        if ray.is_initialized():
+            break
+        try:
+            ray.init(**quiet)
+        except Exception as e:  # Ray raises a bare Exception here
+            ray.shutdown()
+            if not left or "timed out during startup" not in str(e):
+                raise
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def node_selector(role: Role) -> dict[str, str] | None:
+    """Label selector for work of ``role``; None on a cluster whose nodes have no role labels, such as a single machine.
+
+    A cluster with role labels has, or can add, nodes for each role that it is used for: the manifests in ``cluster/`` do.
+    """
+    return {ROLE_LABEL: role} if any(ROLE_LABEL in node["Labels"] for node in ray.nodes() if node["Alive"]) else None
+
+
+def nodes_for(role: Role) -> list[dict[str, Any]]:
+    """The living nodes that ``node_selector(role)`` selects, in the form of ``ray.nodes()``."""
+    labels = (node_selector(role) or {}).items()
+    return [node for node in ray.nodes() if node["Alive"] and labels <= node["Labels"].items()]

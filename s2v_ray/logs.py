@@ -1,0 +1,91 @@
+"""Log records of long work: ordinary ``logging`` messages of the package's loggers that also say how far the work is.
+
+Every module logs to ``logging.getLogger(__name__)``. ``log_progress`` attaches a ``Progress`` to a record. What is shown of it is
+the business of the program that installs a handler: the command line draws live progress on a terminal, and prints lines at most
+every few seconds elsewhere (``cli.console``). A library user sees ordinary log messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PACKAGE = "s2v_ray"
+"""The parent of all loggers of this package."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one stage of long work is.
+
+    Attributes:
+        stage: name of the stage, such as "ingest" or "gan".
+        done: units that are done.
+        total: units in all.
+        unit: what is counted.
+        figures: current values worth showing, by name: losses, clips per second.
+        seconds_left: estimated remaining time, or None if unknown.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "steps"
+    figures: Mapping[str, float] = field(default_factory=dict)
+    seconds_left: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all units are done."""
+        return self.done >= self.total
+
+
+def log_progress(logger: logging.Logger, progress: Progress, message: str, *args: object) -> None:
+    """Logs ``message % args`` at level INFO with ``progress`` attached to the record as ``record.progress``."""
+    logger.info(message, *args, extra={"progress": progress}, stacklevel=2)
+
+
+def progress_of(record: logging.LogRecord) -> Progress | None:
+    """The ``Progress`` attached to a record, or None."""
+    progress = getattr(record, "progress", None)
+    return progress if isinstance(progress, Progress) else None
+
+
+def record_to_dict(record: logging.LogRecord) -> dict[str, Any]:
+    """A record as plain values, to be sent from a worker to the driver."""
+    progress = progress_of(record)
+    return {
+        "name": record.name,
+        "levelno": record.levelno,
+        "levelname": record.levelname,
+        "msg": record.getMessage(),
+        "created": record.created,
+        "progress": None if progress is None else asdict(progress),
+    }
+
+
+def handle_dict(values: Mapping[str, Any]) -> None:
+    """Hands a record made by ``record_to_dict`` to the logger of its name in this process."""
+    progress = values["progress"]
+    record = logging.makeLogRecord({**values, "progress": None if progress is None else Progress(**progress)})
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+@contextmanager
+def installed(handler: logging.Handler, level: int = logging.INFO) -> Iterator[None]:
+    """Within the context, ``handler`` receives the package's records of at least ``level``."""
+    logger = logging.getLogger(PACKAGE)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

@@ -1,0 +1,108 @@
+"""The reference that engines are compared with: the same interface in a screen of plain torch."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class PlainEngine:
+    """Average the gradients over workers, clip, Adam. Parameters without a gradient get gradient 0, as under ZeRO."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float, bf16: bool) -> None:
+        self.module, self.optimizer, self.grad_clip, self.bf16 = module, optimizer, grad_clip, bf16
+        self.device = next(module.parameters()).device
+        self.grad_norm: float | None = None
+        self.unsure = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in module.named_parameters()}
+        if dist.is_initialized():
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.autocast():
+            return self.module(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self) -> None:
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            if dist.is_initialized():
+                dist.all_reduce(p.grad)
+                p.grad /= dist.get_world_size()
+        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+        self.grad_norm = float(norm)
+        for (
+            name,
+            p,
+        ) in self.module.named_parameters():  # terms that cancel leave rounding errors, of which Adam makes whole steps
+            if p.grad is not None and p.grad.any():
+                self.unsure[name] |= p.grad.abs() < 1e-5 * norm
+        if self.grad_clip:
+            scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+            for p in parameters:
+                if p.grad is not None:
+                    p.grad *= scale
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def discard(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def set_lr(self, group: int | str, lr: float) -> None:
+        groups = self.optimizer.param_groups
+        (groups[group] if isinstance(group, int) else next(g for g in groups if g.get("name") == group))["lr"] = lr
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def gathered(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def snapshot(self) -> dict[str, Any]:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        return copy.deepcopy(
+            {f"rank{rank}.pt": {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}}
+        )
+
+    def load(self, folder: str, *, reshape: bool = False) -> None:
+        rank = dist.get_rank() if dist.is_initialized() and not reshape else 0
+        state = torch.load(f"{folder}/rank{rank}.pt", weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_plain_engine(
+    module: nn.Module,
+    param_groups: Any,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    zero_stage: int,
+    bf16: bool,
+    grad_clip: float,
+    micro_batch: int,
+    world_size: int,
+    accumulate: int = 1,
+    offload_optimizer: bool = False,
+    offload_param: bool = False,
+) -> PlainEngine:
+    """Signature of ``training.engine.make_engine``."""
+    groups = [dict(g, params=list(g["params"])) for g in param_groups]
+    for p in module.parameters():
+        if p.dim() == 0:
+            p.data = p.data.reshape(1)
+    optimizer = (
+        torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+        if weight_decay
+        else torch.optim.Adam(groups, lr=lr, betas=betas)
+    )
+    return PlainEngine(module, optimizer, grad_clip, bf16)

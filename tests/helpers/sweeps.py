@@ -1,0 +1,109 @@
+"""Sweeps of a few trials, made without training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from s2v_ray import storage
+from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.models.bundle import save_bundle
+from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.student import Student
+from s2v_ray.training.launch import Stopped
+from s2v_ray.tuning import sweep as module
+from s2v_ray.tuning.space import parse_space, trial_recipe
+from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep
+from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
+
+PARAMETERS: dict[str, Any] = {
+    "gan.lr": {"distribution": "loguniform", "low": 0.0001, "high": 0.01},
+    "gan.discriminators.frame.interval": {"distribution": "choice", "values": [1, 2, 4]},
+    "gan.discriminators.frame.start": {"distribution": "int", "low": 0.0, "high": 0.5, "of": "gan.steps"},
+}
+
+
+def tiny_recipe() -> Recipe:
+    """Without the sync network, which the tiny corpus does not have."""
+    return load_recipe("debug", ["gan.discriminators.sync.weight=0", "log.log_every=3", "parallel.threads=1"])
+
+
+def make_parents(folder: str) -> tuple[str, str]:
+    """A corpus and a student that never learned anything."""
+    corpus, student = make_corpus(storage.join(folder, "corpus"), clips=16), storage.join(folder, "student")
+    torch.manual_seed(0)
+    save_bundle(student, Student(tiny_recipe().student, 6, EMOTIONS), tiny_recipe(), "student", {"corpus": "c"}, {})
+    return corpus, student
+
+
+def make_sweep(folder: str, **fields: Any) -> Sweep:
+    """A fresh sweep without trials."""
+    corpus, student = make_parents(folder)
+    space = parse_space(
+        {"objectives": ["mouth_l1", "psnr"], "parameters": PARAMETERS, "validations": 4, **fields}, tiny_recipe()
+    )
+    return claim_sweep(storage.join(folder, "sweep"), space, tiny_recipe(), corpus, student, False)
+
+
+def add_trial(
+    sweep: Sweep, number: int, curve: list[tuple[int, float, float]], state: str = "finished", reason: str = ""
+) -> Trial:
+    """A trial with one segment: (step, mouth_l1, psnr) of each validation; with a bundle where it finished."""
+    params = {
+        "gan.lr": 0.001 * (number + 1),
+        "gan.discriminators.frame.interval": 2,
+        "gan.discriminators.frame.start": number,
+    }
+    trial = Trial(number, params, state, reason)  # type: ignore[arg-type]
+    trial.started()
+    for step, mouth, psnr in curve:
+        trial.note({"step": step, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": mouth, "psnr": psnr})
+    sweep.write(trial)
+    sweep.write_segments(number, [Segment("run-0", params)])
+    if state == "finished":
+        torch.manual_seed(number)
+        recipe = trial_recipe(sweep.space, sweep.recipe, params)
+        bundle = storage.join(sweep.folder(number), "run-0", "bundle")
+        save_bundle(
+            bundle,
+            Speech2Video(recipe, 6, EMOTIONS),
+            recipe,
+            "speech2video",
+            {"corpus": "c", "config_digest": recipe.digest()},
+            {"l1": 0.5},
+        )
+    return trial
+
+
+class StandIn(module._Trial):
+    """A trial whose run is a stand-in: its L1 tells how far gan.lr is from 0.001, and falls with the steps."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        super().setup(config)
+        module.launch = stand_in_run
+
+
+def stand_in_run(
+    kind: str,
+    recipe: Recipe,
+    corpus: str,
+    run: str,
+    *,
+    record: Callable[[dict[str, Any]], bool],
+    begin_from: str = "",
+    **settings: Any,
+) -> None:
+    """Validates and checkpoints as the recipe says, goes on from what it finds, and ends in a bundle."""
+    own = storage.list_files(storage.join(run, "checkpoints"))
+    start = max((int(uri[-8:]) for uri in own), default=int(begin_from[-8:]) if begin_from else 0)
+    if begin_from:
+        assert storage.exists(begin_from), "the checkpoint to begin from is there when it is needed"
+    every, steps = recipe.log.validate_every, recipe.gan.steps
+    for step in range(start + every, steps + 1, every):
+        storage.write_bytes(storage.join(run, "checkpoints", f"step-{step:08d}"), b"")
+        if not record({"step": step, "val_mouth_l1": abs(math.log10(recipe.gan.lr) + 3) + 1 / step, "val_psnr": 10.0}):
+            raise Stopped("stopped")
+    save_bundle(storage.join(run, "bundle"), Speech2Video(recipe, 6, EMOTIONS), recipe, "speech2video", {}, {})

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import Clip
+from s2v_ray.config import Recipe, parse_recipe
+from s2v_ray.models import teachers
+from s2v_ray.models.teachers import ConvFace
+from s2v_ray.training.tasks import teachers as teach
+
+SIZE, FRAMES = 32, 6
+SPEAKERS = {"ann": (200, 60, 60), "ben": (60, 200, 60), "cat": (60, 60, 200), "dan": (190, 190, 60)}
+EMOTIONS = {"happy": 8, "sad": 2}  # rows of the brow
+
+
+def draw(speaker: str, emotion: str, opening: float, rng: np.random.Generator) -> np.ndarray:
+    """The skin tells who, the brow's height how, the mouth's height what: uint8 ``[S, S, 3]``."""
+    frame = np.full((SIZE, SIZE, 3), 120.0)
+    frame[2:30, 4:28] = SPEAKERS.get(speaker, (130, 130, 130))
+    row = EMOTIONS.get(emotion, 5)
+    frame[row : row + 3, 8:24] = 0
+    frame[20 : 21 + round(7 * opening), 11:21] = 0
+    return (frame + rng.normal(0, 4, frame.shape)).clip(0, 255).astype(np.uint8)
+
+
+def make_corpus(
+    folder: Path,
+    speakers: tuple[str, ...] = tuple(SPEAKERS),
+    emotions: tuple[str, ...] = tuple(EMOTIONS),
+    mouth: bool = True,
+    shuffled: bool = False,
+) -> str:
+    rng = np.random.default_rng(0)
+    drawn = [(s, e, k) for s in speakers for e in emotions for k in range(6)]
+    named = [drawn[i] for i in rng.permutation(len(drawn))] if shuffled else drawn
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    for n, ((speaker, emotion, k), (said_speaker, said_emotion, _)) in enumerate(zip(drawn, named, strict=True)):
+        opening = rng.uniform(size=FRAMES).astype(np.float32)
+        frames = np.stack([draw(speaker, emotion, o, rng) for o in opening])
+        clip = Clip(
+            f"clip{n:03d}", frames, np.zeros(FRAMES * 640, np.float32), said_speaker, said_emotion, str(k), "drawn",
+            np.zeros((FRAMES, 5, 2), np.float32), opening if mouth else None,
+        )  # fmt: skip
+        rows["val" if k >= 4 else "train"].append(shards.encode_clip(clip))
+    for split, found in rows.items():
+        shards.write_shard(storage.join(str(folder), split, "part-00000.parquet"), found)
+    storage.write_manifest(
+        str(folder),
+        "corpus",
+        shards.CORPUS_SCHEMA,
+        size=SIZE,
+        splits={split: {"shards": 1} for split in rows} | {"test": {"shards": 0}},
+    )
+    return str(folder)
+
+
+def recipe(**sections: Any) -> Recipe:
+    return parse_recipe({"teach": {"steps": 60, "batch": 32, "width": 8, "embedding": 16, "lr": 5e-3}} | sections)
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    corpus = make_corpus(tmp_path_factory.mktemp("corpus"))
+    return corpus, teach.teach_faces(corpus, recipe(), quiet)
+
+
+def test_teachers_and_judges_learn(taught: tuple[str, dict[str, Any]]) -> None:
+    _, found = taught
+    json.dumps(found)  # for programs
+    assert set(found["networks"]) == {
+        "teachers/identity",
+        "teachers/emotion",
+        "judges/identity",
+        "judges/emotion",
+        "judges/mouth",
+    }
+    for place, figures in found["networks"].items():
+        if place == "judges/mouth":
+            assert figures["correlation"] > 0.8 and figures["mae"] < 0.5 * figures["mae_of_constant"]
+        else:
+            assert figures["accuracy"] >= 0.9, place
+            assert figures["leak"] <= figures["leak_chance"] + 0.3, place
+    assert found["networks"]["teachers/identity"]["chance"] == pytest.approx(1 / 4)
+    assert found["networks"]["teachers/emotion"]["chance"] == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_they_come_back_from_the_corpus(taught: tuple[str, dict[str, Any]]) -> None:
+    corpus, found = taught
+    rng = np.random.default_rng(1)
+    emotion = teachers.load(storage.join(corpus, "teachers/emotion"))
+    assert emotion.digest == found["networks"]["teachers/emotion"]["digest"]
+    logits = emotion(np.stack([draw("ann", "sad", 0.5, rng), draw("dan", "happy", 0.1, rng)]))
+    assert [emotion.labels[i] for i in logits.argmax(1)] == ["sad", "happy"]
+    identity = teachers.load(storage.join(corpus, "teachers/identity"))
+    codes = identity(np.stack([draw(s, e, 0.5, rng) for s in ("ann", "ben") for e in EMOTIONS]))
+    cosine = codes @ codes.T
+    assert min(cosine[0, 1], cosine[2, 3]) > max(cosine[0, 2], cosine[0, 3], cosine[1, 2], cosine[1, 3])
+    mouth = teachers.load(storage.join(corpus, "judges/mouth"))
+    assert (mouth(draw("cat", "sad", 0.9, rng)[None]) - mouth(draw("cat", "sad", 0.1, rng)[None])).item() > 0.4
+    manifest = storage.read_manifest(storage.join(corpus, "judges/mouth"), "face-network", teach.FACE_SCHEMA)
+    assert manifest["role"] == "mouth" and manifest["parents"]["corpus"]
+
+
+def test_judges_differ_from_teachers(taught: tuple[str, dict[str, Any]]) -> None:
+    corpus, _ = taught
+    for role in ("identity", "emotion"):
+        teacher, judge = (teachers.load(storage.join(corpus, group, role)) for group in ("teachers", "judges"))
+        assert teacher.card.channels != judge.card.channels
+        assert teacher.digest != judge.digest
+    stills = teach.read_stills(corpus)
+    cells = {(s, e, h) for s, e, h in zip(stills.speaker, stills.emotion, stills.half, strict=True)}
+    assert {h for *_, h in cells} == {-1, 0, 1}
+    assert len(cells) == 3 * len(SPEAKERS) * len(EMOTIONS)  # each half, and val, has every speaker with every emotion
+
+
+def test_same_seed_same_network(taught: tuple[str, dict[str, Any]]) -> None:
+    corpus, _ = taught
+    stills = teach.read_stills(corpus)
+    few = recipe(teach={"steps": 30, "batch": 32, "width": 8, "embedding": 16, "lr": 5e-3})
+    state = torch.random.get_rng_state()
+    first, second = (teach.train_face(teach.jobs(few)[1], stills, few, quiet)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert torch.equal(state, torch.random.get_rng_state())  # others' randomness is left alone
+
+
+def test_one_emotion_asks_for_a_card(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, emotions=("sad",))
+    with pytest.raises(storage.ArtifactError, match="name only the emotion 'sad'; name a card in teachers.emotion"):
+        teach.teach_faces(corpus, recipe(), quiet)
+    assert not (tmp_path / "teachers").exists()
+
+
+def test_no_speakers_asks_for_a_card(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, speakers=("",))
+    with pytest.raises(storage.ArtifactError, match="name no speaker; name a card in teachers.identity"):
+        teach.teach_faces(corpus, recipe(), quiet)
+
+
+def test_named_cards_are_installed_and_the_rest_is_skipped_with_reasons(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", emotions=("",), mouth=False)
+    cards = {}
+    for role, dim in (("identity", 4), ("emotion", 2)):
+        labels = ("x", "y") if role == "emotion" else ()
+        made = teachers.save_conv(
+            str(tmp_path / role),
+            ConvFace(4, dim),
+            role=role,
+            dim=dim,
+            labels=labels,
+            channels=4,
+            height=16,
+            width=16,
+            alignment="box",
+        )
+        card = made.card.model_dump(mode="json") | {"weights": str(tmp_path / role / made.card.weights)}
+        (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(card))
+        cards[role] = str(tmp_path / f"{role}.yaml")
+    said: list[str] = []
+    found = teach.teach_faces(corpus, recipe(teachers=cards), said.append)
+    assert set(found["networks"]) == {"teachers/identity", "teachers/emotion", "judges/identity"}
+    assert found["skipped"] == {
+        "judges/emotion": "the training clips name no emotion",
+        "judges/mouth": "no clip of the corpus knows its mouth opening",
+    }
+    assert "judges/mouth skipped: no clip of the corpus knows its mouth opening" in said
+    assert teachers.load(storage.join(corpus, "teachers/emotion")).labels == ("x", "y")
+
+
+def test_a_network_at_chance_is_refused(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, shuffled=True)
+    with pytest.raises(storage.ArtifactError, match="teachers/identity is at chance on clips it never saw"):
+        teach.teach_faces(corpus, recipe(), quiet)
+    assert not (tmp_path / "teachers").exists()
+
+
+def test_empty_or_missing_corpus(tmp_path: Path) -> None:
+    with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
+        teach.teach_faces(str(tmp_path), recipe(), quiet)
+    storage.write_manifest(
+        str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits={split: {"shards": 0} for split in shards.SPLITS}
+    )
+    with pytest.raises(storage.ArtifactError, match="no training clips"):
+        teach.teach_faces(str(tmp_path), recipe(), quiet)
+
+
+def test_sharpen_takes_out_what_varies_within_a_speaker() -> None:
+    torch.manual_seed(0)
+    network = ConvFace(4, 8).eval()
+    features = torch.randn(400, 32)
+    speaker, emotion = torch.arange(400) % 3, (torch.arange(400) // 3) % 2
+    features[:, :2] += 4 * torch.eye(3)[speaker][:, :2]
+    features[:, 5] += 3 * emotion
+    before = network.head(features).detach()
+    teach.sharpen(network, before, speaker)
+    after = network.head(features).detach()
+    assert torch.linalg.matrix_rank(after - after.mean(0), atol=1e-3) == 2  # three speakers differ in two directions
+
+    def spread(x: torch.Tensor, of: torch.Tensor) -> float:
+        means = torch.stack([x[of == k].mean(0) for k in of.unique()])
+        return float((means - means.mean(0)).norm())
+
+    assert spread(after, emotion) / spread(after, speaker) < 0.2 * spread(before, emotion) / spread(before, speaker)
+
+
+def test_augmentation_keeps_the_picture() -> None:
+    torch.manual_seed(0)
+    faces = torch.rand(64, 3, 32, 32) * 2 - 1
+    faces = F.interpolate(F.avg_pool2d(faces, 8), size=(32, 32), mode="bilinear")
+    changed = teach.augment(faces)
+    assert changed.shape == faces.shape
+    correlation = torch.stack(
+        [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(faces, changed, strict=True)]
+    )
+    assert 0.5 < correlation.mean() < 0.999
