@@ -17,16 +17,16 @@ class Clip:
     """One person speaking, face-aligned.
 
     Attributes:
-        id: made from the content, so the same clip has the same id everywhere.
+        id: derived from the content, so that the same clip has the same id everywhere.
         frames: uint8 ``[T, H, W, 3]``, RGB, 25 fps, square, aligned to ``media.face.TEMPLATE``.
         speech: float32 ``[T * 640]``, 16 kHz mono in [-1, 1].
-        speaker: label of the speaker. Used to split, to sample and to evaluate; the student never sees it.
-        emotion: label of the emotion, or "" where the source does not say.
-        sentence: what is said, or a key of it, or "".
-        source: where the clip came from, as a person would look it up.
-        landmarks: float32 ``[T, 5, 2]``: left eye, right eye, nose, left and right mouth corner as seen in the picture
-            (left = smaller x), x and y in pixels of the crop.
-        mouth_opening: float32 ``[T]``, true opening in [0, 1] where the source knows it (puppets), else None.
+        speaker: label of the speaker. Used for splits, sampling and evaluation; never an input of the student.
+        emotion: label of the emotion, or "" if the source has none.
+        sentence: text of the sentence, a key of it, or "".
+        source: name of the file in the source that the clip was made from.
+        landmarks: float32 ``[T, 5, 2]``: left eye, right eye, nose, left and right mouth corner as they appear in the
+            picture (left = smaller x), x and y in pixels of the crop.
+        mouth_opening: float32 ``[T]``, true opening in [0, 1] if the source provides it (puppets), else None.
     """
 
     id: str
@@ -47,7 +47,8 @@ class Clip:
             )
         if self.speech.dtype != np.float32 or self.speech.shape != (t * SAMPLES_PER_FRAME,):
             raise ValueError(
-                f"clip {self.id}: speech must be float32 [{t * SAMPLES_PER_FRAME}], not {self.speech.dtype} {self.speech.shape}"
+                f"clip {self.id}: speech must be float32 [{t * SAMPLES_PER_FRAME}], "
+                f"not {self.speech.dtype} {self.speech.shape}"
             )
         if self.landmarks.shape != (t, 5, 2):
             raise ValueError(f"clip {self.id}: landmarks must be [{t}, 5, 2], not {self.landmarks.shape}")
@@ -59,42 +60,42 @@ class Clip:
 
 @dataclass
 class ClipBatch:
-    """Windows of clips as a training step sees them. B clips, T frames shown, L >= T frames heard, H = W = size.
+    """Windows of clips, the input of a training step. B clips, T target frames, L >= T frames of speech, H = W = size.
 
-    The speech heard is longer than the frames shown, because a voice is known by more than half a second of it.
+    The speech is longer than the target window, because identifying a voice takes more than half a second of it.
 
     Attributes:
-        frames: uint8 ``[B, T, H, W, 3]``: the window shown.
-        speech: float32 ``[B, L * 640]``: the speech heard around it.
-        start: int64 ``[B]``: first frame of the window within the L heard.
-        heard: bool ``[B, L]``: False where the clip was shorter than L and silence was added.
+        frames: uint8 ``[B, T, H, W, 3]``: the target window.
+        speech: float32 ``[B, L * 640]``: the speech around it.
+        start: int64 ``[B]``: first frame of the target window within the L frames of speech.
+        speech_mask: bool ``[B, L]``: False where the clip is shorter than L and silence was added.
         still: uint8 ``[B, H, W, 3]``: a still of the same speaker, for the reference baseline.
         identity: float32 ``[B, D]``, unit length: the identity teacher's code, or None.
-        emotion: float32 ``[B, L, K]``: the emotion teacher's logits a frame, or None.
+        emotion: float32 ``[B, L, K]``: the emotion teacher's logits for each frame, or None.
         ids: clip ids.
     """
 
     frames: Tensor
     speech: Tensor
     start: Tensor
-    heard: Tensor
+    speech_mask: Tensor
     still: Tensor
     identity: Tensor | None = None
     emotion: Tensor | None = None
     ids: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> ClipBatch:
-        """The same batch on ``device``; pixels stay uint8 until they are there."""
+        """Copy the batch to ``device``. Pixels stay uint8."""
         moved: dict[str, Any] = {
             k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
         }
         return replace(self, **moved)
 
     def split(self, parts: int) -> list[ClipBatch]:
-        """The same clips as ``parts`` batches of equal size.
+        """Split the batch into ``parts`` batches of equal size.
 
         Raises:
-            ValueError: the clips cannot be divided so.
+            ValueError: the number of clips is not a multiple of ``parts``.
         """
         size, rest = divmod(len(self.frames), parts)
         if rest:
@@ -107,10 +108,10 @@ class ClipBatch:
 
 
 def to_unit(frames: Tensor) -> Tensor:
-    """uint8 ``[..., H, W, 3]`` in 0..255 -> float32 ``[..., 3, H, W]`` in [-1, 1], what every network sees."""
+    """Convert uint8 ``[..., H, W, 3]`` to float32 ``[..., 3, H, W]`` in [-1, 1], the input of every network."""
     return frames.movedim(-1, -3).float() / 127.5 - 1.0
 
 
 def to_pixels(frames: Tensor) -> Tensor:
-    """float ``[..., 3, H, W]`` in [-1, 1] -> uint8 ``[..., H, W, 3]``; what lies outside is clamped."""
+    """Convert float ``[..., 3, H, W]`` in [-1, 1] to uint8 ``[..., H, W, 3]``; values outside are clamped."""
     return ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8).movedim(-3, -1)

@@ -121,7 +121,7 @@ class StudentConfig(Section):
 class DistillConfig(Section):
     steps: Positive = Field(1500, description="Optimizer steps.")
     batch: Positive = Field(32, description="Clips a step, all workers together.")
-    heard_frames: Positive = Field(64, description="Frames of speech heard a clip (L).")
+    speech_frames: Positive = Field(64, description="Frames of speech heard a clip (L).")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate (linear warm-up, cosine decay).")
     weight_decay: float = Field(1e-2, ge=0)
     temperature: float = Field(2.0, gt=0, description="Softening of the emotion targets.")
@@ -246,7 +246,7 @@ class GanConfig(Section):
     steps: Positive = Field(2000, description="Optimizer steps.")
     batch: Positive = Field(8, description="Clips a step, all workers together.")
     frames: Positive = Field(8, description="Frames shown a clip (T).")
-    heard_frames: Positive = Field(64, description="Frames of speech heard a clip (L).")
+    speech_frames: Positive = Field(64, description="Frames of speech heard a clip (L).")
     lr: float = Field(1e-3, gt=0, description="The generator's peak learning rate (linear warm-up, cosine decay).")
     betas: tuple[float, float] = Field((0.5, 0.99), description="Adam's betas, for generator and discriminators.")
     reconstruction: Weight = Field(1.0, description="Weight of L1 over the frame.")
@@ -364,9 +364,9 @@ class Recipe(Section):
             raise ValueError(
                 "ingest.offset (source, speaker or clip) and ingest.offsets (what `s2v offsets` wrote) go together: give both or neither"
             )
-        if self.gan.frames > self.gan.heard_frames:
+        if self.gan.frames > self.gan.speech_frames:
             raise ValueError(
-                "gan.heard_frames must be at least gan.frames: the window shown lies within the speech heard"
+                "gan.speech_frames must be at least gan.frames: the window shown lies within the speech heard"
             )
         accumulate = self.parallel.accumulate
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):

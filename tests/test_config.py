@@ -77,7 +77,7 @@ def test_a_later_override_wins_and_keeps_its_neighbours() -> None:
             "media.size=96",
             r"gan.generator.channels needs 5 entries for media.size=96 \(6 pixels doubled 4 times\), not 4",
         ),
-        ("gan.heard_frames=2", r"gan.heard_frames must be at least gan.frames"),
+        ("gan.speech_frames=2", r"gan.speech_frames must be at least gan.frames"),
         ("parallel.min_workers=2", "parallel.min_workers=2 must not exceed parallel.workers=1"),
         ("log.keep_best=beauty", "log.keep_best=beauty is no validation metric: l1, "),
         ("log.keep_best=ssim", "set log.validate_every so that it divides log.checkpoint_every"),

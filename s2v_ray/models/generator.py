@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from s2v_ray.config import GeneratorConfig, Recipe
-from s2v_ray.models.student import Heard, Student
+from s2v_ray.models.student import Student, StudentOutput
 
 
 class ModulatedBlock(nn.Module):
@@ -167,7 +167,7 @@ class Speech2Video(nn.Module):
 
     def forward(
         self, speech: Tensor, heard: Tensor, start: Tensor, noise: Tensor, still: Tensor | None = None
-    ) -> tuple[Tensor, Heard]:
+    ) -> tuple[Tensor, StudentOutput]:
         """The window of a training batch.
 
         Args:

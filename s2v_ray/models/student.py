@@ -1,7 +1,7 @@
-"""The student: hears log-mel speech, gives who speaks, what they feel and what they say.
+"""The student: a speech network that predicts identity, emotion and content from log-mel speech.
 
-Three small encoders that share nothing, so that a code can only carry what its own loss asks for. Shape suffixes:
-B clips, L frames heard, D identity, E emotion code, K emotions, C content.
+Its three small encoders share no parameters, so that each code carries only what its own loss requires. Shape letters:
+B clips, L frames of speech, D identity, E emotion code, K emotions, C content.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from s2v_ray.media.timing import MEL_BINS, MEL_PER_FRAME
 
 
 @dataclass
-class Heard:
-    """What the student hears in speech. All float32, also where a lower precision computes it: losses compare it.
+class StudentOutput:
+    """Output of the student. All tensors are float32, also under autocast, because losses compare them.
 
     Attributes:
         identity: ``[B, D]``, unit length, in the space of the identity teacher's codes.
         emotion: ``[B, E]``: the emotion code of the clip.
-        emotion_logits: ``[B, K]``: logits of the clip, read off its code.
-        frame_logits: ``[B, L, K]``: logits at each frame.
-        content: ``[B, L, C]``: what is said, frame by frame.
+        emotion_logits: ``[B, K]``: logits of the clip, computed from its code.
+        frame_logits: ``[B, L, K]``: logits of each frame.
+        content: ``[B, L, C]``: content of each frame.
     """
 
     identity: Tensor
@@ -37,9 +37,9 @@ class Heard:
     content: Tensor
 
     @staticmethod
-    def joined(parts: Sequence[Heard]) -> Heard:
-        """What is heard in the clips of all parts, without gradients."""
-        return Heard(
+    def concatenate(parts: Sequence[StudentOutput]) -> StudentOutput:
+        """Concatenate the outputs of all parts along the batch dimension and detach them."""
+        return StudentOutput(
             *(torch.cat(columns).detach() for columns in zip(*(vars(part).values() for part in parts), strict=True))
         )
 
@@ -59,10 +59,11 @@ class FrameEncoder(nn.Module):
         self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, padding=d, dilation=d) for d in dilations)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in dilations)
         self.dropout = nn.Dropout(dropout)
-        # one frame for the 10 ms convolution, one for the mel window that reaches over a frame's edge
+        # One frame for the 10 ms convolution, one for the mel window that extends beyond a frame.
         self.context_frames = sum(dilations) + 2
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Log-mel ``[B, 80, 4L]`` -> features ``[B, W, L]``."""
         x = self.to_frames(F.gelu(self.fine(mel)))
         for norm, conv in zip(self.norms, self.blocks, strict=True):
             normed = norm(x.transpose(1, 2)).transpose(1, 2)
@@ -80,14 +81,15 @@ class IdentityEncoder(nn.Module):
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, identity_dim)
         )
 
-    def forward(self, mel: Tensor, heard: Tensor) -> Tensor:
-        return F.normalize(self.project(pool_statistics(self.frames(mel), heard)).float(), dim=-1)
+    def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
+        """Log-mel ``[B, 80, 4L]`` and mask ``[B, L]`` -> identity code ``[B, D]``, unit length."""
+        return F.normalize(self.project(pool_statistics(self.frames(mel), mask)).float(), dim=-1)
 
 
 class EmotionEncoder(nn.Module):
-    """A low-dimensional code a frame, seen against the statistics of the clip; the clip's code is its mean.
+    """A low-dimensional code for each frame, conditioned on statistics of the clip; the clip's code is their mean.
 
-    The code is squeezed to [-1, 1]: saturated, it says which emotion, and has little room left for who speaks.
+    A tanh limits the code to [-1, 1]: a saturated code separates emotions and has little capacity left for identity.
     """
 
     def __init__(self, width: int, layers: int, dropout: float, emotion_dim: int, emotions: int) -> None:
@@ -97,18 +99,19 @@ class EmotionEncoder(nn.Module):
         self.code = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, emotion_dim), nn.Tanh())
         self.classify = nn.Linear(emotion_dim, emotions)
 
-    def forward(self, mel: Tensor, heard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-mel and mask ``[B, L]`` -> code ``[B, E]``, its logits ``[B, K]``, logits of each frame ``[B, L, K]``."""
         x = self.frames(mel)
-        codes = self.code(x.transpose(1, 2) + self.clip(pool_statistics(x, heard))[:, None]).float()
-        weight = heard[..., None].to(codes.dtype)
+        codes = self.code(x.transpose(1, 2) + self.clip(pool_statistics(x, mask))[:, None]).float()
+        weight = mask[..., None].to(codes.dtype)
         code = (codes * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         return code, self.classify(code), self.classify(codes)
 
 
 class Student(nn.Module):
-    """The speech network that imitates two teachers that see.
+    """The speech network that is distilled from the two visual teachers.
 
-    ``identity`` and ``emotion`` are learnt by distillation; ``content`` is learnt with the generator.
+    ``identity`` and ``emotion`` are trained by distillation, ``content`` together with the generator.
 
     Args:
         identity_dim: D of the identity teacher.
@@ -121,47 +124,49 @@ class Student(nn.Module):
         super().__init__()
         self.emotions = emotions
         self.identity_dim = identity_dim
-        self.spec_mask = 0.0  # largest share of bands, and of time, hidden in training; set by distillation
-        self.perturb = False  # whether the identity encoder hears other prosodies in training; set by distillation
+        # Set by the distillation task: the largest masked share of mel bands and of time (SpecAugment), and whether the
+        # identity encoder is trained on perturbed prosody.
+        self.spec_mask = 0.0
+        self.perturb = False
         self.identity = IdentityEncoder(config.width, config.layers, config.dropout, identity_dim)
         self.emotion = EmotionEncoder(config.width, config.layers, config.dropout, config.emotion_dim, len(emotions))
         self.content = FrameEncoder(config.width, config.layers, max_dilation=4)
         self.content_out = nn.Linear(config.width, config.content_dim)
-        # mean code of each emotion over the training clips: what "make it sound happy" means; set after distillation
+        # Mean code of each emotion over the training clips, set by the distillation task: the code of a named emotion.
         self.register_buffer("emotion_codes", torch.zeros(len(emotions), config.emotion_dim))
 
     @property
     def context_frames(self) -> int:
-        """Content at a frame depends on at most so many frames on either side."""
+        """Number of frames on either side that the content of a frame depends on."""
         return self.content.context_frames
 
-    def forward(self, speech: Tensor, heard: Tensor | None = None, *, content: bool = True) -> Heard:
-        """Hears speech.
+    def forward(self, speech: Tensor, mask: Tensor | None = None, *, content: bool = True) -> StudentOutput:
+        """Encodes speech.
 
         Args:
             speech: float32 ``[B, L * 640]``, 16 kHz in [-1, 1].
-            heard: bool ``[B, L]``, False where the speech is padding; None: all of it is speech.
-            content: False saves the work where only identity and emotion are wanted; ``Heard.content`` is then ``[B, 0, C]``.
+            mask: bool ``[B, L]``, False where the speech is padding; None if nothing is padding.
+            content: False skips the content encoder; ``StudentOutput.content`` is then ``[B, 0, C]``.
         """
         mel = log_mel(speech)
-        if heard is None:
-            heard = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
-        what = self.content_of(mel) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
+        if mask is None:
+            mask = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
+        frames = self.content_of(mel) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
         if self.training and self.spec_mask > 0:
             mel = spec_augment(mel, self.spec_mask)
         voice = perturb_prosody(mel) if self.training and self.perturb else mel
-        codes = self.identity(voice, heard), *self.emotion(mel, heard), what
-        return Heard(*(code.float() for code in codes))
+        codes = self.identity(voice, mask), *self.emotion(mel, mask), frames
+        return StudentOutput(*(code.float() for code in codes))
 
     def content_of(self, mel: Tensor) -> Tensor:
         """Content ``[B, L, C]`` of log-mel speech ``[B, 80, 4L]``."""
         return self.content_out(self.content(mel).transpose(1, 2))
 
 
-def pool_statistics(x: Tensor, heard: Tensor) -> Tensor:
-    """Mean and standard deviation over the frames heard, summed in float32: ``[B, W, L]``, ``[B, L]`` -> ``[B, 2W]``."""
+def pool_statistics(x: Tensor, mask: Tensor) -> Tensor:
+    """Masked mean and standard deviation over time, in float32: ``[B, W, L]``, mask ``[B, L]`` -> ``[B, 2W]``."""
     x = x.float()
-    weight = heard[:, None].float()
+    weight = mask[:, None].float()
     count = weight.sum(-1).clamp(min=1.0)
     mean = (x * weight).sum(-1) / count
     var = ((x - mean[..., None]).square() * weight).sum(-1) / count
@@ -169,13 +174,16 @@ def pool_statistics(x: Tensor, heard: Tensor) -> Tensor:
 
 
 def perturb_prosody(mel: Tensor, level: float = 0.4, tilt: float = 0.4, rate: float = 1.25) -> Tensor:
-    """The same voice, louder or softer, brighter or darker, faster or slower: what moods change and identities do not.
+    """Randomly changes loudness, spectral tilt and speed: properties that vary with emotion and not with identity.
 
-    Information perturbation (as in NANSY, Choi et al. 2021, arXiv 2110.14513): what is random in training cannot be leant on.
+    Information perturbation, as in NANSY (Choi et al. 2021, arXiv 2110.14513): an encoder cannot rely on properties
+    that are random during training.
 
     Args:
-        mel: ``[B, 80, N]``. level, tilt: standard deviations in units of log-mel, of the mean and of the slope from the lowest
-            band to the highest. rate: largest factor on the speed; the length is kept, by repeating or leaving out the end.
+        mel: ``[B, 80, N]``.
+        level: standard deviation of the change of the mean, in units of log-mel.
+        tilt: standard deviation of the slope from the lowest band to the highest, in units of log-mel.
+        rate: largest factor on the speed. The length is kept by repeating or omitting the end.
     """
     b, bands, n = mel.shape
     gain = level * torch.randn(b, 1, 1, device=mel.device)
@@ -186,7 +194,7 @@ def perturb_prosody(mel: Tensor, level: float = 0.4, tilt: float = 0.4, rate: fl
 
 
 def spec_augment(mel: Tensor, share: float) -> Tensor:
-    """Hides one band and one stretch of time of each clip, each of at most ``share`` (SpecAugment, Park et al. 2019)."""
-    hide = torchaudio.functional.mask_along_axis_iid
+    """Masks one range of bands and one of time in each clip, each at most ``share`` (SpecAugment, Park et al. 2019)."""
+    mask = torchaudio.functional.mask_along_axis_iid
     bands, time = int(share * mel.shape[1]), int(share * mel.shape[2])
-    return hide(hide(mel[:, None], bands, 0.0, axis=2), time, 0.0, axis=3)[:, 0]  # 0 is the mean of log-mel speech
+    return mask(mask(mel[:, None], bands, 0.0, axis=2), time, 0.0, axis=3)[:, 0]  # 0 is the mean of log-mel speech

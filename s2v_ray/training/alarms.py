@@ -13,10 +13,10 @@ PATIENCE = 3
 
 DIAGNOSTICS = (
     "sync_weight",
-    "identity_likeness_heard",
-    "identity_likeness_seen",
-    "emotion_majority_heard",
-    "emotion_majority_seen",
+    "identity_similarity",
+    "identity_similarity_teacher",
+    "emotion_majority",
+    "emotion_majority_teacher",
 )
 """Scalars that are logged for alarms only, and shown to nobody on progress lines."""
 
@@ -70,16 +70,14 @@ ALARMS = (
     ),
     Alarm(
         "identity_collapse",
-        ("identity_likeness_heard", "identity_likeness_seen"),
-        lambda r: (
-            r["identity_likeness_heard"] > 0.95 and r["identity_likeness_heard"] > r["identity_likeness_seen"] + 0.1
-        ),
+        ("identity_similarity", "identity_similarity_teacher"),
+        lambda r: r["identity_similarity"] > 0.95 and r["identity_similarity"] > r["identity_similarity_teacher"] + 0.1,
         "the student hears the same identity in every voice: raise distill.contrast, or lower distill.emotion_in_identity",
     ),
     Alarm(
         "emotion_collapse",
-        ("emotion_majority_heard", "emotion_majority_seen"),
-        lambda r: r["emotion_majority_heard"] > 0.98 and r["emotion_majority_seen"] < 0.9,
+        ("emotion_majority", "emotion_majority_teacher"),
+        lambda r: r["emotion_majority"] > 0.98 and r["emotion_majority_teacher"] < 0.9,
         "the student hears one emotion in every clip: raise distill.emotion, or lower distill.temperature or distill.identity_in_emotion",
     ),
 )

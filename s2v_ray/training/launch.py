@@ -316,7 +316,7 @@ def _train(settings: dict[str, Any]) -> None:
     )
     if rank == 0:
         say(f"{kind}: networks and optimizers are ready")
-    windows = functools.partial(stream, settings["corpus"], heard_frames=section.heard_frames)
+    windows = functools.partial(stream, settings["corpus"], speech_frames=section.speech_frames)
     result = loop.run(
         task,
         lambda start: windows(
@@ -339,7 +339,7 @@ def _train(settings: dict[str, Any]) -> None:
         validation=_validation(windows, settings["corpus"], section.batch // world, shown, rank, world),
         progress=say,
         notice=_notice,
-        examples=_examples(windows, settings["corpus"], section.heard_frames),
+        examples=_examples(windows, settings["corpus"], section.speech_frames),
         report=functools.partial(_report, messages) if settings["watched"] else None,
         watched=settings["watched"],
         begin_from=settings.get("begin_from", ""),
@@ -396,7 +396,7 @@ def _validation(
 
 
 def _examples(
-    windows: Callable[..., Iterator[ClipBatch]], corpus: str, heard_frames: int
+    windows: Callable[..., Iterator[ClipBatch]], corpus: str, speech_frames: int
 ) -> Callable[[], ClipBatch] | None:
     """The clips of the samples, always the same, as long as is heard at once; None where the corpus has no validation split."""
     lengths = [
@@ -404,7 +404,7 @@ def _examples(
     ]
     if not lengths:
         return None
-    frames = min(heard_frames, max(lengths))
+    frames = min(speech_frames, max(lengths))
     return lambda: next(windows("val", batch=SAMPLES, frames=frames, seed=0, steps=1, executor="local"))
 
 

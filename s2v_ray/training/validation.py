@@ -62,7 +62,7 @@ def open_judges(corpus: str, device: torch.device) -> Judges:
 
 def window_frames(recipe: Recipe) -> int:
     """Frames of a validation window of the GAN: enough for the sync judge to find a mouth's own place among others."""
-    return max(recipe.gan.frames, min(recipe.gan.heard_frames, recipe.gan.sync.window + WINDOW_SLACK - 1))
+    return max(recipe.gan.frames, min(recipe.gan.speech_frames, recipe.gan.sync.window + WINDOW_SLACK - 1))
 
 
 @dataclass

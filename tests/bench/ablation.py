@@ -38,7 +38,7 @@ from s2v_ray.demo import Steps, teach_corpus  # noqa: E402
 from s2v_ray.evaluation.student import student_figures  # noqa: E402
 from s2v_ray.metrics import METRICS, VALIDATION  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.models.student import Heard  # noqa: E402
+from s2v_ray.models.student import StudentOutput  # noqa: E402
 from s2v_ray.training.launch import launch  # noqa: E402
 
 Settings = dict[str, Any]
@@ -215,9 +215,9 @@ class Listener:
         self.emotions: tuple[str, ...] = self.student.emotions
 
     @torch.inference_mode()
-    def hear(self, speech: np.ndarray) -> Heard:
-        heard: Heard = self.student(torch.from_numpy(speech)[None], content=False)
-        return Heard(*(codes[0].clone() for codes in vars(heard).values()))
+    def hear(self, speech: np.ndarray) -> StudentOutput:
+        heard: StudentOutput = self.student(torch.from_numpy(speech)[None], content=False)
+        return StudentOutput(*(codes[0].clone() for codes in vars(heard).values()))
 
 
 def heard_figures(student: Settings) -> Settings:

@@ -128,7 +128,7 @@ def probe(recipe: config.Recipe) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    heard, window = recipe.gan.heard_frames, recipe.gan.frames
+    heard, window = recipe.gan.speech_frames, recipe.gan.frames
     model = Speech2Video(recipe, 256, ("neutral", "happy"))
     speech, noise = torch.randn(CLIPS, heard * 640), torch.randn(CLIPS, window, recipe.gan.generator.noise_dim)
     gradients = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))

@@ -188,7 +188,7 @@ def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
             "train",
             batch=BATCH,
             frames=FRAMES,
-            heard_frames=HEARD,
+            speech_frames=HEARD,
             seed=0,
             steps=steps,
             teachers=False,

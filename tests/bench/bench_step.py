@@ -132,12 +132,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def batch_of(recipe: Recipe, device: torch.device) -> ClipBatch:
     config, size, rng = recipe.gan, recipe.media.size, torch.Generator().manual_seed(0)
-    b, t, heard = config.batch, config.frames, config.heard_frames
+    b, t, heard = config.batch, config.frames, config.speech_frames
     return ClipBatch(
         frames=torch.randint(0, 256, (b, t, size, size, 3), dtype=torch.uint8, generator=rng),
         speech=0.1 * torch.randn(b, heard * 640, generator=rng),
         start=torch.zeros(b, dtype=torch.long),
-        heard=torch.ones(b, heard, dtype=torch.bool),
+        speech_mask=torch.ones(b, heard, dtype=torch.bool),
         still=torch.randint(0, 256, (b, size, size, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(b, IDENTITY, generator=rng), dim=-1),
         emotion=torch.randn(b, heard, len(EMOTIONS), generator=rng),

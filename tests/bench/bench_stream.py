@@ -339,7 +339,7 @@ def main() -> int:
     starts = [f"gan.discriminators.{name}.start=0" for name in ("frame", "sequence", "sync", "emotion")]
     recipe = load_recipe(args.recipe, [*args.set, *starts])
     gan, size = recipe.gan, shards.read_corpus_manifest(args.corpus)["size"]
-    window = stream.Window(gan.frames, gan.heard_frames, recipe.seed, args.corpus, True)
+    window = stream.Window(gan.frames, gan.speech_frames, recipe.seed, args.corpus, True)
     segment = args.stack_steps or stream.clips_in(stream.SEGMENT_BYTES, window, size) // gan.batch
     steps = (
         args.steps + args.rounds * (segment + args.steps) + 1

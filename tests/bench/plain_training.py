@@ -109,7 +109,7 @@ def main() -> None:
     task = gan.make_task(
         recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1
     )
-    data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.heard_frames, recipe.seed, corpus, True))
+    data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.speech_frames, recipe.seed, corpus, True))
     loader: DataLoader[Any] = DataLoader(
         data,
         recipe.gan.batch,

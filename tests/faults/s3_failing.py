@@ -89,7 +89,7 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
     settings: dict[str, Any] = {
         "batch": 1,
         "frames": 8,
-        "heard_frames": 16,
+        "speech_frames": 16,
         "seed": 0,
         "steps": count,
         "teachers": False,

@@ -30,7 +30,7 @@ def recipe() -> Recipe:
                 "steps": 200,
                 "batch": BATCH,
                 "frames": FRAMES,
-                "heard_frames": HEARD,
+                "speech_frames": HEARD,
                 "generator": {"channels": [32, 24, 16, 8]},
                 "discriminators": {"width": 8, "frame": now, "sequence": now, "sync": now, "emotion": now},
             },
@@ -47,7 +47,7 @@ def batch() -> ClipBatch:
         .contiguous(),
         speech=0.1 * torch.randn(BATCH, HEARD * 640),
         start=torch.zeros(BATCH, dtype=torch.long),
-        heard=torch.ones(BATCH, HEARD, dtype=torch.bool),
+        speech_mask=torch.ones(BATCH, HEARD, dtype=torch.bool),
         still=torch.zeros(BATCH, SIZE, SIZE, 3, dtype=torch.uint8),
         identity=F.normalize(torch.randn(BATCH, IDENTITY), dim=-1),
         emotion=torch.randn(BATCH, HEARD, len(EMOTIONS)),
@@ -59,8 +59,8 @@ def test_forward_agrees_with_the_cpu() -> None:
     model = Speech2Video(settings, IDENTITY, EMOTIONS).eval()
     noise = torch.zeros(BATCH, FRAMES, settings.gan.generator.noise_dim)
     with torch.no_grad():
-        here, _ = model(data.speech, data.heard, data.start, noise)
-        there, _ = model.cuda()(data.speech.cuda(), data.heard.cuda(), data.start.cuda(), noise.cuda())
+        here, _ = model(data.speech, data.speech_mask, data.start, noise)
+        there, _ = model.cuda()(data.speech.cuda(), data.speech_mask.cuda(), data.start.cuda(), noise.cuda())
     torch.testing.assert_close(there.cpu(), here, atol=1e-2, rtol=0.0)  # cuDNN may use TF32
 
 

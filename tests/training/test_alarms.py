@@ -14,10 +14,10 @@ WELL = {
     "g_emotion": 1.1,
     "g_sync": 0.2,
     "sync_weight": 1.0,
-    "identity_likeness_heard": 0.3,
-    "identity_likeness_seen": 0.3,
-    "emotion_majority_heard": 0.3,
-    "emotion_majority_seen": 0.3,
+    "identity_similarity": 0.3,
+    "identity_similarity_teacher": 0.3,
+    "emotion_majority": 0.3,
+    "emotion_majority_teacher": 0.3,
 }
 DEAD = {
     "data_starved": {"data_wait": 0.3},
@@ -25,8 +25,8 @@ DEAD = {
     "sequence_discriminator_saturated": {"d_sequence": 0.01},
     "emotion_discriminator_saturated": {"d_emotion": 0.01, "g_emotion": 6.0},
     "sync_at_chance": {"g_sync": 1.0},
-    "identity_collapse": {"identity_likeness_heard": 0.99},
-    "emotion_collapse": {"emotion_majority_heard": 1.0},
+    "identity_collapse": {"identity_similarity": 0.99},
+    "emotion_collapse": {"emotion_majority": 1.0},
 }
 
 
@@ -48,8 +48,8 @@ def test_it_rings_alone_after_some_windows_and_only_once(name: str) -> None:
 
 
 def test_what_is_alike_in_the_source_is_no_collapse() -> None:
-    one_speaker = WELL | {"identity_likeness_heard": 0.99, "identity_likeness_seen": 0.97}
-    all_neutral = WELL | {"emotion_majority_heard": 1.0, "emotion_majority_seen": 1.0}
+    one_speaker = WELL | {"identity_similarity": 0.99, "identity_similarity_teacher": 0.97}
+    all_neutral = WELL | {"emotion_majority": 1.0, "emotion_majority_teacher": 1.0}
     ramping = WELL | {"g_sync": 1.0, "sync_weight": 0.4}
     for record in (one_speaker, all_neutral, ramping):
         watch = Watch()

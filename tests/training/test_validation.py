@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_parity import IDENTITY, SIZE, batch, gan, recipe
 
 from s2v_ray import storage
 from s2v_ray.clip import ClipBatch, to_unit
@@ -16,6 +15,7 @@ from s2v_ray.models.sync import SyncNetwork
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training.validation import Figures, Judges, open_judges, window_frames
 from tests.helpers.plain_engine import make_plain_engine
+from tests.training.engine.test_parity import IDENTITY, SIZE, batch, gan, recipe
 
 FRAMES = 12
 EVERYTHING = {"l1", "mouth_l1", "psnr", "ssim", "identity", "emotion", "sync", "realism"}
@@ -48,7 +48,7 @@ def window(seed: int) -> ClipBatch:
     coarse = torch.randint(0, 256, (2 * FRAMES, 3, 4, 4), generator=random).float()
     smooth = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
     made.frames = smooth.movedim(1, -1).unflatten(0, (2, FRAMES))
-    made.speech, made.heard, made.start = (
+    made.speech, made.speech_mask, made.start = (
         torch.rand(2, FRAMES * 640, generator=random),
         torch.ones(2, FRAMES, dtype=torch.bool),
         torch.zeros(2, dtype=torch.long),
@@ -115,4 +115,4 @@ def test_the_gan_is_measured_by_its_average_and_is_left_as_it_was(judges: Judges
 def test_a_window_is_long_enough_for_the_sync_judge(tmp_path: Path) -> None:
     assert window_frames(load_recipe("puppets")) == 20
     assert window_frames(load_recipe("full")) == 20
-    assert window_frames(load_recipe("puppets", ["gan.heard_frames=8"])) == 8
+    assert window_frames(load_recipe("puppets", ["gan.speech_frames=8"])) == 8

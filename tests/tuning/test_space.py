@@ -65,7 +65,7 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
             one("gan.discriminators.frame.interval", distribution="choice", values=[1, 0]),
             "frame.interval: input should be greater than 0, got 0",
         ),
-        (one("gan.frames", distribution="int", low=1, high=99), "gan.heard_frames must be at least gan.frames"),
+        (one("gan.frames", distribution="int", low=1, high=99), "gan.speech_frames must be at least gan.frames"),
         (one("gan.steps", distribution="int", low=1, high=9), "set them in the recipe"),
         (
             one("media.size", distribution="choice", values=[32, 64]),

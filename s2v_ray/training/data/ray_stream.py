@@ -74,7 +74,7 @@ class Window:
     """What is cut out of a clip. Frames and shapes as in ``ClipBatch``."""
 
     frames: int
-    heard_frames: int
+    speech_frames: int
     seed: int
     corpus: str
     teachers: bool
@@ -168,7 +168,7 @@ def stream(
     *,
     batch: int,
     frames: int,
-    heard_frames: int,
+    speech_frames: int,
     seed: int,
     steps: int,
     start_step: int = 0,
@@ -183,7 +183,7 @@ def stream(
     Args:
         batch: clips of this worker in a step.
         frames: T, frames shown; clips that are shorter are left out.
-        heard_frames: L >= T, frames heard.
+        speech_frames: L >= T, frames heard.
         teachers: join the outputs of the teachers.
         executor: "ray": Ray Data pipelines on the cluster, after the first ``FIRST_CLIPS``; "local": the same clips in the same order from a thread.
         cpus: CPUs reserved for one Ray Data task.
@@ -192,7 +192,7 @@ def stream(
         ArtifactError: no clip to give, or a damaged shard.
     """
     index = read_index(corpus, split, frames)
-    window = Window(frames, heard_frames, seed, corpus, teachers)
+    window = Window(frames, speech_frames, seed, corpus, teachers)
     rows = rows_of(index, seed=seed, batch=batch * world, rank=rank, world=world, start_step=start_step, steps=steps)
     first = list(itertools.islice(rows, FIRST_CLIPS))
     others = _chunks(rows, clips_in(SEGMENT_BYTES, window, shards.read_corpus_manifest(corpus)["size"]))
@@ -210,7 +210,7 @@ def stream(
 
 def clips_in(size_bytes: int, window: Window, side: int) -> int:
     """Decoded windows, of frames with ``side`` pixels, that ``size_bytes`` hold; at least ``LEAST_CLIPS``."""
-    each = (window.frames + 1) * side * side * 3 + frames_to_samples(window.heard_frames) * 2
+    each = (window.frames + 1) * side * side * 3 + frames_to_samples(window.speech_frames) * 2
     return max(LEAST_CLIPS, size_bytes // each)
 
 
@@ -293,7 +293,7 @@ def cut_window(
         n: the clip's frames. encoded: number of a frame -> its JPEG. speech: little-endian int16 PCM of the whole clip.
         outputs: the teachers', by role, for the whole clip.
     """
-    t, heard = window.frames, window.heard_frames
+    t, heard = window.frames, window.speech_frames
     rng = np.random.default_rng([window.seed, epoch, zlib.crc32(clip_id.encode())])
     first = int(rng.integers(n - t + 1))
     earliest, latest = max(0, first + t - heard), min(first, max(0, n - heard))
@@ -312,7 +312,7 @@ def cut_window(
         "still": pixels[t],
         "speech": said,
         "start": np.asarray(first - offset, np.int64),
-        "heard": np.arange(heard) < length,
+        "speech_mask": np.arange(heard) < length,
     }
     if "identity" in outputs:
         found["identity"] = outputs["identity"]

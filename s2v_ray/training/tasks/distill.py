@@ -22,7 +22,7 @@ from s2v_ray.losses.distillation import (
 )
 from s2v_ray.metrics.probe import linear_probe
 from s2v_ray.models.bundle import save_bundle
-from s2v_ray.models.student import Heard, Student
+from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import load as load_teacher
 from s2v_ray.training.collective import gather
 from s2v_ray.training.engine.base import Engine, EngineFactory, check_finite, mean_over_parts
@@ -74,7 +74,7 @@ class DistillTask:
         parts = batch.split(self.recipe.parallel.accumulate)
         codes, seen = [], []
         for part in parts:
-            heard: Heard = self.engine(part.speech, part.heard, content=False)
+            heard: StudentOutput = self.engine(part.speech, part.speech_mask, content=False)
             terms = distillation_terms(heard, part, self.recipe)
             terms |= {
                 name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, part).items()
@@ -85,11 +85,11 @@ class DistillTask:
             codes.append(heard)
             seen.append({"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}})
         self.engine.step()
-        whole = Heard.joined(codes)
+        whole = StudentOutput.concatenate(codes)
         self._remember_codes(whole, batch)
         return mean_over_parts(seen) | _variety(whole, batch)
 
-    def _disentangling_terms(self, heard: Heard, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
+    def _disentangling_terms(self, heard: StudentOutput, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
         config = self.recipe.distill
         return {
             "emotion_in_identity": (
@@ -103,7 +103,7 @@ class DistillTask:
         }
 
     @torch.no_grad()
-    def _remember_codes(self, heard: Heard, batch: ClipBatch) -> None:
+    def _remember_codes(self, heard: StudentOutput, batch: ClipBatch) -> None:
         student: Student = self.engine.module
         seen = _clip_emotion(batch).argmax(-1)
         for k in seen.unique().tolist():
@@ -120,7 +120,7 @@ class DistillTask:
         student.eval()
         parts = []
         for batch in batches:
-            heard = student(batch.speech, batch.heard, content=False)
+            heard = student(batch.speech, batch.speech_mask, content=False)
             seen = _clip_emotion(batch).argmax(-1)
             cosine, agrees = (
                 F.cosine_similarity(heard.identity, _identity(batch)),
@@ -166,7 +166,7 @@ class DistillTask:
                 )
 
 
-def distillation_terms(heard: Heard, batch: ClipBatch, recipe: Recipe) -> dict[str, tuple[float, Tensor]]:
+def distillation_terms(heard: StudentOutput, batch: ClipBatch, recipe: Recipe) -> dict[str, tuple[float, Tensor]]:
     """Weight and value of each term of the student's loss."""
     config = recipe.distill
     seen_emotion, seen_identity = _clip_emotion(batch), _identity(batch)
@@ -178,7 +178,7 @@ def distillation_terms(heard: Heard, batch: ClipBatch, recipe: Recipe) -> dict[s
 
 
 @torch.no_grad()
-def _variety(heard: Heard, batch: ClipBatch) -> dict[str, Tensor]:
+def _variety(heard: StudentOutput, batch: ClipBatch) -> dict[str, Tensor]:
     """How alike the clips of a batch are, heard and seen, for the alarms: mean cosine of two clips' identities, share of the commonest emotion."""
 
     def likeness(codes: Tensor) -> Tensor:
@@ -189,10 +189,10 @@ def _variety(heard: Heard, batch: ClipBatch) -> dict[str, Tensor]:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().mean(0).max()
 
     return {
-        "identity_likeness_heard": likeness(heard.identity.float()),
-        "identity_likeness_seen": likeness(_identity(batch)),
-        "emotion_majority_heard": majority(heard.emotion_logits),
-        "emotion_majority_seen": majority(_clip_emotion(batch)),
+        "identity_similarity": likeness(heard.identity.float()),
+        "identity_similarity_teacher": likeness(_identity(batch)),
+        "emotion_majority": majority(heard.emotion_logits),
+        "emotion_majority_teacher": majority(_clip_emotion(batch)),
     }
 
 
@@ -225,7 +225,7 @@ def make_task(
 
 def _clip_emotion(batch: ClipBatch) -> Tensor:
     assert batch.emotion is not None, "the stream must join the teachers' outputs"
-    return aggregate_emotion(batch.emotion, batch.heard)
+    return aggregate_emotion(batch.emotion, batch.speech_mask)
 
 
 def _identity(batch: ClipBatch) -> Tensor:

@@ -134,7 +134,9 @@ class GanTask:
 
     def _drawn(self, part: Part) -> tuple[Scene, Tensor]:
         """What the discriminators judge by, and the frames that the generator makes."""
-        fake, heard = self.generator(part.batch.speech, part.batch.heard, part.batch.start, part.noise, part.still)
+        fake, heard = self.generator(
+            part.batch.speech, part.batch.speech_mask, part.batch.start, part.noise, part.still
+        )
         return self._scene(part, heard.identity.detach()), fake
 
     def _alike(self, drawn: Iterable[tuple[Scene, Tensor]]) -> Iterator[tuple[Scene, Tensor]]:
@@ -176,7 +178,7 @@ class GanTask:
             frames=part.real,
             speech=_speech_under(part.batch, part.real.shape[1]),
             identity=identity,
-            emotion=aggregate_emotion(part.batch.emotion, part.batch.heard).softmax(-1),
+            emotion=aggregate_emotion(part.batch.emotion, part.batch.speech_mask).softmax(-1),
             pick=part.pick,
         )
 
@@ -210,7 +212,7 @@ class GanTask:
             noise = (
                 NoiseSequence(len(batch.frames), self.recipe.gan.generator.noise_dim, random).draw(t).to(self.device)
             )
-            fake, _ = model(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+            fake, _ = model(batch.speech, batch.speech_mask, batch.start, noise, to_unit(batch.still))
             figures.add(batch, _speech_under(batch, t), fake, self.mask)
         return figures.result()
 
@@ -223,7 +225,7 @@ class GanTask:
             .draw(t)
             .to(self.device)
         )
-        fake, _ = self.averaged()(batch.speech, batch.heard, batch.start, noise, to_unit(batch.still))
+        fake, _ = self.averaged()(batch.speech, batch.speech_mask, batch.start, noise, to_unit(batch.still))
         columns = (to_pixels(fake), batch.frames, _speech_under(batch, t))
         return [Sample(name, *(c.cpu().numpy() for c in clip)) for name, *clip in zip(batch.ids, *columns, strict=True)]
 

@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def batches(corpus: str, **changes: object) -> list[ClipBatch]:
-    settings = {"batch": 8, "frames": 6, "heard_frames": 25, "seed": 1, "steps": 9, "executor": "local"} | changes
+    settings = {"batch": 8, "frames": 6, "speech_frames": 25, "seed": 1, "steps": 9, "executor": "local"} | changes
     return list(stream(corpus, "train", **settings))  # type: ignore[arg-type]
 
 
@@ -112,8 +112,8 @@ def test_windows_agree_with_speech_still_and_teachers(corpus: str) -> None:
             start = int(batch.start[i])
             said = batch.speech[i].reshape(25, 640)[:, 0] * 1000
             assert torch.allclose(said[start : start + 6], torch.arange(first, first + 6.0), atol=0.05)
-            heard = int(batch.heard[i].sum())
-            assert heard == min(25, length) and bool(batch.heard[i, :heard].all())
+            heard = int(batch.speech_mask[i].sum())
+            assert heard == min(25, length) and bool(batch.speech_mask[i, :heard].all())
             assert batch.speech[i].reshape(25, 640)[heard:].abs().sum() == 0
             still = round(float(batch.still[i, 0, 0, 0]) / 3)
             assert still < length and not first + 1 < still < first + 4
@@ -146,7 +146,7 @@ def test_short_clips_are_left_out_and_none_is_an_error(corpus: str) -> None:
     index = read_index(corpus, "train", 25)
     assert sum(len(rows) for shard in index for rows in shard.groups) == sum(i % 3 != 0 for i in range(40))
     with pytest.raises(ArtifactError, match="no clip of 60 frames or more"):
-        batches(corpus, frames=60, heard_frames=60)
+        batches(corpus, frames=60, speech_frames=60)
 
 
 def test_damage_and_missing_outputs_are_told(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None, mo
     found = batches(corpus, executor="ray", cpus=0.5)
     assert [b.ids for b in found] == [b.ids for b in expected]
     for a, b in zip(found, expected, strict=True):
-        for name in ("frames", "speech", "start", "heard", "still", "identity", "emotion"):
+        for name in ("frames", "speech", "start", "speech_mask", "still", "identity", "emotion"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 

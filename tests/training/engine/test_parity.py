@@ -38,12 +38,12 @@ def recipe(stage: int, **parallel: Any) -> Recipe:
         {
             "media": {"size": SIZE},
             "student": {"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8},
-            "distill": {"steps": 10, "batch": 2 * BATCH, "heard_frames": HEARD},
+            "distill": {"steps": 10, "batch": 2 * BATCH, "speech_frames": HEARD},
             "gan": {
                 "steps": 10,
                 "batch": 2 * BATCH,
                 "frames": FRAMES,
-                "heard_frames": HEARD,
+                "speech_frames": HEARD,
                 "generator": {"channels": [16, 12, 8, 8], "noise_dim": 3},
                 "discriminators": {"width": 4, **each},
             },
@@ -58,7 +58,7 @@ def batch(rank: int, step: int) -> ClipBatch:
         frames=torch.randint(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
         speech=0.1 * torch.randn(BATCH, HEARD * 640, generator=rng),
         start=torch.tensor([0, 2]),
-        heard=torch.arange(HEARD).expand(BATCH, -1) < torch.tensor([[HEARD], [HEARD - 1]]),
+        speech_mask=torch.arange(HEARD).expand(BATCH, -1) < torch.tensor([[HEARD], [HEARD - 1]]),
         still=torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(BATCH, IDENTITY, generator=rng), dim=-1),
         emotion=torch.randn(BATCH, HEARD, len(EMOTIONS), generator=rng),

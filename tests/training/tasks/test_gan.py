@@ -6,11 +6,11 @@ import functools
 
 import pytest
 import torch
-from test_parity import BATCH, batch, gan, recipe
 from torch import Tensor
 
 from s2v_ray.models.generator import Speech2Video
 from tests.helpers.plain_engine import make_plain_engine
+from tests.training.engine.test_parity import BATCH, batch, gan, recipe
 
 
 def steps(distilled: bool, accumulate: int) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_parity import BATCH, EMOTIONS, IDENTITY, batch, recipe
 from torch import Tensor
 
 from s2v_ray.clip import to_unit
@@ -17,6 +16,7 @@ from s2v_ray.models.generator import Speech2Video
 from s2v_ray.training.tasks import gan
 from s2v_ray.training.tasks.adversaries import Adversaries
 from tests.helpers.plain_engine import make_plain_engine
+from tests.training.engine.test_parity import BATCH, EMOTIONS, IDENTITY, batch, recipe
 
 ON = AugmentConfig(flip=0.5, rotation=5, brightness=0.1)
 
