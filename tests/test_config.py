@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,23 @@ def test_every_number_says_what_it_is_or_has_a_bound() -> None:
         return found
 
     assert undocumented(Recipe) == []
+
+
+def test_plugins_are_imported_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_plugin.py").write_text("import sys\nsys.my_plugin_was_imported = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "my_plugin_was_imported", False, raising=False)
+    recipe = parse_recipe({"plugins": ["my_plugin"]})
+    assert recipe.plugins == ("my_plugin",)
+    assert sys.my_plugin_was_imported
+
+
+@pytest.mark.parametrize("plugins", ["a name", [7]])
+def test_plugins_must_be_a_list_of_names(plugins: object) -> None:
+    with pytest.raises(RecipeError, match="plugins must be a list of module names"):
+        parse_recipe({"plugins": plugins})
+
+
+def test_a_plugin_that_cannot_be_imported_is_named() -> None:
+    with pytest.raises(RecipeError, match="plugins: cannot import 'no_such_plugin'.*install it"):
+        parse_recipe({"plugins": ["no_such_plugin"]})

@@ -1,0 +1,81 @@
+"""Sections of a recipe about data: media, puppets, ingest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from s2v_ray.config.base import Positive, Section, Share, Weight
+
+
+class MediaConfig(Section):
+    """Format of a clip."""
+
+    size: Literal[32, 64, 96, 128, 256] = Field(64, description="Side of the square face crop, pixels.")
+    smoothing: float = Field(
+        0.08, ge=0, description="Standard deviation of the smoothing of landmarks over time, seconds; 0 for none."
+    )
+
+
+class PuppetsConfig(Section):
+    """The synthetic corpus."""
+
+    speakers: int = Field(24, ge=2, description="Number of puppets.")
+    emotions: tuple[Literal["neutral", "happy", "sad", "angry", "surprised", "fearful"], ...] = Field(
+        ("neutral", "happy", "sad", "angry", "surprised"),
+        description="Emotions with which each sentence is spoken.",
+    )
+    sentences: int = Field(5, gt=0, description="Number of sentences that each speaker says with each emotion.")
+    size: int = Field(160, ge=64, le=512, description="Side of the video, pixels.")
+    max_seconds: float = Field(
+        3.2, gt=0.5, description="A sentence is cut at the end of a word so that no clip is longer."
+    )
+
+
+class IngestConfig(Section):
+    """From video files to a corpus."""
+
+    source: str = Field(
+        "auto",
+        description="Layout of the source: folder, puppets, grid, cremad, ravdess, or the name of a source that a "
+        "plugin registers; auto detects the layout from the files.",
+    )
+    split: Literal["within", "disjoint"] = Field(
+        "within",
+        description="within: every speaker is in train, and val and test have unseen sentences. disjoint: val and test "
+        "have unseen speakers.",
+    )
+    val_share: Share = Field(0.1, description="Share of clips (of speakers, if disjoint) for validation.")
+    test_share: Share = Field(0.1, description="Share of clips (of speakers, if disjoint) for the test.")
+    detector: str = Field(
+        "haar",
+        description="Face detector: 'haar' (built in, no download) or the URI of YuNet weights (ONNX). Not used where "
+        "the source provides landmarks.",
+    )
+    min_seconds: float = Field(0.8, gt=0, description="Shorter clips are rejected.")
+    max_seconds: float = Field(30.0, gt=0, description="Longer clips are cut into pieces of at most this length.")
+    offset: Literal["none", "source", "speaker", "clip"] = Field(
+        "none",
+        description="Correction of the audio-video offset: by the offset measured for the whole source, for the "
+        "speaker or for the clip (if the measurement is uncertain, the next coarser one is used).",
+    )
+    offsets: str = Field("", description="URI of the file that `s2v offsets` wrote for this source.")
+    offset_confidence: Weight = Field(
+        0.35,
+        description="Measured offsets with a lower confidence are not used. 20 puppet clips had at least 0.47, and at "
+        "most 0.33 with the speech of another clip.",
+    )
+    min_face: Positive = Field(32, description="Smallest accepted side of the face crop, pixels of the source picture.")
+    clips_per_shard: Positive = Field(32, description="Number of clips in a shard.")
+    jpeg_quality: int = Field(92, ge=50, le=100, description="JPEG quality of the encoded frames.")
+    max_reject_share: Share = Field(0.5, description="Ingest fails if a larger share of the files is rejected.")
+
+    @model_validator(mode="after")
+    def _offset_has_its_file(self) -> IngestConfig:
+        if (self.offset == "none") != (self.offsets == ""):
+            raise ValueError(
+                "ingest.offset (source, speaker or clip) and ingest.offsets (the file that `s2v offsets` wrote) go "
+                "together: give both or neither"
+            )
+        return self
