@@ -22,7 +22,7 @@ from s2v_ray.clip import Clip
 from s2v_ray.config import IngestConfig, Recipe
 from s2v_ray.ingest.sources import SourceClip
 from s2v_ray.media import face, video
-from s2v_ray.media.audio import Sound, read_sound
+from s2v_ray.media.audio import AudioTrack, read_audio
 from s2v_ray.media.timing import FPS, SAMPLE_RATE, frames_to_samples
 
 DETECT_SECONDS = 3 / FPS
@@ -36,9 +36,9 @@ SECOND_FACE_AREA = 0.25
 SECOND_FACE_SHARE = 0.3
 """Share of pictures with a second face above which a clip has several."""
 SILENCE = 1e-4
-"""Sound that never exceeds this is none."""
+"""AudioTrack that never exceeds this is none."""
 MAX_PEAK = 4.0
-"""Sound is clipped at 1; a file that goes beyond this (12 dB over) does not hold sound as it says."""
+"""AudioTrack is clipped at 1; a file that goes beyond this (12 dB over) does not hold sound as it says."""
 _PIECE = re.compile(r"#\d+\.\d\ds$")  # what ``Crop`` appends to the name of a file that is cut into pieces
 KEPT_PIXELS = 64_000_000
 """Pixels of a file that are kept from its first decoding (100 MB, mostly); a larger one is decoded twice."""
@@ -87,12 +87,12 @@ class Take:
 
     source: SourceClip
     path: str
-    sound: Sound
+    sound: AudioTrack
     times: np.ndarray
     seen_times: np.ndarray
     seen: np.ndarray
     opening: np.ndarray | None
-    pictures: list[video.Picture] | None = None
+    pictures: list[video.DecodedFrame] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Scan:
 
     def process(self, source: SourceClip, path: str) -> Take:
         """Raises Reject."""
-        sound = read_sound(path)
+        sound = read_audio(path)
         if sound is None:
             raise Reject(Reason.NO_SOUND, "there is no sound track, or nothing in it")
         if sound.peak < SILENCE:
@@ -150,11 +150,11 @@ class Scan:
 
     def _look(
         self, path: str, detector: face.Detector | None
-    ) -> tuple[list[float], tuple[int, int], list[tuple[float, list[face.Face]]], list[video.Picture] | None]:
+    ) -> tuple[list[float], tuple[int, int], list[tuple[float, list[face.Detection]]], list[video.DecodedFrame] | None]:
         """Times of the pictures, their height and width, the faces in some, and the pictures themselves (see ``Take``)."""
         times: list[float] = []
-        seen: list[tuple[float, list[face.Face]]] = []
-        pictures: list[video.Picture] | None = []
+        seen: list[tuple[float, list[face.Detection]]] = []
+        pictures: list[video.DecodedFrame] | None = []
         size = (0, 0)
         try:
             for time, shown in video.iter_frames(path):
@@ -174,7 +174,7 @@ class Scan:
         return times, size, seen, pictures
 
 
-def _follow(seen: list[tuple[float, list[face.Face]]], min_face: int) -> tuple[np.ndarray, np.ndarray]:
+def _follow(seen: list[tuple[float, list[face.Detection]]], min_face: int) -> tuple[np.ndarray, np.ndarray]:
     """The one face of a clip: times ``[P]`` and landmarks ``[P, 5, 2]``, single outliers removed."""
     found = [(time, faces[0]) for time, faces in seen if faces]
     if len(found) < MIN_FACE_SHARE * len(seen):
@@ -200,7 +200,7 @@ def _follow(seen: list[tuple[float, list[face.Face]]], min_face: int) -> tuple[n
     return times, landmarks
 
 
-def _is_another(other: face.Face, largest: face.Face) -> bool:
+def _is_another(other: face.Detection, largest: face.Detection) -> bool:
     """A second person, not a part of the first one's face or a speck."""
     x, y = (other.box[0] + other.box[2]) / 2, (other.box[1] + other.box[3]) / 2
     inside = largest.box[0] < x < largest.box[2] and largest.box[1] < y < largest.box[3]
@@ -235,7 +235,7 @@ class Place:
     def process(self, take: Take) -> Placed:
         """Raises Reject."""
         times, sound = take.times, replace(take.sound, start=take.sound.start - take.source.late / FPS)
-        first = int(np.searchsorted(times, sound.start - video.EARLY))
+        first = int(np.searchsorted(times, sound.start - video.MAX_EARLY_SECONDS))
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / FPS
         start = times[min(first, len(times) - 1)]
         seconds = min(times[-1] + step, sound.end) - start
@@ -245,7 +245,7 @@ class Place:
                 Reason.TOO_SHORT,
                 f"picture and sound share {max(seconds, 0):.2f} s, ingest.min_seconds is {self.min_seconds}",
             )
-        indices = video.pick_frames(times, start, count)
+        indices = video.frame_indices(times, start, count)
         shown = times[indices]
         flat = take.seen.reshape(len(take.seen), 10)
         landmarks = np.stack([np.interp(shown, take.seen_times, values) for values in flat.T], axis=1).reshape(
@@ -257,7 +257,7 @@ class Place:
         )
 
 
-def _cut(sound: Sound, start: float, frames: int) -> np.ndarray:
+def _cut(sound: AudioTrack, start: float, frames: int) -> np.ndarray:
     """The sound under ``frames`` video frames from ``start``; silence where there is none."""
     speech = np.zeros(frames_to_samples(frames), np.float32)
     skip = round((start - sound.start) * SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""Sound: any file PyAV reads -> 16 kHz mono, and speech -> log-mel. The same code for ingest, training and serving."""
+"""Audio: any file that PyAV reads -> 16 kHz mono, and speech -> log-mel spectrogram."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import functools
 import importlib
 import math
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
 
 import av
 import numpy as np
@@ -23,28 +21,39 @@ from torch import Tensor
 from s2v_ray.media.timing import MEL_BINS, MEL_HOP, MEL_WINDOW, SAMPLE_RATE
 
 N_FFT = 512
-_PAD = (N_FFT - MEL_HOP) // 2  # puts the middle of mel frame m over the middle of its own 10 ms of samples
+"""Points of the Fourier transform of the mel spectrogram."""
+_PAD = (N_FFT - MEL_HOP) // 2  # centres mel frame m on its own 10 ms of samples
 LOG_FLOOR = 1e-5
-# Mean and deviation of log(mel + LOG_FLOOR) over 33 GRID clips (-6.06, 4.30), rounded. Fixed, so that chunks of a recording can be computed apart.
+"""Added to mel energies before the logarithm."""
 LOG_MEAN, LOG_STD = -6.0, 4.0
+"""Mean and standard deviation of log(mel + LOG_FLOOR) over 33 GRID clips (-6.06, 4.30), rounded.
+
+They are constants, not statistics of the utterance, so that a recording can be processed in chunks.
+"""
 MAX_DRIFT = 0.02
-"""Seconds by which a packet's timestamp may differ from the running count of samples before it is believed (a gap or an overlap)."""
+"""Seconds between a timestamp and the running count of samples that count as a gap or an overlap."""
 MAX_KERNEL = 2**25
-"""Taps of the resampling filter, about: 4451 * 3200 for the oddest usual rate (22,255 Hz), 2 ** 45 for what a flipped bit makes of one."""
+"""Largest number of taps of the resampling filter.
+
+The least favourable common rate (22,255 Hz) needs 4451 * 3200; a rate that was corrupted by one bit can need 2**45.
+"""
 
 
 def _import_torchaudio() -> ModuleType:
-    """torchaudio, without its compiled extension where that does not load.
+    """Imports torchaudio, without its compiled extension where that does not load.
 
-    The wheels on PyPI are linked with CUDA: on a CPU build of torch, ``import torchaudio`` raises OSError while it loads
-    ``lib/_torchaudio*.so``, though everything used here is plain PyTorch. torchaudio itself runs without the extension when it
-    finds no file for it, so after that error, and only then, it is shown an empty library folder and imported again.
+    The wheels on PyPI are linked with CUDA: on a CPU build of torch, ``import torchaudio`` raises OSError while it
+    loads
+    ``lib/_torchaudio*.so``, although everything used here is plain PyTorch. torchaudio runs without the extension
+    when it finds no file for it, so after that error, and only then, it is imported again with an empty library
+    folder.
     """
     try:
         return importlib.import_module("torchaudio")
     except OSError:
         utils = sys.modules["torchaudio._extension.utils"]
-        utils._LIB_DIR = Path(__file__).parent / "no-such-folder"  # type: ignore[attr-defined]
+        missing = Path(__file__).parent / "no-such-folder"
+        utils._LIB_DIR = missing  # type: ignore[attr-defined]  # a private variable of torchaudio
         return importlib.import_module("torchaudio")
 
 
@@ -52,14 +61,14 @@ torchaudio = _import_torchaudio()
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A file's sound.
+class AudioTrack:
+    """The decoded audio of a file.
 
     Attributes:
-        samples: float32 ``[N]``, 16 kHz mono in [-1, 1]; gaps in the file's timestamps are silence.
+        samples: float32 ``[N]``, 16 kHz mono in [-1, 1]; gaps between the file's timestamps are silence.
         start: time of the first sample on the file's clock, seconds.
-        peak: largest magnitude before it was clipped to [-1, 1]; inf where a sample was not finite.
-        complete: False where decoding broke off.
+        peak: largest magnitude before clipping to [-1, 1]; inf where a sample was not finite.
+        complete: False where decoding failed before the end of the track.
     """
 
     samples: np.ndarray
@@ -74,16 +83,17 @@ class Sound:
 
 
 def log_mel(speech: Tensor) -> Tensor:
-    """Log-mel spectrogram.
+    """Computes the log-mel spectrogram.
 
-    Mel frames 4t..4t+3 lie under video frame t, and each depends on no sample outside its 25 ms Hann window: beyond the ends
-    there is silence, and nothing is normalised by the utterance, so a recording can be computed in chunks.
+    Mel frames 4t..4t+3 belong to video frame t. Each depends on no sample outside its 25 ms Hann window: the signal
+    is padded with zeros at both ends, and nothing is normalised over the utterance, so a recording can be processed
+    in chunks.
 
     Args:
         speech: float ``[B, T * 640]`` in [-1, 1].
 
     Returns:
-        float32 ``[B, 80, 4T]``: ``(log(mel + 1e-5) + 6) / 4``, roughly zero mean and unit variance on speech.
+        float32 ``[B, 80, 4T]``: ``(log(mel + 1e-5) + 6) / 4``, with roughly zero mean and unit variance on speech.
 
     Raises:
         ValueError: ``speech`` is not ``[B, T * 640]``.
@@ -91,13 +101,13 @@ def log_mel(speech: Tensor) -> Tensor:
     if speech.ndim != 2 or speech.shape[1] == 0 or speech.shape[1] % MEL_HOP:
         raise ValueError(f"speech must be [B, N] with N a multiple of {MEL_HOP}, not {list(speech.shape)}")
     with torch.autocast(speech.device.type, enabled=False):
-        mel = _mel(speech.device)(F.pad(speech.float(), (_PAD, _PAD)))
+        mel: Tensor = _mel_transform(speech.device)(F.pad(speech.float(), (_PAD, _PAD)))
         return ((mel + LOG_FLOOR).log() - LOG_MEAN) / LOG_STD
 
 
 @functools.cache
-def _mel(device: torch.device) -> torch.nn.Module:
-    return torchaudio.transforms.MelSpectrogram(
+def _mel_transform(device: torch.device) -> torch.nn.Module:
+    transform: torch.nn.Module = torchaudio.transforms.MelSpectrogram(
         SAMPLE_RATE,
         n_fft=N_FFT,
         win_length=MEL_WINDOW,
@@ -105,64 +115,77 @@ def _mel(device: torch.device) -> torch.nn.Module:
         n_mels=MEL_BINS,
         mel_scale="slaney",
         center=False,
-    ).to(device)
+    )
+    return transform.to(device)
 
 
-def resample(sound: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
-    """float ``[N]`` at ``rate`` samples a second -> float32 ``[ceil(N * to / rate)]`` at ``to``; windowed sinc, no delay.
+def resample(samples: np.ndarray, rate: int, to: int = SAMPLE_RATE) -> np.ndarray:
+    """Resamples with a windowed sinc, without delay.
+
+    Args:
+        samples: float ``[N]`` at ``rate`` samples per second.
+        rate: rate of ``samples``, Hz.
+        to: rate of the result, Hz.
+
+    Returns:
+        float32 ``[ceil(N * to / rate)]``.
 
     Raises:
-        ValueError: two rates with hardly a common divisor (44,101 and 16,000, say), whose filter bank would take gigabytes.
+        ValueError: the greatest common divisor of the rates is so small (44,101 and 16,000, for example) that the
+            filter bank would take gigabytes.
     """
-    samples = torch.from_numpy(np.ascontiguousarray(sound, np.float32))
-    if rate == to or not len(sound):
-        return samples.numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+    if rate == to or not len(samples):
+        return tensor.numpy()
     if not 0 < rate * to // math.gcd(rate, to) ** 2 <= MAX_KERNEL:
-        raise ValueError(
-            f"a sample rate of {rate} a second is not supported: convert the sound to {to}, 44100 or 48000 a second"
-        )
-    return torchaudio.functional.resample(samples, rate, to).numpy()
+        raise ValueError(f"a sample rate of {rate} Hz is not supported: convert the audio to {to}, 44100 or 48000 Hz")
+    resampled: np.ndarray = torchaudio.functional.resample(tensor, rate, to).numpy()
+    return resampled
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], rate: int, to: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
-    """The same in pieces, at constant memory: each piece is resampled with as much of its neighbours as the filter reaches."""
-    step, reach = (
-        rate // math.gcd(rate, to),
-        12 * max(rate, to) // to + 12,
-    )  # twice what the six zero crossings on either side need
-    reach = -(-reach // step) * step
-    held, lead = np.zeros(0, np.float32), 0  # what is at hand, of which the first ``lead`` samples are done
+    """Resamples a stream of blocks at constant memory; the concatenated result equals ``resample`` of the whole.
+
+    Each block is resampled together with as many neighbouring samples as the filter spans.
+    """
+    step = rate // math.gcd(rate, to)
+    context = 12 * max(rate, to) // to + 12  # twice the width of the six zero crossings on either side
+    context = -(-context // step) * step
+    pending, done = np.zeros(0, np.float32), 0  # ``pending`` starts with ``done`` samples that were emitted already
     for block in blocks:
-        held = np.concatenate([held, block])
-        ready = (len(held) - lead - reach) // step * step
+        pending = np.concatenate([pending, block])
+        ready = (len(pending) - done - context) // step * step
         if ready >= rate // 4:
-            done = resample(held[: lead + ready + reach], rate, to)
-            yield done[lead * to // rate : (lead + ready) * to // rate]
-            keep = min(reach, lead + ready)
-            held, lead = held[lead + ready - keep :], keep
-    if len(held) > lead:
-        yield resample(held, rate, to)[lead * to // rate :]
+            resampled = resample(pending[: done + ready + context], rate, to)
+            yield resampled[done * to // rate : (done + ready) * to // rate]
+            keep = min(context, done + ready)
+            pending, done = pending[done + ready - keep :], keep
+    if len(pending) > done:
+        yield resample(pending, rate, to)[done * to // rate :]
 
 
 def read_speech(path: str | Path) -> np.ndarray:
-    """The sound of any file that PyAV reads (WAV, FLAC, MP3, a video, ...), float32 ``[N]``, 16 kHz mono in [-1, 1].
+    """Reads the audio of any file that PyAV supports (WAV, FLAC, MP3, a video, ...).
 
-    Channels are averaged; samples that are not finite become 0, those beyond [-1, 1] are clipped.
+    Channels are averaged. Samples that are not finite become 0; samples outside [-1, 1] are clipped.
+
+    Returns:
+        float32 ``[N]``, 16 kHz mono in [-1, 1].
 
     Raises:
-        ValueError: the file is missing, is no media file, or has no sound.
+        ValueError: the file is missing, is not a media file, or has no audio.
     """
-    sound = read_sound(path)
-    if sound is None or not len(sound.samples):
+    audio = read_audio(path)
+    if audio is None or not len(audio.samples):
         raise ValueError(f"{path} has no sound")
-    return sound.samples
+    return audio.samples
 
 
-def read_sound(path: str | Path) -> Sound | None:
-    """The first sound track of a file with its place in time, or None where the file has none.
+def read_audio(path: str | Path) -> AudioTrack | None:
+    """Reads the first audio track of a file with its start time; None where the file has none.
 
     Raises:
-        ValueError: the file is missing or is no media file.
+        ValueError: the file is missing or is not a media file.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -170,141 +193,66 @@ def read_sound(path: str | Path) -> Sound | None:
         blocks: list[np.ndarray] = []
         rate, start, complete = 0, 0.0, True
         try:
-            for rate, start, block in _placed(container):  # noqa: B007
-                blocks.append(block)
+            for block in decode_blocks(container):
+                rate, start = block.rate, block.start
+                blocks.append(block.samples)
         except av.FFmpegError:
             complete = False
     if not blocks:
         return None
     samples = np.concatenate(blocks)
     peak = float(np.abs(samples).max()) if np.isfinite(samples).all() else float("inf")
-    return Sound(resample(_clean(samples), rate).clip(-1.0, 1.0), start, peak, complete)
+    return AudioTrack(resample(to_finite(samples), rate).clip(-1.0, 1.0), start, peak, complete)
 
 
-def _placed(container: av.container.InputContainer) -> Iterator[tuple[int, float, np.ndarray]]:
-    """Rate, time of the first sample, and the next block of the first sound track, float32 mono; what its timestamps leave out comes as silence."""
+@dataclass(frozen=True)
+class AudioBlock:
+    """Some consecutive samples of a track.
+
+    Attributes:
+        rate: samples per second of the track.
+        start: time of the track's first sample, seconds.
+        samples: float32 ``[N]``, mono, as decoded.
+    """
+
+    rate: int
+    start: float
+    samples: np.ndarray
+
+
+def decode_blocks(container: av.container.InputContainer) -> Iterator[AudioBlock]:
+    """Decodes the first audio track in blocks; gaps between timestamps become silence, overlaps are dropped."""
     rate, start, count = 0, 0.0, 0
     for frame in container.decode(audio=0):
         if not rate:
             rate, start = frame.sample_rate, frame.time or 0.0
         if frame.sample_rate != rate:
-            return  # another recording was appended: what follows cannot be placed
-        block = _mono(frame)
-        due = count if frame.time is None else round((frame.time - start) * rate)
-        if due - count > MAX_DRIFT * rate:
-            while count < due:  # in pieces: a timestamp can lie years ahead
-                gap = np.zeros(min(due - count, rate), np.float32)
+            return  # another recording was appended; its position in time is unknown
+        samples = _to_mono(frame)
+        expected = count if frame.time is None else round((frame.time - start) * rate)
+        if expected - count > MAX_DRIFT * rate:
+            while count < expected:  # in blocks of at most a second, because a corrupt timestamp can be years ahead
+                gap = np.zeros(min(expected - count, rate), np.float32)
                 count += len(gap)
-                yield rate, start, gap
-        elif count - due > MAX_DRIFT * rate:
-            block = block[count - due :]
-        if len(block):
-            count += len(block)
-            yield rate, start, block
+                yield AudioBlock(rate, start, gap)
+        elif count - expected > MAX_DRIFT * rate:
+            samples = samples[count - expected :]
+        if len(samples):
+            count += len(samples)
+            yield AudioBlock(rate, start, samples)
 
 
-def _clean(samples: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
-
-
-CONTAINERS = "wav,w64,aiff,caf,au,mp3,aac,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,amr,avi,asf,mpegts,mpeg"
-"""Containers that strangers may send. None of them names other files or addresses."""
-MAX_RATE = 192_000
-
-
-class TooLong(ValueError):
-    """The sound goes on for longer than is allowed, or takes too long to decode."""
-
-
-def read_upload(file: BinaryIO, max_seconds: float, work_seconds: float = 20.0) -> np.ndarray:
-    """The sound of a file from a stranger, as ``read_speech``, in bounded time and memory whatever the file claims to be.
-
-    Only ``CONTAINERS`` are tried, no other file or address is opened, pictures are never decoded, and decoding ends as soon as there is
-    more sound than is allowed.
-
-    Args:
-        file: open for reading at its beginning, seekable.
-        max_seconds: of sound.
-        work_seconds: time that decoding may take.
-
-    Raises:
-        TooLong: more sound, or more work.
-        ValueError: no media file, no sound, broken off, or a sample rate that is not supported.
-    """
-    until = time.monotonic() + work_seconds
-    limit = round(max_seconds * SAMPLE_RATE)
-    options = {
-        "format_whitelist": CONTAINERS,
-        "protocol_whitelist": "none",
-        "max_pixels": "1",
-        "max_samples": str(2 * MAX_RATE),
-        "threads": "1",
-    }
-    options |= {"max_streams": "16", "probesize": "1000000", "analyzeduration": "2000000"}
-    if (
-        file.read(4) == b"RIFF"
-    ):  # the second of sound that FFmpeg looks into says nothing new of a WAV file, and its packets may be larger
-        options |= {"probesize": "100000", "max_size": "65536"}
-    file.seek(0)
-    try:
-        with av.open(_Plain(file), "r", options=options, metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise ValueError("the file has no sound")
-            context = container.streams.audio[0].codec_context
-            if context is None:
-                raise ValueError("the file's sound is in a codec that is not known: send WAV, FLAC or MP3")
-            rate, channels = context.sample_rate, context.channels
-            if not 4_000 <= rate <= MAX_RATE or channels > 8:
-                raise ValueError(
-                    f"{channels} channels at {rate} samples a second are not supported: send mono or stereo at 8000 to 48000"
-                )
-            out = np.empty(limit, np.float32)  # pages that are not written take no memory
-            count = 0
-            for piece in resample_blocks(map(_clean, _joined(_timed(container, rate, until), rate // 2)), rate):
-                if count + len(piece) > limit:
-                    raise TooLong(f"the sound is longer than the {max_seconds:g} s that are allowed")
-                out[count : count + len(piece)] = piece.clip(-1.0, 1.0)
-                count += len(piece)
-    except (av.FFmpegError, EOFError, MemoryError) as e:
-        raise ValueError(f"the file cannot be read as sound: {getattr(e, 'strerror', None) or 'it is damaged'}") from e
-    if not count:
-        raise ValueError("the file has no sound")
-    return out[:count]
-
-
-def _timed(container: av.container.InputContainer, rate: int, until: float) -> Iterator[np.ndarray]:
-    for found, _, block in _placed(container):
-        if time.monotonic() > until:
-            raise TooLong("the sound takes too long to decode: send it as WAV, FLAC or MP3")
-        if found != rate:
-            raise ValueError("the file is damaged: its sample rate is not the one that its head says")
-        yield block
-
-
-def _joined(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same samples in blocks of at least ``size``, but for the last: codecs give some milliseconds at a time."""
-    held: list[np.ndarray] = []
-    for block in blocks:
-        held.append(block)
-        if sum(map(len, held)) >= size:
-            yield np.concatenate(held)
-            held.clear()
-    if held:
-        yield np.concatenate(held)
-
-
-class _Plain:
-    """What FFmpeg may do with an upload: read and seek. It sees no name."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+def to_finite(samples: np.ndarray) -> np.ndarray:
+    """Replaces samples that are not finite by 0 and clips the rest to [-1, 1]."""
+    finite: np.ndarray = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
+    return finite
 
 
 def open_media(path: str | Path) -> av.container.InputContainer:
     """Opens a media file for reading.
 
     Raises:
-        ValueError: the file is missing or is no media file.
+        ValueError: the file is missing or is not a media file.
     """
     try:
         return av.open(str(path), metadata_errors="ignore")
@@ -314,16 +262,22 @@ def open_media(path: str | Path) -> av.container.InputContainer:
         raise ValueError(f"{path} cannot be read as sound or video: {e.strerror}") from e
 
 
-_SAMPLES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+def split_blocks(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Splits ``samples`` into consecutive blocks of ``size``; the last may be shorter."""
+    for i in range(0, len(samples), size):
+        yield samples[i : i + size]
 
 
-def _mono(frame: AudioFrame) -> np.ndarray:
-    """float32 ``[N]`` in [-1, 1]: the mean of the channels."""
-    kind = _SAMPLES.get(frame.format.name.removesuffix("p"))
-    if (
-        kind is not None and frame.layout.nb_channels == 1
-    ):  # most speech; past PyAV's own copy, which takes most of the time of decoding
-        channels = np.frombuffer(frame.planes[0], kind, frame.samples)[None]  # type: ignore[call-overload]  # a plane is a buffer
+_SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+
+
+def _to_mono(frame: AudioFrame) -> np.ndarray:
+    """Returns the mean of the channels, float32 ``[N]`` in [-1, 1]."""
+    kind = _SAMPLE_TYPES.get(frame.format.name.removesuffix("p"))
+    if kind is not None and frame.layout.nb_channels == 1:
+        # The buffer is read directly: PyAV's own copy takes most of the time of decoding.
+        plane = frame.planes[0]
+        channels = np.frombuffer(plane, kind, frame.samples)[None]  # type: ignore[call-overload]  # a plane is a buffer
     else:
         data: np.ndarray = frame.to_ndarray()
         channels = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
@@ -331,14 +285,5 @@ def _mono(frame: AudioFrame) -> np.ndarray:
         channels = channels.astype(np.float32) / 128.0 - 1.0
     elif channels.dtype.kind == "i":
         channels = channels / float(2 ** (8 * channels.dtype.itemsize - 1))
-    return (
-        channels[0].astype(np.float32)
-        if len(channels) == 1
-        else channels.mean(axis=0, dtype=np.float64).astype(np.float32)
-    )
-
-
-def blocks_of(sound: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """``sound`` in consecutive blocks of ``size``; the last may be shorter."""
-    for i in range(0, len(sound), size):
-        yield sound[i : i + size]
+    mono: np.ndarray = channels[0] if len(channels) == 1 else channels.mean(axis=0, dtype=np.float64)
+    return mono.astype(np.float32)

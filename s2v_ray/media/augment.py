@@ -1,11 +1,11 @@
-"""Augmentation of frames on their device: one draw for each clip, the same for all its frames.
+"""Augmentation of frames on their device, with one set of random parameters per clip, shared by all its frames.
 
-kornia's own augmentation modules draw from torch's global generator, which dropout and noise share. Here numbers are drawn
-apart, by a generator that is made of a key, and only kornia's functions are used: the same key gives the same draw on every
-device and after a resume, and drawing moves no other random state.
+kornia's augmentation modules use torch's global generator, which dropout and the generator's noise share. Here the
+parameters are drawn from a generator of their own that is seeded by a key, and only kornia's functions are used. So
+the same key gives the same parameters on every device and after a resume, and no other random state changes.
 
-Each function applied is the same map for every picture. kornia's contrast about the mean is not: the mean changes from frame to
-frame, and the clip would flicker.
+Every function used here maps each pixel value in the same way in all frames. kornia's contrast about the mean does
+not: the mean changes from frame to frame, which makes the clip flicker.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from torch import Tensor
 
 from s2v_ray.config import AugmentConfig
 
-_STREAM = 0xA06  # sets these draws apart from others that are made of seed, step and rank
+_STREAM = 0xA06  # separates these random numbers from others that are seeded by seed, step and rank
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What happens to B clips, as float32 ``[B]`` each unless said otherwise; None: to none of them.
+class AugmentParameters:
+    """Parameters of the augmentation of B clips, float32 ``[B]`` unless stated otherwise; None: not applied.
 
     Attributes:
-        flip: bool ``[B]``.
-        angle: degrees, clockwise as seen.
-        scale: 1 leaves the size.
+        flip: bool ``[B]``, horizontal flip.
+        angle: degrees, clockwise.
+        scale: factor on the size; 1 is neutral.
         shift: ``[B, 2]``, x to the right and y down, shares of the side.
-        brightness: added, in shares of the range.
-        contrast: gain, the darkest value staying where it is.
-        saturation: 0 is grey, 1 leaves the colours.
+        brightness: added, shares of the range.
+        contrast: gain about black; 1 is neutral.
+        saturation: 0 is grey, 1 is neutral.
     """
 
     flip: Tensor | None = None
@@ -48,74 +48,77 @@ class Draw:
 
 
 def augment(frames: Tensor, config: AugmentConfig, key: Sequence[int]) -> Tensor:
-    """Clips after a draw that depends on ``config``, ``key`` and their number alone, not on how many frames they have.
+    """Augments clips with parameters that depend on ``config``, ``key`` and the number of clips only.
 
     Args:
         frames: float ``[B, T, 3, S, S]`` in [-1, 1].
-        key: whole numbers >= 0, as seed, step and rank.
+        config: limits of the parameters.
+        key: integers >= 0, such as seed, step and rank.
 
     Returns:
-        the same shape and range; ``frames`` itself where everything is off.
+        the same shape and range; ``frames`` itself if everything is off.
     """
-    return apply(frames, draw(config, len(frames), key))
+    return apply_parameters(frames, draw_parameters(config, len(frames), key))
 
 
-def draw(config: AugmentConfig, clips: int, key: Sequence[int]) -> Draw:
-    """Draws for ``clips`` clips, uniform within the limits. A setting that is 0 does not change what is drawn for the others."""
+def draw_parameters(config: AugmentConfig, clips: int, key: Sequence[int]) -> AugmentParameters:
+    """Draws parameters for ``clips`` clips, uniform within the limits; a limit of 0 does not change the others."""
     rng = np.random.default_rng([_STREAM, *key])
 
-    def within(limit: float, middle: float = 0.0, width: int = 1) -> Tensor | None:
-        drawn = torch.from_numpy(middle + limit * rng.uniform(-1.0, 1.0, (clips, width))).float()
+    def uniform(limit: float, centre: float = 0.0, width: int = 1) -> Tensor | None:
+        drawn = torch.from_numpy(centre + limit * rng.uniform(-1.0, 1.0, (clips, width))).float()
         return None if limit == 0 else drawn.squeeze(1)
 
     flips = torch.from_numpy(rng.random(clips) < config.flip)
-    return Draw(
+    return AugmentParameters(
         flip=flips if config.flip else None,
-        angle=within(config.rotation),
-        scale=within(config.scale, 1.0),
-        shift=within(config.shift, width=2),
-        brightness=within(config.brightness),
-        contrast=within(config.contrast, 1.0),
-        saturation=within(config.saturation, 1.0),
+        angle=uniform(config.rotation),
+        scale=uniform(config.scale, 1.0),
+        shift=uniform(config.shift, width=2),
+        brightness=uniform(config.brightness),
+        contrast=uniform(config.contrast, 1.0),
+        saturation=uniform(config.saturation, 1.0),
     )
 
 
-def apply(frames: Tensor, drawn: Draw) -> Tensor:
-    """``frames``, float ``[B, T, 3, S, S]`` in [-1, 1], flipped, then warped (edges repeated), then coloured (clamped to [-1, 1])."""
-    if drawn.flip is not None:
-        frames = torch.where(drawn.flip.to(frames.device)[:, None, None, None, None], frames.flip(-1), frames)
-    if not (drawn.angle is None and drawn.scale is None and drawn.shift is None):
-        frames = _warp(frames, drawn)
-    if not (drawn.brightness is None and drawn.contrast is None and drawn.saturation is None):
-        frames = _colour(frames, drawn)
+def apply_parameters(frames: Tensor, parameters: AugmentParameters) -> Tensor:
+    """Flips, warps (repeating edges), then changes colours (clamped to [-1, 1]) of ``[B, T, 3, S, S]`` in [-1, 1]."""
+    p = parameters
+    if p.flip is not None:
+        frames = torch.where(p.flip.to(frames.device)[:, None, None, None, None], frames.flip(-1), frames)
+    if not (p.angle is None and p.scale is None and p.shift is None):
+        frames = _warp(frames, p)
+    if not (p.brightness is None and p.contrast is None and p.saturation is None):
+        frames = _change_colours(frames, p)
     return frames
 
 
-def _warp(frames: Tensor, drawn: Draw) -> Tensor:
+def _warp(frames: Tensor, parameters: AugmentParameters) -> Tensor:
     b, t, _, side, _ = frames.shape
-    zero, one = torch.zeros(b), torch.ones(b)
-    angle, scale = (zero if drawn.angle is None else drawn.angle), (one if drawn.scale is None else drawn.scale)
-    shift = torch.zeros(b, 2) if drawn.shift is None else drawn.shift * side
-    centre = torch.full((b, 2), (side - 1) / 2)  # a pixel's centre lies at whole numbers
+    angle = torch.zeros(b) if parameters.angle is None else parameters.angle
+    scale = torch.ones(b) if parameters.scale is None else parameters.scale
+    shift = torch.zeros(b, 2) if parameters.shift is None else parameters.shift * side
+    centre = torch.full((b, 2), (side - 1) / 2)  # pixel centres have integer coordinates
     matrices = geometry.get_affine_matrix2d(shift, centre, scale[:, None].expand(b, 2), angle)[:, :2]
-    # the frames of a clip as channels of one picture: one matrix, one grid
+    # The frames of a clip are the channels of one image, so that one matrix and one grid serve all of them.
     warped = geometry.warp_affine(
         frames.flatten(1, 2), matrices.to(frames), (side, side), padding_mode="border", align_corners=True
     )
-    return warped.unflatten(1, (t, 3))
+    return warped.unflatten(1, (t, 3))  # type: ignore[no-any-return, no-untyped-call]  # torch does not type unflatten
 
 
-def _colour(frames: Tensor, drawn: Draw) -> Tensor:
+def _change_colours(frames: Tensor, parameters: AugmentParameters) -> Tensor:
     b, t = frames.shape[:2]
-    pictures = (frames.flatten(0, 1) + 1.0) / 2.0  # kornia's range is [0, 1]
+    images = (frames.flatten(0, 1) + 1.0) / 2.0  # kornia's range is [0, 1]
 
-    def each(values: Tensor) -> Tensor:
+    def per_frame(values: Tensor) -> Tensor:
         return values.to(frames).repeat_interleave(t)
 
-    if drawn.brightness is not None:
-        pictures = enhance.adjust_brightness(pictures, each(drawn.brightness))
-    if drawn.contrast is not None:
-        pictures = enhance.adjust_contrast(pictures, each(drawn.contrast))
-    if drawn.saturation is not None:
-        pictures = enhance.adjust_saturation_with_gray_subtraction(pictures, each(drawn.saturation))
-    return (pictures * 2.0 - 1.0).unflatten(0, (b, t))
+    if parameters.brightness is not None:
+        images = enhance.adjust_brightness(images, per_frame(parameters.brightness))
+    if parameters.contrast is not None:
+        images = enhance.adjust_contrast(images, per_frame(parameters.contrast))
+    if parameters.saturation is not None:
+        images = enhance.adjust_saturation_with_gray_subtraction(images, per_frame(parameters.saturation))
+    images = images * 2.0 - 1.0
+    return images.unflatten(0, (b, t))  # type: ignore[no-any-return, no-untyped-call]  # torch does not type unflatten

@@ -1,7 +1,8 @@
-"""Faces: where they are, and the crop every network sees. The same code for ingest, training and serving.
+"""Face detection, and the aligned crop that is the input of every network.
 
-Landmarks are five points (left eye, right eye, nose, left and right mouth corner, as seen in the picture), x and y in pixels,
-a pixel's centre at whole numbers. Crops are aligned by the similarity transform that takes them to ``TEMPLATE``.
+Landmarks are five points (left eye, right eye, nose, left and right mouth corner; left has the smaller x), x and y
+in pixels, with pixel centres at integer coordinates. Crops are aligned by the similarity transform that maps the
+landmarks to ``TEMPLATE``.
 """
 
 from __future__ import annotations
@@ -22,21 +23,27 @@ from s2v_ray import storage
 from s2v_ray.media.timing import FPS
 
 TEMPLATE = np.array([(0.36, 0.42), (0.64, 0.42), (0.50, 0.58), (0.384, 0.743), (0.616, 0.743)])
-"""The five landmarks in unit coordinates of the crop: the ArcFace template, scaled to an eye distance of 0.28 so that chin and hair are seen."""
+"""The five landmarks in unit coordinates of the crop.
+
+This is the ArcFace template (Deng et al. 2019), scaled to an eye distance of 0.28 so that the crop includes chin
+and hair.
+"""
 
 MOUTH_ROWS = (0.62, 0.90)
+"""Top and bottom of the mouth region, shares of the crop's side."""
 MOUTH_COLUMNS = (0.32, 0.68)
+"""Left and right of the mouth region, shares of the crop's side."""
 _BATCH = 16  # frames warped at once
 
 
 @dataclass(frozen=True)
-class Face:
-    """A face found in a picture.
+class Detection:
+    """A face found in an image.
 
     Attributes:
         box: x0, y0, x1, y1 in pixels.
         landmarks: float ``[5, 2]``, pixels.
-        score: how sure the detector is, in [0, 1]; 1 where it does not say.
+        score: confidence in [0, 1]; 1 for a detector without scores.
     """
 
     box: tuple[float, float, float, float]
@@ -45,42 +52,47 @@ class Face:
 
     @property
     def area(self) -> float:
+        """Area of the box, pixels."""
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
 class Detector(Protocol):
-    """Finds faces in one picture."""
+    """Finds faces in one image."""
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
-        """Faces in a uint8 ``[H, W, 3]`` RGB picture, largest first."""
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """Returns the faces in a uint8 ``[H, W, 3]`` RGB image, largest first."""
         ...
 
 
 def make_detector(name_or_uri: str) -> Detector:
-    """'haar' (built in, no download), or the URI of YuNet weights (ONNX).
+    """Creates a detector: "haar" (built in, no download), or YuNet from the URI of its weights (ONNX).
 
     Raises:
-        ValueError: no weights there, or they are not YuNet's.
+        ValueError: the weights are missing, or are not weights of YuNet.
     """
     return HaarDetector() if name_or_uri == "haar" else YuNetDetector(name_or_uri)
 
 
 class HaarDetector:
-    """OpenCV's cascades (Viola and Jones 2001): face, then eyes within it; nose and mouth follow from the eyes by ``TEMPLATE``.
+    """OpenCV's cascades (Viola and Jones 2001): the face, then the eyes in it. ``TEMPLATE`` gives nose and mouth.
 
-    The boxes are steadier than the eyes: a pair of eyes gives place and tilt, the box gives their distance. Where no plausible
-    pair is found, the eyes are put where they lie in such boxes on average. Less exact than YuNet, but it needs no weights.
+    The boxes vary less over time than the eyes. So a pair of eyes gives position and rotation, and the box gives
+    the distance of the eyes. If no plausible pair is found, the mean position of eyes in such boxes is used. Less
+    exact than YuNet, but needs no weights.
     """
 
-    EYES = np.array([(0.335, 0.378), (0.665, 0.378)])  # in the face box, on average (measured on four GRID speakers)
-    REACH = 0.08  # an eye found further from there, in box sides, is not believed
+    EYES = np.array([(0.335, 0.378), (0.665, 0.378)])
+    """Mean position of the eyes in unit coordinates of the face box, measured on four GRID speakers."""
+    MAX_EYE_ERROR = 0.08
+    """Distance from ``EYES``, in sides of the box, above which a detected eye is ignored."""
 
     def __init__(self) -> None:
         folder = Path(cv2.__file__).parent / "data"
         self._face = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
         self._eye = cv2.CascadeClassifier(str(folder / "haarcascade_eye.xml"))
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """Returns the faces in a uint8 ``[H, W, 3]`` RGB image, largest first."""
         shrink = max(1.0, max(frame.shape[:2]) / 480)
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         grey = (
@@ -90,20 +102,20 @@ class HaarDetector:
         faces = []
         for (x, y, side, _), score in zip(boxes, np.ravel(scores), strict=True):
             eyes = (x, y) + side * self._eyes(cv2.equalizeHist(grey[y : y + side, x : x + side]))
-            points = _apply(similarity(TEMPLATE[None, :2], eyes[None]), TEMPLATE[None])[0]
+            points = _transform(similarity(TEMPLATE[None, :2], eyes[None]), TEMPLATE[None])[0]
             box = (x * shrink, y * shrink, (x + side) * shrink, (y + side) * shrink)
-            faces.append(Face(box, points * shrink, float(1 / (1 + np.exp(-score)))))
+            faces.append(Detection(box, points * shrink, float(1 / (1 + np.exp(-score)))))
         return sorted(faces, key=lambda f: -f.area)
 
     def _eyes(self, face: np.ndarray) -> np.ndarray:
-        """``[2, 2]`` in unit coordinates of the face box; the usual place for both unless both are found."""
+        """Returns ``[2, 2]`` in unit coordinates of the face box; ``EYES`` unless both eyes are found."""
         side = len(face)
         found = self._eye.detectMultiScale(face[: int(0.6 * side)], 1.1, 3, minSize=(max(side // 8, 8),) * 2)
         centres = np.array([(x + w / 2, y + h / 2) for x, y, w, h in found]).reshape(-1, 2) / side
         eyes = []
-        for usual in self.EYES:
-            distance = np.linalg.norm(centres - usual, axis=1)
-            if not len(distance) or distance.min() > self.REACH:
+        for expected in self.EYES:
+            distance = np.linalg.norm(centres - expected, axis=1)
+            if not len(distance) or distance.min() > self.MAX_EYE_ERROR:
                 return self.EYES
             eyes.append(centres[distance.argmin()])
         left, right = np.array(eyes)
@@ -112,9 +124,18 @@ class HaarDetector:
 
 
 class YuNetDetector:
-    """YuNet (Wu, Peng and Yu 2023) through OpenCV: box, five landmarks and score, from ONNX weights by URI."""
+    """YuNet (Wu, Peng and Yu 2023) in OpenCV: box, five landmarks and score.
 
-    SIDE = 384  # pixels of the square picture it sees; faces down to a tenth of the frame are found
+    Args:
+        uri: ONNX weights with a fixed input shape.
+        threshold: minimum score.
+
+    Raises:
+        ValueError: the weights are missing, or are not weights of YuNet.
+    """
+
+    SIDE = 384
+    """Side of its square input, pixels; faces as small as a tenth of the frame are found."""
 
     def __init__(self, uri: str, threshold: float = 0.7) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -123,11 +144,13 @@ class YuNetDetector:
                     storage.download(uri, folder), "", (self.SIDE, self.SIDE), threshold
                 )
             except (OSError, cv2.error) as e:
+                reason = str(e).splitlines()[0]
                 raise ValueError(
-                    f"{uri} cannot be used as YuNet weights with a fixed input shape (ingest.detector): {str(e).splitlines()[0]}"
+                    f"{uri} cannot be used as YuNet weights with a fixed input shape (ingest.detector): {reason}"
                 ) from e
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray) -> list[Detection]:
+        """Returns the faces in a uint8 ``[H, W, 3]`` RGB image, largest first."""
         scale = self.SIDE / max(frame.shape[:2])
         small = cv2.resize(
             frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -136,21 +159,24 @@ class YuNetDetector:
         canvas[: small.shape[0], : small.shape[1]] = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
         _, rows = self._net.detect(canvas)
         faces = []
-        for row in () if rows is None else rows:  # box x, y, w, h; five points, the picture's left first; score
+        for row in () if rows is None else rows:  # box x, y, w, h; five points, the image's left first; score
             x, y, w, h = row[:4] / scale
-            faces.append(Face((x, y, x + w, y + h), row[4:14].reshape(5, 2).astype(np.float64) / scale, float(row[14])))
+            faces.append(
+                Detection((x, y, x + w, y + h), row[4:14].reshape(5, 2).astype(np.float64) / scale, float(row[14]))
+            )
         return sorted(faces, key=lambda f: -f.area)
 
 
 def smooth_landmarks(landmarks: np.ndarray, seconds: float) -> np.ndarray:
-    """Smooths ``[T, 5, 2]`` over time with a Gaussian of that standard deviation; 0 returns it as it is."""
+    """Smooths ``[T, 5, 2]`` over time with a Gaussian of standard deviation ``seconds``; 0 returns the input."""
     if seconds <= 0:
         return landmarks
-    return gaussian_filter1d(landmarks.astype(np.float64), seconds * FPS, axis=0, mode="nearest")
+    smoothed: np.ndarray = gaussian_filter1d(landmarks.astype(np.float64), seconds * FPS, axis=0, mode="nearest")
+    return smoothed
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares similarity transforms (Umeyama 1991; in the plane, one complex division).
+    """Computes least-squares similarity transforms (Umeyama 1991; in two dimensions a complex division).
 
     Args:
         source: float ``[T, P, 2]``.
@@ -168,7 +194,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def align(frames: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The face crop: landmarks taken to ``TEMPLATE`` by a similarity transform, frame by frame.
+    """Crops faces: each frame is warped by the similarity transform that maps its landmarks to ``TEMPLATE``.
 
     Args:
         frames: uint8 ``[T, H, W, 3]`` RGB.
@@ -176,34 +202,37 @@ def align(frames: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndar
         size: side of the crop.
 
     Returns:
-        uint8 ``[T, size, size, 3]``, edges repeated beyond the picture; and float32 ``[T, 5, 2]``, the landmarks in the crop.
+        crops, uint8 ``[T, size, size, 3]``, with repeated edges outside the frame; and the landmarks in the crops,
+        float32 ``[T, 5, 2]``.
     """
     matrices = similarity(landmarks, TEMPLATE[None] * size)
     crops = [_warp(frames[i : i + _BATCH], matrices[i : i + _BATCH], size) for i in range(0, len(frames), _BATCH)]
-    return np.concatenate(crops), _apply(matrices, landmarks).astype(np.float32)
+    return np.concatenate(crops), _transform(matrices, landmarks).astype(np.float32)
 
 
 def crop_face(image: np.ndarray, size: int, detector: Detector) -> np.ndarray:
-    """The aligned crop, uint8 ``[size, size, 3]``, of the one face in a uint8 ``[H, W, 3]`` RGB picture.
+    """Crops the one face in a uint8 ``[H, W, 3]`` RGB image to uint8 ``[size, size, 3]``.
 
     Raises:
-        ValueError: no face, or several.
+        ValueError: the image shows no face or several.
     """
     faces = detector.detect(image)
     if len(faces) != 1:
         raise ValueError(f"shows {len(faces) or 'no'} faces where one is needed")
-    return align(image[None], faces[0].landmarks[None], size)[0][0]
+    crops, _ = align(image[None], faces[0].landmarks[None], size)
+    crop: np.ndarray = crops[0]
+    return crop
 
 
 def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
-    """Warps at up to 8 times the size and averages down, so that a large face is not aliased; only the part that is needed is touched."""
+    """Warps at up to 8 times the size and averages, to avoid aliasing of large faces; reads only the visible part."""
     scale = float(np.median(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])))
     fine = int(np.clip(np.ceil(1 / scale - 0.25), 1, 8))
     x0, y0, x1, y1 = _region(matrices, size, frames.shape[1], frames.shape[2])
     shifted = matrices.copy()
     shifted[:, :, 2] += shifted[:, :, :2] @ np.array([x0, y0])
     shifted *= fine
-    shifted[:, :, 2] += (fine - 1) / 2  # a pixel's centre lies at whole numbers in both grids
+    shifted[:, :, 2] += (fine - 1) / 2  # pixel centres have integer coordinates in both grids
     crops = np.empty((len(frames), size, size, 3), np.uint8)
     for crop, frame, matrix in zip(crops, frames[:, y0:y1, x0:x1], shifted, strict=True):
         warped = cv2.warpAffine(
@@ -213,12 +242,12 @@ def _warp(frames: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        cv2.resize(warped, (size, size), dst=crop, interpolation=cv2.INTER_AREA)  # by a whole number: the mean
+        cv2.resize(warped, (size, size), dst=crop, interpolation=cv2.INTER_AREA)  # by an integer factor: the mean
     return crops
 
 
 def _region(matrices: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1: the part of the picture that the crops show, at least 2 x 2 pixels."""
+    """Returns x0, y0, x1, y1 of the part of the frames that the crops show, at least 2 x 2 pixels."""
     corners = np.array([(-1, -1), (size, -1), (size, size), (-1, size)], np.float64)
     inverse = np.linalg.inv(matrices[:, :, :2])
     points = np.einsum("tij,tpj->tpi", inverse, corners[None] - matrices[:, None, :, 2])
@@ -227,25 +256,26 @@ def _region(matrices: np.ndarray, size: int, height: int, width: int) -> tuple[i
     return x0, y0, int(np.clip(x1 + 1, x0 + 2, width)), int(np.clip(y1 + 1, y0 + 2, height))
 
 
-def _apply(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Transforms ``[T, P, 2]`` by ``[T, 2, 3]``."""
-    return np.einsum("tij,tpj->tpi", matrices[:, :, :2], points) + matrices[:, None, :, 2]
+def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Transforms points ``[T, P, 2]`` by matrices ``[T, 2, 3]``."""
+    moved: np.ndarray = np.einsum("tij,tpj->tpi", matrices[:, :, :2], points) + matrices[:, None, :, 2]
+    return moved
 
 
 def mouth_box(size: int) -> tuple[int, int, int, int]:
-    """y0, y1, x0, x1 of the mouth region of a crop of that size: ``crop[y0:y1, x0:x1]``."""
+    """Returns y0, y1, x0, x1 of the mouth region of a crop of side ``size``: ``crop[y0:y1, x0:x1]``."""
     (y0, y1), (x0, x1) = MOUTH_ROWS, MOUTH_COLUMNS
     return round(y0 * size), round(y1 * size), round(x0 * size), round(x1 * size)
 
 
 @functools.cache
 def mouth_mask(size: int) -> Tensor:
-    """float32 ``[size, size]`` in [0, 1]: near 1 over the mouth, 0.5 on the border of ``mouth_box``, falling to 0 around it."""
+    """Returns float32 ``[size, size]`` in [0, 1]: about 1 in the mouth region, 0.5 on its border, 0 far outside."""
     y0, y1, x0, x1 = mouth_box(size)
-    soft = 0.015 * size
-    at = torch.arange(size) + 0.5
+    softness = 0.015 * size
+    centres = torch.arange(size) + 0.5
 
     def band(low: int, high: int) -> Tensor:
-        return torch.sigmoid((at - low) / soft) * torch.sigmoid((high - at) / soft)
+        return torch.sigmoid((centres - low) / softness) * torch.sigmoid((high - centres) / softness)
 
     return band(y0, y1)[:, None] * band(x0, x1)[None]

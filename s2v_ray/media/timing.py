@@ -1,35 +1,35 @@
-"""Frames <-> samples: every timing constant of the project, and nothing else.
+"""Conversion between video frames and audio samples. All timing constants of the project are defined here.
 
-A clip runs at 25 frames a second and 16,000 samples a second, so a frame is exactly 640 samples and, at a mel hop of
-160 samples, exactly 4 mel frames. Nothing outside this module may spell these numbers.
+A clip has 25 frames and 16,000 samples per second, so a frame spans exactly 640 samples and, at a mel hop of 160
+samples, exactly 4 mel frames.
 """
 
 FPS = 25
-"""Video frames a second."""
+"""Video frames per second."""
 SAMPLE_RATE = 16_000
-"""Speech samples a second."""
+"""Speech samples per second."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
-"""Speech samples under one video frame (640)."""
+"""Speech samples per video frame (640)."""
 MEL_HOP = 160
 """Samples between mel frames (10 ms)."""
 MEL_WINDOW = 400
-"""Samples under one mel frame (25 ms)."""
+"""Samples per mel frame (25 ms)."""
 MEL_BINS = 80
 """Mel bands."""
 MEL_PER_FRAME = SAMPLES_PER_FRAME // MEL_HOP
-"""Mel frames under one video frame (4)."""
+"""Mel frames per video frame (4)."""
 
 
 def frames_to_samples(frames: int) -> int:
-    """Samples under ``frames`` video frames."""
+    """Returns the number of samples in ``frames`` video frames."""
     return frames * SAMPLES_PER_FRAME
 
 
 def samples_to_frames(samples: int) -> int:
-    """Whole video frames that ``samples`` cover; a started frame counts, so that no speech is cut off."""
+    """Returns the number of video frames that ``samples`` samples fill, rounded up so that no speech is cut off."""
     return -(-samples // SAMPLES_PER_FRAME)
 
 
 def seconds_to_frames(seconds: float) -> int:
-    """Video frames nearest to ``seconds``."""
+    """Returns the number of video frames nearest to ``seconds``."""
     return round(seconds * FPS)

@@ -9,9 +9,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from s2v_ray.media.audio import TooLong, read_upload
 from s2v_ray.media.face import Detector, crop_face
 from s2v_ray.media.timing import FPS, SAMPLES_PER_FRAME
+from s2v_ray.media.upload import AudioTooLongError, read_upload
 from s2v_ray.serving.errors import Refusal
 
 MAX_PICTURE_BYTES = 16 << 20
@@ -29,7 +29,7 @@ def read_speech(field: str, file: BinaryIO, max_seconds: float, work_seconds: fl
     """
     try:
         speech = read_upload(file, max_seconds, work_seconds)
-    except TooLong as e:
+    except AudioTooLongError as e:
         raise Refusal("speech_too_long", f"{field}: {e}") from e
     except ValueError as e:
         raise Refusal("speech_unreadable", f"{field}: {e}") from e

@@ -18,7 +18,7 @@ from torch import Tensor
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.media.face import Detector, make_detector
 from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_to_frames
-from s2v_ray.media.video import SYNTHETIC, Fragments, Mp4Writer
+from s2v_ray.media.video import SYNTHETIC, FragmentedMp4, Mp4Writer
 from s2v_ray.models.teachers import FaceNetwork, load
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.errors import Refusal
@@ -181,7 +181,7 @@ class Service:
 
     async def stream(self, order: Order) -> AsyncIterator[bytes]:
         """Fragmented MP4 while it is made. Identity and emotion are heard in the first seconds, so that long speech begins soon."""
-        fragments, done = Fragments(SYNTHETIC), 0
+        fragments, done = FragmentedMp4(SYNTHETIC), 0
         async with aclosing(self.frames(order, listen=LISTEN_FRAMES)) as parts:  # type: ignore[type-var]
             async for part in parts:
                 sound = _under(order.speech, done, len(part))
@@ -203,7 +203,7 @@ class Service:
                     progress(writer.frames)
         except BaseException:
             if writer is not None:
-                writer.abandon()
+                writer.abort()
             raise
         assert writer is not None  # a speech has at least one frame
         await asyncio.to_thread(writer.close)
@@ -230,7 +230,7 @@ class Service:
 def _add(writer: Mp4Writer, frames: np.ndarray, sound: np.ndarray) -> None:
     for frame, under in zip(frames, sound.reshape(len(frames), -1), strict=True):
         writer.add_frame(frame)
-        writer.add_sound(under)
+        writer.add_audio(under)
 
 
 def _under(speech: np.ndarray, first: int, frames: int) -> np.ndarray:

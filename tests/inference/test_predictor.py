@@ -232,7 +232,7 @@ def test_a_wav_becomes_a_tagged_mp4_with_its_sound_in_sync(bundle: str, tmp_path
     video = read_video(out)
     assert video.frames.shape == (51, SIZE, SIZE, 3)
     np.testing.assert_allclose(video.times, np.arange(51) / 25, atol=1e-3)
-    assert video.sound is not None and abs(video.sound.start) < 1e-3
+    assert video.audio is not None and abs(video.audio.start) < 1e-3
     for at in clicks:  # where the sound is, to a millisecond
         window = np.abs(video.speech[at - 1600 : at + 1800])
         centre = (window**2 * np.arange(len(window))).sum() / (window**2).sum() - 1600

@@ -288,8 +288,8 @@ def test_correction_restores_the_clip_in_step(tmp_path: Path, monkeypatch: pytes
     points = face.TEMPLATE * 56 + [20, 4]
 
     class Finder:
-        def detect(self, frame: np.ndarray) -> list[face.Face]:
-            return [face.Face((20, 4, 76, 60), points, 1.0)]
+        def detect(self, frame: np.ndarray) -> list[face.Detection]:
+            return [face.Detection((20, 4, 76, 60), points, 1.0)]
 
     monkeypatch.setattr(stages, "_detector", lambda name: Finder())
     recipe = parse_recipe(
@@ -322,13 +322,13 @@ def test_correction_restores_the_clip_in_step(tmp_path: Path, monkeypatch: pytes
 def test_frames_that_lose_their_partner_are_dropped(tmp_path: Path) -> None:
     """Picture and sound begin and end together: what has no partner any more, once the sound is moved, goes."""
     from s2v_ray.ingest.scan import Place, Take
-    from s2v_ray.media.audio import Sound
+    from s2v_ray.media.audio import AudioTrack
 
     samples = np.arange(frames_to_samples(50), dtype=np.float32) / 1e5
     for late in (-3, 0, 4):
         source = SourceClip("", "a.mp4", "anna", late=late)
         take = Take(
-            source, "", Sound(samples, 0.0, 1.0, True), np.arange(50) / 25, np.zeros(1), np.zeros((1, 5, 2)), None
+            source, "", AudioTrack(samples, 0.0, 1.0, True), np.arange(50) / 25, np.zeros(1), np.zeros((1, 5, 2)), None
         )
         placed = Place(0.5, 0.0).process(take)
         assert placed.indices.tolist() == list(range(max(0, -late), min(50, 50 - late)))

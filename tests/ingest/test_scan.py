@@ -32,10 +32,10 @@ class Finder:
     """Finds the faces it is told."""
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
-        self.faces = [face.Face(b, POINTS, 1.0) for b in boxes]
+        self.faces = [face.Detection(b, POINTS, 1.0) for b in boxes]
         self.looked = 0
 
-    def detect(self, frame: np.ndarray) -> list[face.Face]:
+    def detect(self, frame: np.ndarray) -> list[face.Detection]:
         self.looked += 1
         return self.faces
 
@@ -167,9 +167,9 @@ def test_rejects_say_why(tmp_path: Path, finder: Finder) -> None:
     assert reason(good) == Reason.SEVERAL_FACES
     finder.faces = Finder((20, 4, 76, 60), (30, 10, 60, 55)).faces  # a part of the same face
     assert len(process(good)) == 1
-    finder.faces = [face.Face((0, 0, 9, 9), POINTS / 8, 1.0)]
+    finder.faces = [face.Detection((0, 0, 9, 9), POINTS / 8, 1.0)]
     assert reason(good) == Reason.SMALL_FACE
-    finder.faces = [face.Face((0, 0, 9, 9), POINTS + 500, 1.0)]
+    finder.faces = [face.Detection((0, 0, 9, 9), POINTS + 500, 1.0)]
     assert reason(good) == Reason.OUT_OF_RANGE
 
 

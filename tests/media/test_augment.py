@@ -9,7 +9,7 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 
 from s2v_ray.config import AugmentConfig, RecipeError, built_in_recipes, load_recipe
-from s2v_ray.media.augment import Draw, apply, augment, draw
+from s2v_ray.media.augment import AugmentParameters, apply_parameters, augment, draw_parameters
 
 B, T, S = 4, 3, 32
 ALL = AugmentConfig(flip=0.5, rotation=10, scale=0.1, shift=0.05, brightness=0.2, contrast=0.2, saturation=0.5)
@@ -64,12 +64,12 @@ def test_the_key_is_all_that_counts() -> None:
 
 
 def test_one_setting_does_not_change_another_ones_draw() -> None:
-    alone, beside = draw(only(contrast=0.2), B, KEY).contrast, draw(ALL, B, KEY).contrast
+    alone, beside = draw_parameters(only(contrast=0.2), B, KEY).contrast, draw_parameters(ALL, B, KEY).contrast
     assert alone is not None and beside is not None and torch.equal(alone, beside)
 
 
 def test_draws_fill_their_limits() -> None:
-    drawn = draw(ALL, 20_000, KEY)
+    drawn = draw_parameters(ALL, 20_000, KEY)
     assert drawn.flip is not None and drawn.flip.float().mean().item() == pytest.approx(0.5, abs=0.02)
     limits = {
         "angle": (-10, 10),
@@ -89,7 +89,7 @@ def test_flip_is_torch_flip() -> None:
     frames = pictures(B, T)
     flipped = augment(frames, only(flip=1.0), KEY)
     assert torch.equal(flipped, frames.flip(-1))
-    some = draw(only(flip=0.5), B, KEY).flip
+    some = draw_parameters(only(flip=0.5), B, KEY).flip
     assert some is not None and 0 < some.sum() < B
     out = augment(frames, only(flip=0.5), KEY)
     assert torch.equal(out[some], frames.flip(-1)[some]) and torch.equal(out[~some], frames[~some])
@@ -97,13 +97,13 @@ def test_flip_is_torch_flip() -> None:
 
 def test_a_quarter_turn_is_clockwise_about_the_middle() -> None:
     frames = pictures(1, T)
-    turned = apply(frames, Draw(angle=torch.tensor([90.0])))
+    turned = apply_parameters(frames, AugmentParameters(angle=torch.tensor([90.0])))
     torch.testing.assert_close(turned, torch.rot90(frames, -1, (-2, -1)), atol=1e-4, rtol=0)
 
 
 def test_shift_moves_right_and_down_and_repeats_the_edge() -> None:
     frames = pictures(1, T)
-    moved = apply(frames, Draw(shift=torch.tensor([[2 / S, 1 / S]])))
+    moved = apply_parameters(frames, AugmentParameters(shift=torch.tensor([[2 / S, 1 / S]])))
     torch.testing.assert_close(moved[..., 1:, 2:], frames[..., :-1, :-2], atol=1e-4, rtol=0)
     torch.testing.assert_close(moved[..., 1:, 0], frames[..., :-1, 0], atol=1e-4, rtol=0)
 
@@ -111,7 +111,7 @@ def test_shift_moves_right_and_down_and_repeats_the_edge() -> None:
 def test_rotation_and_scale_as_scipy_does_them() -> None:
     frames = pictures(1, 2)
     degrees, scale = 7.0, 1.2
-    out = apply(frames, Draw(angle=torch.tensor([degrees]), scale=torch.tensor([scale])))
+    out = apply_parameters(frames, AugmentParameters(angle=torch.tensor([degrees]), scale=torch.tensor([scale])))
     a = np.deg2rad(degrees)
     # from a place (y, x) of the result, y down, to the place it came from: turned back and shrunk about the middle
     back = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) / scale
@@ -126,13 +126,17 @@ def test_rotation_and_scale_as_scipy_does_them() -> None:
 
 def test_colours_by_hand() -> None:
     grey = torch.zeros(1, 1, 3, S, S)  # 0.5 in [0, 1]
-    assert apply(grey, Draw(brightness=torch.tensor([0.2]))).unique().tolist() == pytest.approx([0.4])
-    assert apply(grey, Draw(contrast=torch.tensor([1.2]))).unique().tolist() == pytest.approx([0.2])
-    assert apply(grey, Draw(brightness=torch.tensor([0.9]))).unique().tolist() == [1.0]
+    assert apply_parameters(grey, AugmentParameters(brightness=torch.tensor([0.2]))).unique().tolist() == pytest.approx(
+        [0.4]
+    )
+    assert apply_parameters(grey, AugmentParameters(contrast=torch.tensor([1.2]))).unique().tolist() == pytest.approx(
+        [0.2]
+    )
+    assert apply_parameters(grey, AugmentParameters(brightness=torch.tensor([0.9]))).unique().tolist() == [1.0]
     red = torch.tensor([1.0, -1.0, -1.0])[None, None, :, None, None].expand(1, 1, 3, S, S)
-    none = apply(red, Draw(saturation=torch.tensor([0.0])))[0, 0, :, 0, 0]
+    none = apply_parameters(red, AugmentParameters(saturation=torch.tensor([0.0])))[0, 0, :, 0, 0]
     assert none.tolist() == pytest.approx([2 * 0.299 - 1] * 3, abs=1e-3)  # luma of red (BT.601)
-    half = apply(red, Draw(saturation=torch.tensor([0.5])))[0, 0, :, 0, 0]
+    half = apply_parameters(red, AugmentParameters(saturation=torch.tensor([0.5])))[0, 0, :, 0, 0]
     assert half.tolist() == pytest.approx([0.299, 0.299 - 1, 0.299 - 1], abs=1e-3)
 
 

@@ -32,7 +32,7 @@ def test_mp4_comes_back_in_sync(tmp_path: Path) -> None:
     assert back.frames.shape == (50, 64, 64, 3) and back.fps == pytest.approx(25)
     assert np.allclose(back.times, np.arange(50) / 25, atol=1e-3)
     assert np.abs(back.frames.astype(int) - np.stack(frames)).mean() < 3
-    assert back.sound is not None and abs(back.sound.start) < 1e-3
+    assert back.audio is not None and abs(back.audio.start) < 1e-3
     lag = np.correlate(back.speech[: len(speech)], speech, "full").argmax() - (len(speech) - 1)
     assert lag == 0  # AAC's 1024 priming samples are cut off
 
@@ -107,21 +107,21 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
     ("fps", "picked"), [(25, [0, 1, 2, 3, 4]), (50, [0, 2, 4, 6, 8]), (60, [0, 2, 5, 7, 10]), (12.5, [0, 0, 1, 1, 2])]
 )
 def test_pick_frames_at_constant_rates(fps: float, picked: list[int]) -> None:
-    assert video.pick_frames(np.arange(20) / fps, 0.0, 5).tolist() == picked
+    assert video.frame_indices(np.arange(20) / fps, 0.0, 5).tolist() == picked
 
 
 def test_pick_frames_holds_a_picture_and_never_runs_ahead() -> None:
     times = np.array([0.0, 1.0, 1.01])
-    picked = video.pick_frames(times, 0.0, 30)
+    picked = video.frame_indices(times, 0.0, 30)
     assert picked[:25].tolist() == [0] * 25 and picked[25:].tolist() == [1] + [2] * 4
-    assert video.pick_frames(np.array([0.3]), 0.3, 3).tolist() == [0, 0, 0]
+    assert video.frame_indices(np.array([0.3]), 0.3, 3).tolist() == [0, 0, 0]
     jittered = np.arange(25) / 25 + np.random.default_rng(0).uniform(-0.015, 0.015, 25)
-    assert video.pick_frames(np.sort(jittered), 0.0, 25).tolist() == list(range(25))
+    assert video.frame_indices(np.sort(jittered), 0.0, 25).tolist() == list(range(25))
 
 
 def test_flash_is_at_its_time_at_60_fps(tmp_path: Path) -> None:
     times = np.arange(120) / 60
     frames, sound = flash_and_beep(1.0, times, 2.0, 16_000)
     back = video.read_video(make_video(tmp_path / "a.mkv", times, frames, sound))
-    bright = back.frames[video.pick_frames(back.times, 0.0, 50)].mean((1, 2, 3)) > 120
+    bright = back.frames[video.frame_indices(back.times, 0.0, 50)].mean((1, 2, 3)) > 120
     assert bright.argmax() == 25

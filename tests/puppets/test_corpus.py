@@ -56,7 +56,7 @@ def test_truth_lies_beside_each_video_and_agrees_with_it(made: Path) -> None:
         assert 0.0 <= min(truth["mouth_opening"]) < 0.05 and 0.3 < max(truth["mouth_opening"]) <= 1.0
         assert truth["phonemes"][-1]["end"] <= frames / 25 and frames / 25 <= SMALL.max_seconds + 0.04
         assert video.fps == pytest.approx(25.0)
-        assert video.sound is not None
+        assert video.audio is not None
         marks = np.array(truth["landmarks"])
         assert np.linalg.norm(marks[:, 1] - marks[:, 0], axis=1) == pytest.approx(0.235 * 64, rel=0.06)
 

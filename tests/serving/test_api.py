@@ -70,13 +70,13 @@ def test_a_stream_is_the_same_video_in_fragments(client: TestClient, make: Any, 
 
 
 def test_sound_and_picture_of_a_stream_are_in_step(tmp_path: Path) -> None:
-    from s2v_ray.media.video import Fragments
+    from s2v_ray.media.video import FragmentedMp4
 
     bright = np.zeros((50, 32, 32, 3), np.uint8)
     bright[20:22] = 255  # at 0.8 s
     sound = np.zeros(50 * 640, np.float32)
     sound[12800:13440] = 0.8 * np.sin(np.arange(640) * 0.4)
-    stream = Fragments()
+    stream = FragmentedMp4()
     data = (
         b"".join(stream.add(bright[i : i + 10], sound[i * 640 : (i + 10) * 640]) for i in range(0, 50, 10))
         + stream.close()
@@ -84,8 +84,8 @@ def test_sound_and_picture_of_a_stream_are_in_step(tmp_path: Path) -> None:
     (tmp_path / "made.mp4").write_bytes(data)
     video = read_video(tmp_path / "made.mp4")
     flash = video.times[np.argmax(video.frames.mean((1, 2, 3)))]
-    assert video.sound is not None
-    heard = video.sound.start + np.argmax(np.abs(video.speech) > 0.2) / 16000
+    assert video.audio is not None
+    heard = video.audio.start + np.argmax(np.abs(video.speech) > 0.2) / 16000
     assert flash == pytest.approx(heard, abs=0.02)
 
 
