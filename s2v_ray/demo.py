@@ -71,7 +71,7 @@ def run_demo(
     steps = Steps(out, recipe, progress)
 
     steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed, progress))
-    steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe, progress))
+    steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe))
     steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe, progress))
     steps.run(
         "distill",
@@ -125,7 +125,7 @@ def teach_corpus(corpus: str, recipe: Recipe, progress: Progress = print) -> dic
     result = teach(corpus, recipe, progress)
     if recipe.gan.discriminators.sync.weight:
         result["sync_expert"] = train_sync(corpus, recipe, "expert", progress)
-    result["annotations"] = {role: annotate(corpus, role, progress) for role in ("identity", "emotion")}
+    result["annotations"] = {role: annotate(corpus, role) for role in ("identity", "emotion")}
     return result
 
 

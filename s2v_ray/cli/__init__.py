@@ -83,7 +83,7 @@ def ingest(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) 
     from s2v_ray.ingest.ray_pipeline import ingest as run
 
     corpus = storage.absolute(args.corpus)
-    return {"corpus": corpus}, run(storage.absolute(args.source), corpus, recipe, progress)
+    return {"corpus": corpus}, run(storage.absolute(args.source), corpus, recipe)
 
 
 def offsets(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:
@@ -102,9 +102,9 @@ def offsets(args: argparse.Namespace, recipe: None, progress: Progress) -> Outco
 
     corpus, out = storage.absolute(args.corpus), storage.absolute(args.out)
     network, digest = open_sync(storage.absolute(args.sync), size=shards.read_corpus_manifest(corpus)["size"])
-    result = measure_corpus(corpus, out, network, digest, args.max_offset, progress)
-    print(format_table(result))
-    return {"offsets": out}, result
+    report = measure_corpus(corpus, out, network, digest, args.max_offset)
+    print(format_table(report))
+    return {"offsets": out}, report.to_dict()
 
 
 def teach(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:

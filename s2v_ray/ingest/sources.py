@@ -1,6 +1,17 @@
-"""Sources: readers of one data set's layout. Each says where clips are and what is known of them; none touches a pixel.
+"""Sources: readers of a data set's layout. They list where clips are and what is known about them, and decode nothing.
 
-Adding one is a function ``list of files -> list of SourceClip``, a test that knows its layout, and a line in ``SOURCES``.
+A source is a ``Source`` in the table of ``register_source``. To add one, in this package or in a module of your own
+that the recipe names under ``plugins``::
+
+    from pathlib import PurePosixPath
+    from s2v_ray.ingest.sources import Source, SourceClip, register_source, video_files
+
+    def read(root, files):
+        return [SourceClip(f.uri, f.name, speaker=PurePosixPath(f.name).stem[:2]) for f in video_files(files)]
+
+    register_source("mine", Source(read))
+
+Then ``ingest.source: mine`` selects it. With ``matches``, ``ingest.source: auto`` finds it as well.
 """
 
 from __future__ import annotations
@@ -9,45 +20,37 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from s2v_ray import storage
 
+AUTO = "auto"
+"""Value of ``ingest.source`` that selects the first registered source whose ``matches`` is true."""
+FALLBACK = "folder"
+"""The source that ``AUTO`` selects if no other matches."""
 VIDEO_SUFFIXES = (
-    *(
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mpg",
-        ".mpeg",
-        ".mpe",
-        ".m1v",
-        ".m2v",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".flv",
-        ".f4v",
-        ".wmv",
-        ".asf",
-    ),
-    *(".ts", ".mts", ".m2ts", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".rm", ".rmvb", ".dv"),
-)
+    ".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv",
+    ".asf", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".rm", ".rmvb", ".dv",
+)  # fmt: skip
+"""Suffixes of video files, in lower case."""
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A video file and what its data set says of it.
+    """A video file and its labels in the data set.
 
     Attributes:
         uri: the video.
-        name: the same, relative to the source, as a person would look it up.
+        name: path relative to the source.
         speaker: never empty.
-        emotion: "" where the data set does not say.
-        sentence: the words, or a key of them, or "".
-        truth: URI of a JSON file with the face's landmarks (``s2v_ray.puppets``), or "": a detector must look.
-        late: frames by which the sound comes after the picture, as measured (``ingest.offset``); placing the clip corrects it.
+        emotion: "" if the data set does not give it.
+        sentence: the words, an identifier of them, or "".
+        ground_truth: URI of a JSON file with the face's landmarks (``s2v_ray.puppets``), or "": a detector finds them.
+        audio_delay: frames by which the audio comes after the video, as measured (``ingest.offset``). ``TemporalAlign``
+            corrects it.
     """
 
     uri: str
@@ -55,116 +58,170 @@ class SourceClip:
     speaker: str
     emotion: str = ""
     sentence: str = ""
-    truth: str = ""
-    late: int = 0
+    ground_truth: str = ""
+    audio_delay: int = 0
+
+
+class SourceFile(NamedTuple):
+    """A file under a source's folder: path relative to it, with slashes, and URI."""
+
+    name: str
+    uri: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """One layout: ``matches`` tells it by its files, ``read`` lists its clips. Both get (relative name, URI) pairs, sorted."""
+    """Reader of one layout.
 
-    matches: Callable[[list[tuple[str, str]]], bool]
-    read: Callable[[str, list[tuple[str, str]]], list[SourceClip]]
+    Attributes:
+        read: called with the URI of the folder and all its files, sorted; returns the clips.
+        matches: called with the files; whether the folder has this layout. None: only chosen by name.
+    """
+
+    read: Callable[[str, Sequence[SourceFile]], list[SourceClip]]
+    matches: Callable[[Sequence[SourceFile]], bool] | None = None
 
 
-def list_clips(uri: str, source: str = "auto") -> tuple[str, list[SourceClip]]:
+_SOURCES: dict[str, Source] = {}
+
+
+def register_source(name: str, source: Source) -> None:
+    """Makes ``source`` available as ``ingest.source: NAME``.
+
+    Raises:
+        ValueError: another source has this name.
+    """
+    if name == AUTO or _SOURCES.get(name, source) != source:
+        raise ValueError(f"there is a source {name!r} already: register yours under another name")
+    _SOURCES[name] = source
+
+
+def registered_sources() -> list[str]:
+    """Returns the names of all sources, in the order in which ``auto`` tries them."""
+    return [*(name for name in _SOURCES if name != FALLBACK), FALLBACK]
+
+
+def get_source(name: str) -> Source:
+    """Looks up a source by name.
+
+    Raises:
+        ValueError: there is no such source.
+    """
+    if name not in _SOURCES:
+        known = ", ".join([AUTO, *registered_sources()])
+        raise ValueError(
+            f"ingest.source: there is no source {name!r}; known are {known}. "
+            "A source of your own needs its module in the recipe's list of plugins"
+        )
+    return _SOURCES[name]
+
+
+def list_clips(uri: str, source: str = AUTO) -> tuple[str, list[SourceClip]]:
     """Lists the clips of a source.
 
     Args:
         uri: folder (local or ``s3://``).
-        source: a key of ``SOURCES``, or "auto".
+        source: name of a registered source, or "auto".
 
     Returns:
-        the layout's name, and its clips in order of their names.
+        the name of the source, and its clips sorted by name.
 
     Raises:
-        ArtifactError: nothing is there, or no video of that layout.
+        ArtifactError: the folder does not exist or contains no video of that layout.
+        ValueError: there is no source of that name.
     """
+    if source != AUTO:
+        get_source(source)  # before any request to the storage
     if not storage.exists(uri):
         raise storage.ArtifactError(f"there is no source at {uri}")
-    files = [(_relative(uri, f), f) for f in storage.list_files(uri)]
-    if source == "auto":
-        source = next(name for name, layout in SOURCES.items() if layout.matches(files))
-    clips = sorted(SOURCES[source].read(uri, files), key=lambda c: c.name)
+    files = [SourceFile(_relative_name(uri, f), f) for f in storage.list_files(uri)]
+    if source == AUTO:
+        source = _detect_source(files)
+    clips = sorted(get_source(source).read(uri, files), key=lambda clip: clip.name)
     if not clips:
         raise storage.ArtifactError(f"the source {uri} is empty: no video of the layout {source!r} is there")
     return source, clips
 
 
-def _relative(root: str, uri: str) -> str:
+def _detect_source(files: Sequence[SourceFile]) -> str:
+    for name in registered_sources():
+        matches = _SOURCES[name].matches
+        if matches is not None and matches(files):
+            return name
+    return FALLBACK
+
+
+def _relative_name(root: str, uri: str) -> str:
     fs, root_path = storage.filesystem(root)
     _, path = storage.filesystem(uri)
-    return os.path.relpath(path, root_path).replace(os.sep, "/") if path != root_path else os.path.basename(path)
+    if path == root_path:
+        return Path(path).name
+    return Path(os.path.relpath(path, root_path)).as_posix()
 
 
-def _videos(files: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(n, u) for n, u in files if n.lower().endswith(VIDEO_SUFFIXES) and not os.path.basename(n).startswith(".")]
+def video_files(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Returns the video files; files whose name starts with a dot are skipped."""
+    return [f for f in files if f.name.lower().endswith(VIDEO_SUFFIXES) and not _basename(f.name).startswith(".")]
+
+
+def folder_speaker(root: str, name: str) -> str:
+    """Returns the file's folder as the speaker's name; the source's own name for files directly in it."""
+    folder = PurePosixPath(name).parent.as_posix()
+    return folder if folder != "." else _basename(storage.absolute(root).rstrip("/"))
+
+
+def _basename(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(os.path.basename(name))[0]
+    return PurePosixPath(name).stem
 
 
-def _folder_speaker(root: str, name: str) -> str:
-    return os.path.dirname(name) or os.path.basename(storage.absolute(root).rstrip("/"))
+def _mostly(files: Sequence[SourceFile], fits: Callable[[str], object]) -> bool:
+    """Whether ``fits`` is true for the name of more than half of the videos."""
+    videos = video_files(files)
+    return bool(videos) and sum(bool(fits(f.name)) for f in videos) > len(videos) / 2
 
 
 # ---- a plain folder
 
 
-def _read_folder(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
-    """A folder for each speaker; videos that lie directly in the source are one speaker's, named after it."""
-    return [SourceClip(u, n, _folder_speaker(root, n)) for n, u in _videos(files)]
+def _read_folder(root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
+    """One folder per speaker; videos directly in the source belong to one speaker that is named after it."""
+    return [SourceClip(f.uri, f.name, folder_speaker(root, f.name)) for f in video_files(files)]
 
 
 # ---- puppets
 
 
-def _is_puppets(files: list[tuple[str, str]]) -> bool:
+def _is_puppets(files: Sequence[SourceFile]) -> bool:
     manifest = dict(files).get(storage.MANIFEST)
     return manifest is not None and storage.read_json(manifest).get("kind") == "puppets"
 
 
-def _read_puppets(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
-    """``s2v_ray.puppets``: a truth file beside each video."""
-    known = dict(files)
+def _read_puppets(root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
+    """Videos of ``s2v_ray.puppets``, each with a file of ground truth beside it."""
+    uris = dict(files)
     clips = []
-    for name, uri in _videos(files):
-        truth_uri = known.get(f"{os.path.splitext(name)[0]}.json", "")
+    for name, uri in video_files(files):
+        truth_uri = uris.get(f"{name.removesuffix(PurePosixPath(name).suffix)}.json", "")
         truth = storage.read_json(truth_uri) if truth_uri else {}
-        clips.append(
-            SourceClip(
-                uri,
-                name,
-                truth.get("speaker", _folder_speaker(root, name)),
-                truth.get("emotion", ""),
-                truth.get("sentence", ""),
-                truth_uri,
-            )
-        )
+        speaker = truth.get("speaker", folder_speaker(root, name))
+        clips.append(SourceClip(uri, name, speaker, truth.get("emotion", ""), truth.get("sentence", ""), truth_uri))
     return clips
 
 
-# ---- GRID (Cooke et al. 2006): six words a sentence, spelt as six characters in the file's name
+# ---- GRID (Cooke et al. 2006): sentences of six words, each coded by a character of the file's name
 
 _GRID_NAME = re.compile(r"(?:^|_)([blps])([bgrw])([abiw])([a-vx-z])([z1-9])([anps])$")
+_DIGITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _GRID_WORDS: tuple[dict[str, str], ...] = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
     {},
-    {
-        "z": "zero",
-        "1": "one",
-        "2": "two",
-        "3": "three",
-        "4": "four",
-        "5": "five",
-        "6": "six",
-        "7": "seven",
-        "8": "eight",
-        "9": "nine",
-    },
+    {"z": "zero"} | {str(i): word for i, word in enumerate(_DIGITS, 1)},
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
 
@@ -174,28 +231,28 @@ def _grid_sentence(name: str) -> str:
     return " ".join(words.get(c, c) for words, c in zip(_GRID_WORDS, match.groups(), strict=True)) if match else ""
 
 
-def _read_grid(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
-    """A folder for each speaker; or, where a ``sources.csv`` (columns ``file``, ``speaker``) lies in a folder, what it says.
+def _is_grid(files: Sequence[SourceFile]) -> bool:
+    return _mostly(files, _grid_sentence)
 
-    GRID has no acted emotion: none is claimed.
+
+def _read_grid(root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
+    """One folder per speaker; in a folder with a ``sources.csv`` (columns ``file``, ``speaker``), the speakers in it.
+
+    GRID has no acted emotions, so the emotion stays empty.
     """
-    known = dict(files)
+    names = {f.name for f in files}
     speakers: dict[str, str] = {}
     for name, uri in files:
-        if os.path.basename(name) == "sources.csv":
+        if _basename(name) == "sources.csv":
+            folder = PurePosixPath(name).parent
             for row in csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig"))):
-                listed = os.path.normpath(os.path.join(os.path.dirname(name), row.get("file") or "")).replace(
-                    os.sep, "/"
-                )
-                if listed in known and row.get("speaker"):
+                listed = Path(os.path.normpath(folder / (row.get("file") or ""))).as_posix()
+                if listed in names and row.get("speaker"):
                     speakers[listed] = row["speaker"]
     return [
-        SourceClip(u, n, speakers.get(n) or _folder_speaker(root, n), "", _grid_sentence(n)) for n, u in _videos(files)
+        SourceClip(f.uri, f.name, speakers.get(f.name) or folder_speaker(root, f.name), "", _grid_sentence(f.name))
+        for f in video_files(files)
     ]
-
-
-def _is_grid(files: list[tuple[str, str]]) -> bool:
-    return _mostly(_videos(files), lambda n: bool(_grid_sentence(n)))
 
 
 # ---- CREMA-D (Cao et al. 2014): 1001_DFA_ANG_XX.flv = actor, sentence, emotion, level
@@ -225,46 +282,44 @@ _CREMAD_SENTENCES = {
 }
 
 
-def _read_cremad(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
-    """Labels from the files' names; other videos are no part of the set."""
+def _is_cremad(files: Sequence[SourceFile]) -> bool:
+    return _mostly(files, lambda name: _CREMAD_NAME.match(_stem(name)))
+
+
+def _read_cremad(_root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
+    """Labels from the names of the files; videos with other names do not belong to the data set."""
     return [
-        SourceClip(u, n, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2]))
-        for n, u in _videos(files)
-        if (m := _CREMAD_NAME.match(_stem(n)))
+        SourceClip(f.uri, f.name, m[1], _CREMAD_EMOTIONS[m[3]], _CREMAD_SENTENCES.get(m[2], m[2]))
+        for f in video_files(files)
+        if (m := _CREMAD_NAME.match(_stem(f.name)))
     ]
 
 
-# ---- RAVDESS (Livingstone and Russo 2018): 01-01-06-01-02-01-12.mp4 = modality, channel, emotion, intensity, statement, repetition, actor
+# ---- RAVDESS (Livingstone and Russo 2018): 01-01-06-01-02-01-12.mp4 = modality, channel, emotion, intensity,
+# statement, repetition, actor
 
 _RAVDESS_NAME = re.compile(r"^(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d{2})$")
 _RAVDESS_EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
 _RAVDESS_SENTENCES = ("kids are talking by the door", "dogs are sitting by the door")
 
 
-def _read_ravdess(root: str, files: list[tuple[str, str]]) -> list[SourceClip]:
-    """Spoken takes with picture and sound (01-01-...). The same takes without sound (02-), and the sung ones, are no clips of speech."""
+def _is_ravdess(files: Sequence[SourceFile]) -> bool:
+    return _mostly(files, lambda name: _RAVDESS_NAME.match(_stem(name)))
+
+
+def _read_ravdess(_root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
+    """Spoken takes with video and audio (01-01-...); those without audio (02-) and the sung ones are skipped."""
     clips = []
-    for name, uri in _videos(files):
+    for name, uri in video_files(files):
         match = _RAVDESS_NAME.match(_stem(name))
         if match and match[1] == "01" and match[2] == "01":
-            clips.append(
-                SourceClip(
-                    uri, name, match[7], _RAVDESS_EMOTIONS[int(match[3]) - 1], _RAVDESS_SENTENCES[int(match[5]) - 1]
-                )
-            )
+            emotion, sentence = _RAVDESS_EMOTIONS[int(match[3]) - 1], _RAVDESS_SENTENCES[int(match[5]) - 1]
+            clips.append(SourceClip(uri, name, match[7], emotion, sentence))
     return clips
 
 
-def _mostly(videos: list[tuple[str, str]], fits: Callable[[str], bool]) -> bool:
-    return bool(videos) and sum(fits(n) for n, _ in videos) > len(videos) / 2
-
-
-SOURCES: dict[str, Source] = {  # auto tries them in this order
-    "puppets": Source(_is_puppets, _read_puppets),
-    "cremad": Source(lambda files: _mostly(_videos(files), lambda n: bool(_CREMAD_NAME.match(_stem(n)))), _read_cremad),
-    "ravdess": Source(
-        lambda files: _mostly(_videos(files), lambda n: bool(_RAVDESS_NAME.match(_stem(n)))), _read_ravdess
-    ),
-    "grid": Source(_is_grid, _read_grid),
-    "folder": Source(lambda files: True, _read_folder),
-}
+register_source("puppets", Source(_read_puppets, _is_puppets))
+register_source("cremad", Source(_read_cremad, _is_cremad))
+register_source("ravdess", Source(_read_ravdess, _is_ravdess))
+register_source("grid", Source(_read_grid, _is_grid))
+register_source(FALLBACK, Source(_read_folder))

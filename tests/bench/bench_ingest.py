@@ -43,7 +43,9 @@ import torch
 from s2v_ray import shards, storage
 from s2v_ray.cluster.runtime import start_ray
 from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.ingest import corpus as corpora
 from s2v_ray.ingest import ray_pipeline as pipeline
+from s2v_ray.ingest import staging
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.media.face import TEMPLATE
 from s2v_ray.media.timing import FPS, SAMPLE_RATE
@@ -77,20 +79,13 @@ def bare(clips: list[SourceClip], size: int, quality: int) -> float:
 def stages(clips: list[SourceClip], recipe: Recipe, folder: str) -> tuple[float, float]:
     """CPU seconds, and seconds of clip that came out; as ``pipeline.ingest``, but here."""
     began = time.process_time()
-    each = pipeline.FILES_A_TASK
-    stage = pipeline._Stage(recipe, storage.join(folder, pipeline.WORK))
-    rows = [
-        row
-        for i in range(0, len(clips), each)
-        for row in stage({"first": i, "files": [vars(c) for c in clips[i : i + each]]})
-    ]
-    usable, _ = pipeline._without_twins([], [row for row in rows if not row["reason"]], [])
-    for shard in pipeline._plan_shards(pipeline._There(), usable, recipe):
-        parts = [(r["uri"], r["group"]) for r in shard.rows]
-        pipeline._write_shard(
-            {"shard": storage.join(folder, shard.name), "ids": [r["id"] for r in shard.rows], "parts": parts}
-        )
-    return time.process_time() - began, sum(row["frames"] for row in usable) / FPS
+    work, size = storage.join(folder, corpora.WORK), staging.FILES_PER_TASK
+    tasks = [staging.StagingTask(i, tuple(clips[i : i + size])) for i in range(0, len(clips), size)]
+    records, _ = staging.split_results([result for task in tasks for result in staging.stage(task, recipe, work)])
+    unique, _ = corpora.drop_duplicates([], records, [])
+    for shard in corpora.plan_shards(corpora.ExistingCorpus(), unique, recipe):
+        corpora.write_planned_shard(corpora.ShardAssembly.of(shard, folder))
+    return time.process_time() - began, sum(record.frames for record in unique) / FPS
 
 
 def measure_cpu(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
@@ -222,7 +217,7 @@ def ingest_here(videos: str, corpus: str, recipe: Recipe, files: int) -> dict[st
     rest = memory("VmRSS")
     layout, clips = list_clips(videos)
     with mock.patch.object(pipeline, "list_clips", lambda *_: (layout, clips[:files])):
-        manifest = pipeline.ingest(videos, corpus, recipe, progress=lambda line: None)
+        manifest = pipeline.ingest(videos, corpus, recipe)
     seconds = time.monotonic() - began
 
     def spent() -> Iterator[float]:

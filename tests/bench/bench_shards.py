@@ -40,7 +40,8 @@ from av.video.codeccontext import VideoCodecContext
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip, ClipBatch
 from s2v_ray.config import parse_recipe
-from s2v_ray.ingest.scan import Process, Reject
+from s2v_ray.ingest.crop import Process
+from s2v_ray.ingest.rejects import Reject
 from s2v_ray.ingest.sources import list_clips
 from s2v_ray.training.data import ray_stream as stream
 

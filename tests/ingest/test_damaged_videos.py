@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s2v_ray.ingest.scan import Process, Reason, Reject
+from s2v_ray.ingest.crop import Process
+from s2v_ray.ingest.rejects import Reason, Reject
 from s2v_ray.ingest.sources import list_clips
 from tests.faults.damaged_videos import KINDS, RECIPE, make
 

@@ -1,0 +1,23 @@
+"""Small recipes for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from s2v_ray.config import Recipe, parse_recipe
+
+TINY: dict[str, Any] = {"media": {"size": 32}, "gan": {"generator": {"channels": [8, 8, 8, 8]}}}
+
+
+def tiny_recipe(**sections: Mapping[str, Any]) -> Recipe:
+    """A recipe for frames of 32 pixels with few channels; ``sections`` override single keys of it."""
+    return parse_recipe(_merged(TINY, sections))
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        known = merged.get(key)
+        merged[key] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
