@@ -101,14 +101,14 @@ def _warp(frames: Tensor, parameters: AugmentParameters) -> Tensor:
     centre = torch.full((b, 2), (side - 1) / 2)  # pixel centres have integer coordinates
     matrices = geometry.get_affine_matrix2d(shift, centre, scale[:, None].expand(b, 2), angle)[:, :2]
     # The frames of a clip are the channels of one image, so that one matrix and one grid serve all of them.
-    warped = geometry.warp_affine(
+    warped: Tensor = geometry.warp_affine(
         frames.flatten(1, 2), matrices.to(frames), (side, side), padding_mode="border", align_corners=True
     )
-    return warped.unflatten(1, (t, 3))  # type: ignore[no-any-return, no-untyped-call]  # torch does not type unflatten
+    return warped.reshape(b, t, 3, side, side)
 
 
 def _change_colours(frames: Tensor, parameters: AugmentParameters) -> Tensor:
-    b, t = frames.shape[:2]
+    t = frames.shape[1]
     images = (frames.flatten(0, 1) + 1.0) / 2.0  # kornia's range is [0, 1]
 
     def per_frame(values: Tensor) -> Tensor:
@@ -120,5 +120,4 @@ def _change_colours(frames: Tensor, parameters: AugmentParameters) -> Tensor:
         images = enhance.adjust_contrast(images, per_frame(parameters.contrast))
     if parameters.saturation is not None:
         images = enhance.adjust_saturation_with_gray_subtraction(images, per_frame(parameters.saturation))
-    images = images * 2.0 - 1.0
-    return images.unflatten(0, (b, t))  # type: ignore[no-any-return, no-untyped-call]  # torch does not type unflatten
+    return (images * 2.0 - 1.0).reshape(frames.shape)
