@@ -179,7 +179,7 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
         try:
             source, footer = storage.local_path(uri), None
             if source is None:
-                stack.enter_context(storage.in_plain_words("read", uri))
+                stack.enter_context(storage.translate_errors("read", uri))
                 source, footer = _by_ranges(uri)
             file = stack.enter_context(
                 pq.ParquetFile(

@@ -1,13 +1,16 @@
-"""Any URI -> filesystem; atomic writes; manifests. The one place that knows local from ``s3://``.
+"""Files at any URI, atomic writes, and manifests. The only module that distinguishes local paths from ``s3://``.
 
-Endpoint, region and credentials come from the usual environment (``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``,
-``AWS_PROFILE``, ...) or from the machine's role; s3fs finds them by itself, all but ``AWS_REGION``.
+Endpoint, region and credentials of S3 are taken from the usual environment variables (``AWS_ENDPOINT_URL``,
+``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ...) or from the machine's role; s3fs reads all of them
+except ``AWS_REGION``.
 
-Who repeats a failed request of S3, and how often:
+Failed requests to S3 are retried at two levels:
 
-- botocore repeats what failed before its answer was complete: 500, 502, 503, 504, SlowDown and other throttling, refused and cut connections,
-  timeouts. ``ATTEMPTS`` in all, after pauses drawn from [0, 1], [0, 2], [0, 4], ... [0, 20] s. ``AWS_MAX_ATTEMPTS`` sets another number.
-- s3fs, around it, reads a body again that broke off in the middle: 5 attempts. Hence ``max_concurrency`` below.
+- botocore retries requests that failed before the response was complete: 500, 502, 503, 504, SlowDown and other
+  throttling, refused and lost connections, timeouts. There are ``MAX_ATTEMPTS`` attempts, with random pauses from
+  [0, 1], [0, 2], [0, 4], ... [0, 20] s. ``AWS_MAX_ATTEMPTS`` sets another number.
+- s3fs reads a body again whose transfer was interrupted, in 5 attempts. ``max_concurrency`` below is set for this
+  reason.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,60 +30,52 @@ from typing import Any
 
 import fsspec
 
+from s2v_ray.errors import ArtifactError as ArtifactError
+from s2v_ray.errors import StoreError as StoreError
+from s2v_ray.errors import bucket_of as bucket_of
+from s2v_ray.errors import endpoint as endpoint
+from s2v_ray.errors import explain_error as explain_error
+from s2v_ray.errors import has_credentials
+from s2v_ray.errors import scrub as scrub
+
 MANIFEST = "manifest.json"
+"""Name of the manifest in an artifact's folder."""
 PART = ".part"
-"""Ending of a local file that is being written; a kill can leave one."""
+"""Suffix of a local file that is being written; it remains if the process is killed."""
 
-
-ATTEMPTS = 8
-"""Attempts of one request: enough to outlast half a minute of trouble, and few enough that a wrong endpoint is named within two."""
+MAX_ATTEMPTS = 8
+"""Attempts of a request: they span half a minute of failures, and a wrong endpoint is reported within two minutes."""
 CONNECT_SECONDS = 5.0
+"""Timeout of a connection."""
 READ_SECONDS = 60.0
-"""Longest silence of a server in the middle of an answer, or before it."""
+"""Longest time without data from the server, before or within a response."""
 
-
-class ArtifactError(ValueError):
-    """An artifact or a place that is missing, torn, barred, of another kind or of another schema; the message says what to do.
-
-    The message never carries credentials: it is scrubbed here, once, whoever raises it.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(scrub(message))
-
-
-class StoreError(ArtifactError, OSError):
-    """An object store that refused or did not answer. It tells nothing of the artifact, which may be there and sound."""
-
-
-_USER_INFO = re.compile(r"(?<=://)(?!arn:)(?:[^\s/@]+|[^\s/@:]*:[^\s@]*)@")  # a secret key may itself hold slashes
-_SIGNED = re.compile(
-    r"\b(signature|credential|security-token|awsaccesskeyid|aws_secret_access_key|aws_session_token|sig)=[^&\s,;'\"]+",
-    re.IGNORECASE,
+_VERSIONED = (
+    "s2v_ray",
+    "torch",
+    "ray",
+    "deepspeed",
+    "kornia",
+    "torchaudio",
+    "av",
+    "opencv-python-headless",
+    "onnxruntime",
+    "espeakng-loader",
 )
 
 
-def scrub(text: str) -> str:
-    """``text`` without credentials: user-info of URIs, signatures of signed ones, and the secrets of the environment."""
-    text = _SIGNED.sub(r"\1=***", _USER_INFO.sub("***@", text))
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        secret = os.environ.get(name, "")
-        if len(secret) >= 8:  # a test server's short one is an ordinary word
-            text = text.replace(secret, "***")
-    return text
-
-
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The filesystem of a URI, and the path within it. Listings are not cached: other processes write here too.
+    """Returns the filesystem of a URI, and the path in it. Listings are not cached, as other processes write as well.
 
     Raises:
-        ArtifactError: an ``s3://`` URI that carries credentials.
+        ArtifactError: an ``s3://`` URI contains credentials.
     """
     options: dict[str, Any] = {"use_listings_cache": False}
     if uri.startswith(("s3://", "s3a://")):
-        if _USER_INFO.search(uri):
+        if has_credentials(uri):
             raise ArtifactError(
-                f"{uri} carries credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                f"{uri} carries credentials: leave them out, "
+                "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         options |= _s3_options()
     fs, path = fsspec.core.url_to_fs(uri, **options)
@@ -89,256 +83,200 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _s3_options() -> dict[str, Any]:
-    retries = (
-        {"mode": "standard"}
-        if os.environ.get("AWS_MAX_ATTEMPTS")
-        else {"mode": "standard", "total_max_attempts": ATTEMPTS}
-    )
-    region = os.environ.get("AWS_REGION")  # other kits' name for AWS_DEFAULT_REGION; botocore does not read it
+    retries: dict[str, Any] = {"mode": "standard"}
+    if not os.environ.get("AWS_MAX_ATTEMPTS"):
+        retries["total_max_attempts"] = MAX_ATTEMPTS
+    region = os.environ.get("AWS_REGION")  # botocore reads only AWS_DEFAULT_REGION
     return {
         "config_kwargs": {"retries": retries, "connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS},
         "client_kwargs": {"region_name": region} if region else {},
-        # s3fs fetches an object of more than 50 MB in concurrent parts, and does not read a part again that broke off. One stream it does.
+        # s3fs reads objects of more than 50 MB in concurrent parts, and does not retry an interrupted part; it does
+        # retry a single stream.
         "max_concurrency": 1,
     }
 
 
 def local_path(uri: str) -> str | None:
-    """The path of a local file or folder; None where the URI is not local."""
+    """Returns the path of a local file or folder; None if the URI is not local."""
     return fsspec.core.url_to_fs(uri)[1] if fsspec.utils.get_protocol(uri) in ("file", "local") else None
 
 
 @contextmanager
-def in_plain_words(doing: str, uri: str) -> Iterator[None]:
-    """What an object store refuses leaves this as one sentence. Local errors, and ``FileNotFoundError`` for a missing object, pass as they are.
+def translate_errors(action: str, uri: str) -> Iterator[None]:
+    """Turns errors of the object store into ``StoreError`` with an explanation.
+
+    Local errors, and ``FileNotFoundError`` for a missing object, are not changed.
+
+    Args:
+        action: verb for the message, such as "read".
+        uri: of the object.
 
     Raises:
-        StoreError: no bucket, no right, no credentials or wrong ones, no answer, ...
+        StoreError: no bucket, no access, missing or wrong credentials, no response, ...
     """
     try:
         yield
     except Exception as e:
-        meaning = None if isinstance(e, ArtifactError) or local_path(uri) else explain(e, uri)
-        if meaning is None:
+        explanation = None if isinstance(e, ArtifactError) or local_path(uri) else explain_error(e, uri)
+        if explanation is None:
             raise
-        raise StoreError(f"cannot {doing} {uri}: {meaning}") from e
-
-
-_DENIED = "access is denied: ask for the rights to list, read, write and delete there (a missing object, too, is answered so where listing is not allowed)"
-_SESSION = "the session token has expired or is not valid: renew it, or unset AWS_SESSION_TOKEN"
-_REGION = "the bucket {bucket} is in another region: set AWS_REGION to it"
-_BUSY = "{endpoint} is overloaded or broken, and stayed so through all attempts: try again later"
-_NO_CREDENTIALS = "no usable credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-_NO_ANSWER = "{endpoint} does not answer: check AWS_ENDPOINT_URL, and whether this machine reaches it"
-_BROKE_OFF = (
-    "the connection to {endpoint} broke off or fell silent in all attempts: check the network, or try again later"
-)
-
-# Codes of S3 (a HEAD request's error is its status alone) and exceptions of botocore, aiohttp and fsspec, by name: none of them is imported for this.
-_MEANINGS = {
-    "NoSuchBucket": "there is no bucket {bucket} at {endpoint}: create it, or correct the URI or AWS_ENDPOINT_URL",
-    "InvalidBucketName": "{bucket} cannot be a bucket's name",
-    "ParamValidationError": "{bucket} cannot be a bucket's name",
-    "InvalidAccessKeyId": "{endpoint} does not know the access key: check AWS_ACCESS_KEY_ID (or the profile), and AWS_ENDPOINT_URL",
-    "SignatureDoesNotMatch": "the secret key does not belong to the access key: check AWS_SECRET_ACCESS_KEY (or the profile)",
-    "RequestTimeTooSkewed": "this machine's clock is wrong by more than S3 allows: set it (NTP)",
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), _DENIED),
-    **dict.fromkeys(("ExpiredToken", "InvalidToken", "TokenRefreshRequired"), _SESSION),
-    **dict.fromkeys(
-        ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION
-    ),
-    **dict.fromkeys(("SlowDown", "ServiceUnavailable", "InternalError", "500", "502", "503", "504"), _BUSY),
-    **dict.fromkeys(
-        (
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "CredentialRetrievalError",
-            "TokenRetrievalError",
-            "SSOError",
-        ),
-        _NO_CREDENTIALS,
-    ),
-    "ProfileNotFound": "AWS_PROFILE names a profile that is not in the configuration of this machine",
-    **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"), _NO_ANSWER),
-    **dict.fromkeys(("HTTPClientError", "ClientPayloadError", "FSTimeoutError"), _BROKE_OFF),
-}
-
-
-def explain(error: BaseException, uri: str) -> str | None:
-    """What an object store's error means and what to do about it; None where it is another error, or says only that an object is missing."""
-    cause: BaseException | None = error
-    while cause is not None:  # s3fs raises Python's own errors, with botocore's behind them
-        answer = getattr(cause, "response", None)
-        refusal = answer.get("Error", {}) if isinstance(answer, dict) else {}
-        for name in (refusal.get("Code"), *(c.__name__ for c in type(cause).__mro__)):
-            if name in _MEANINGS:
-                return _MEANINGS[name].format(bucket=bucket_of(uri), endpoint=endpoint())
-        if refusal.get("Code") == "InvalidRange":
-            return None  # the object is shorter than its reader thought
-        if refusal and not isinstance(error, FileNotFoundError):
-            return f"{endpoint()} refuses ({refusal.get('Code')}: {refusal.get('Message', 'no reason given')})"
-        cause = cause.__cause__
-    return None
-
-
-def bucket_of(uri: str) -> str:
-    """``s3://bucket/key`` -> ``bucket``."""
-    return uri.partition("://")[2].partition("/")[0]
-
-
-def endpoint() -> str:
-    """Where S3 is sought, for messages."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+        raise StoreError(f"cannot {action} {uri}: {explanation}") from e
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri`` with ``parts`` appended."""
+    """Appends ``parts`` to ``uri``."""
     return "/".join([uri.rstrip("/"), *(p.strip("/") for p in parts)])
 
 
 def absolute(uri: str) -> str:
-    """A local path made absolute, so that workers with another working directory find it; other URIs unchanged."""
-    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    """Makes a local path absolute, for workers with another working directory; returns other URIs unchanged."""
+    if "://" in uri:
+        return uri
+    # pathlib does not normalise "..", and raises for an unknown user.
+    return os.path.abspath(os.path.expanduser(uri))  # noqa: PTH100, PTH111  # see the comment above
 
 
 def exists(uri: str) -> bool:
-    """Whether a file, an object or a folder is there.
+    """Returns whether a file, an object or a folder exists.
 
     Raises:
-        StoreError: the object store does not say.
+        StoreError: the object store refuses or does not respond.
     """
     fs, path = filesystem(uri)
     if local_path(uri):
         return bool(fs.exists(path))
-    with in_plain_words("look at", uri):
+    with translate_errors("look at", uri):
         try:
-            fs.info(path)  # exists() of s3fs takes a bucket that it may not see for none
+            fs.info(path)  # exists() of s3fs returns False for a bucket without access
         except FileNotFoundError:
             return False
     return True
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole of one object.
+    """Reads an object.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        StoreError: the object store refuses, or does not answer.
+        FileNotFoundError: it does not exist.
+        StoreError: the object store refuses or does not respond.
     """
     fs, path = filesystem(uri)
     try:
-        with in_plain_words("read", uri):
-            return fs.cat_file(path)
+        with translate_errors("read", uri):
+            data: bytes = fs.cat_file(path)
+            return data
     except FileNotFoundError as e:
-        raise FileNotFoundError(
-            errno.ENOENT, "no such file", uri
-        ) from e  # S3's own says only that "the specified key" does not exist
+        raise FileNotFoundError(errno.ENOENT, "no such file", uri) from e  # the message of S3 does not name the object
 
 
 def read_tail(uri: str, size: int) -> bytes:
-    """The last ``size`` bytes of one object, or all where it has no more: one request. Raises as ``read_bytes``."""
+    """Reads the last ``size`` bytes of an object, or all if it is shorter, in one request. Raises as ``read_bytes``."""
     fs, path = filesystem(uri)
-    with in_plain_words("read", uri):
+    with translate_errors("read", uri):
         try:
-            return fs.cat_file(path, start=-size)
+            data: bytes = fs.cat_file(path, start=-size)
+            return data
         except OSError as e:
             if e.errno != errno.EINVAL:
                 raise
-            return b""  # the object is empty: S3 has no range of it to give
+            return b""  # S3 refuses ranges of an empty object
 
 
 def open_ranges(uri: str) -> Any:
-    """A binary file of which each read is one request for that range; none is made to open it, and its size is not known."""
+    """Opens a binary file of which each read is a request for that range; opening makes no request."""
     fs, path = filesystem(uri)
     return fsspec.spec.AbstractBufferedFile(fs, path, "rb", cache_type="none", size=2**62)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Writes one object whole or not at all: a reader sees the old bytes or the new ones, never a part.
+    """Writes an object atomically: a reader gets the old bytes or the new ones, never a part.
 
     Raises:
-        OSError: a local disk refuses.
-        StoreError: the object store refuses, or does not answer.
+        OSError: the local filesystem refuses.
+        StoreError: the object store refuses or does not respond.
     """
     fs, path = filesystem(uri)
     if local_path(uri):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        part = f"{path}.{uuid.uuid4().hex[:8]}{PART}"
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(f"{path}.{uuid.uuid4().hex[:8]}{PART}")
         try:
-            with open(part, "wb") as f:
+            with part.open("wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(part, path)
+            part.replace(target)
         finally:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     else:
-        with in_plain_words("write", uri):
-            fs.pipe_file(path, data)  # object stores publish an object only when it is complete
+        with translate_errors("write", uri):
+            fs.pipe_file(path, data)  # an object store publishes only complete objects
 
 
 def read_json(uri: str) -> Any:
+    """Reads an object as JSON. Raises as ``read_bytes``."""
     return json.loads(read_bytes(uri))
 
 
 def write_json(uri: str, value: Any) -> None:
+    """Writes a value as JSON with sorted keys. Raises as ``write_bytes``."""
     write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
-    """URIs of all files under ``uri``, sorted; [] where nothing is there.
+    """Returns the URIs of all files under ``uri`` whose name ends with ``suffix``, sorted; [] if there are none.
 
     Raises:
-        StoreError: the object store refuses, or does not answer; there is no such bucket.
+        StoreError: the object store refuses or does not respond; there is no such bucket.
     """
     fs, path = filesystem(uri)
-    with in_plain_words("list", uri):
-        found = sorted(
-            p for p in fs.find(path) if p.endswith(suffix) and not p.endswith("/")
-        )  # consoles make objects "folder/"
+    with translate_errors("list", uri):
+        # Web consoles create objects "folder/".
+        found = sorted(p for p in fs.find(path) if p.endswith(suffix) and not p.endswith("/"))
     return found if local_path(uri) else [fs.unstrip_protocol(p) for p in found]
 
 
 def remove(uri: str) -> None:
-    """Removes a file or a folder; nothing happens where there is none.
+    """Removes a file or a folder if it exists.
 
     Raises:
-        StoreError: the object store refuses, or does not answer.
+        StoreError: the object store refuses or does not respond.
     """
     fs, path = filesystem(uri)
     if local_path(uri):
         if fs.exists(path):
             fs.rm(path, recursive=True)
         return
-    # S3 deletes many objects in one request, answers 200 and lists in the body those it left; s3fs drops that list. So look again.
+    # S3 deletes many objects per request, responds with 200, and lists objects that it did not delete in the body,
+    # which s3fs ignores. So the result is checked.
     for pause in (0, 1, 4):
         time.sleep(pause)
         if not exists(uri):
             return
-        with in_plain_words("remove", uri):
+        with translate_errors("remove", uri):
             fs.rm(path, recursive=True)
     if exists(uri):
         raise StoreError(f"cannot remove {uri}: the server leaves it there; ask for the right to delete")
 
 
 def download(uri: str, folder: str) -> str:
-    """A local path with the content of one object: the file itself where it is local.
+    """Returns a local path with the content of an object: the file itself if it is local, else a copy in ``folder``.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        StoreError: the object store refuses, or does not answer.
+        FileNotFoundError: it does not exist.
+        StoreError: the object store refuses or does not respond.
     """
     fs, path = filesystem(uri)
     if local_path(uri):
         return path
-    target = os.path.join(folder, os.path.basename(path))
-    with in_plain_words("read", uri):
+    target = str(Path(folder) / Path(path).name)
+    with translate_errors("read", uri):
         fs.get_file(path, target)
     return target
 
 
 def signed_url(uri: str, seconds: int) -> str | None:
-    """An address under which anybody can read one object of S3 for a while; None where the URI is not of S3.
+    """Returns a URL that gives read access to an object of S3 for ``seconds``; None if the URI is not of S3.
 
     Raises:
         StoreError: there are no credentials to sign with.
@@ -346,32 +284,37 @@ def signed_url(uri: str, seconds: int) -> str | None:
     if not uri.startswith(("s3://", "s3a://")):
         return None
     fs, path = filesystem(uri)
-    with in_plain_words("sign", uri):
+    with translate_errors("sign", uri):
         return str(fs.sign(path, expiration=seconds))
 
 
 def check_writable(uri: str) -> None:
-    """Finds out before hours of work whether the results can be written.
+    """Writes and removes an empty object, to detect missing rights before hours of work.
 
     Raises:
-        ArtifactError: in plain words, why not.
+        ArtifactError: it cannot be written or removed.
     """
     probe = join(uri, f".write-test-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"")
         remove(probe)
-    except Exception as e:  # any failure of any filesystem means the same to the user
-        raise ArtifactError(f"cannot write to {uri}: {explain(e, uri) or f'{type(e).__name__}: {e}'}") from e
+    except Exception as e:  # filesystems raise many types, and all of them have the same meaning here
+        raise ArtifactError(f"cannot write to {uri}: {explain_error(e, uri) or f'{type(e).__name__}: {e}'}") from e
 
 
 def sha256(data: bytes) -> str:
+    """Returns the SHA-256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def write_manifest(uri: str, kind: str, schema: int, **fields: Any) -> dict[str, Any]:
-    """Writes ``uri/manifest.json``: kind and schema of the artifact, versions, and whatever its maker knows of it.
+    """Writes ``uri/manifest.json`` and returns its content.
 
-    Makers pass at least ``config_digest`` and ``parents`` (a mapping of role to the parent artifact's digest).
+    Args:
+        uri: folder of the artifact.
+        kind: of the artifact.
+        schema: version of the artifact's format.
+        fields: further entries; at least ``config_digest`` and ``parents`` (role -> digest of a parent artifact).
     """
     manifest = {"kind": kind, "schema": schema, "versions": versions(), **fields}
     write_json(join(uri, MANIFEST), manifest)
@@ -382,7 +325,7 @@ def read_manifest(uri: str, kind: str, schema: int) -> dict[str, Any]:
     """Reads and checks ``uri/manifest.json``.
 
     Raises:
-        ArtifactError: nothing there, another kind, or another schema version.
+        ArtifactError: there is none, it is damaged, or it is of another kind or schema version.
     """
     try:
         manifest = read_json(join(uri, MANIFEST))
@@ -393,29 +336,20 @@ def read_manifest(uri: str, kind: str, schema: int) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{join(uri, MANIFEST)} is damaged: it is not a mapping")
     if manifest.get("kind") != kind:
-        raise ArtifactError(f"{uri} is a {manifest.get('kind', 'thing of no kind')}, not a {kind}")
+        found = f"a {manifest['kind']}" if "kind" in manifest else "an artifact without a kind"
+        raise ArtifactError(f"{uri} is {found}, not a {kind}")
     if manifest.get("schema") != schema:
         raise ArtifactError(
-            f"{uri} was made by schema {manifest.get('schema')} of {kind}, this version reads {schema}: make it again with this version"
+            f"{uri} was made by schema {manifest.get('schema')} of {kind}, this version reads {schema}: "
+            "make it again with this version"
         )
     return manifest
 
 
 def versions() -> dict[str, str]:
-    """Versions of what shapes results, for manifests."""
+    """Returns the versions of the libraries that results depend on, for manifests."""
     found = {"python": platform.python_version()}
-    for name in (
-        "s2v_ray",
-        "torch",
-        "ray",
-        "deepspeed",
-        "kornia",
-        "torchaudio",
-        "av",
-        "opencv-python-headless",
-        "onnxruntime",
-        "espeakng-loader",
-    ):
+    for name in _VERSIONED:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,8 @@ EDGES: dict[str, set[str]] = {
     # from the bottom up: a package may import what its line names, and itself
     "": set(),
     "logs": set(),
-    "storage": set(),
+    "errors": set(),
+    "storage": {"errors"},
     "recipes": set(),
     "losses": set(),
     "metrics": set(),

@@ -122,7 +122,7 @@ def check_s3(uri: str) -> Iterator[Check]:
         patience = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
         client = session.client("s3", config=patience) if found else None
     except (BotoCoreError, ValueError) as e:
-        yield Check("credentials", "fail", storage.scrub(storage.explain(e, uri) or str(e)))
+        yield Check("credentials", "fail", storage.scrub(storage.explain_error(e, uri) or str(e)))
         return
     if client is None or found is None:
         yield Check(
@@ -142,7 +142,7 @@ def check_s3(uri: str) -> Iterator[Check]:
         try:
             return operation(Bucket=bucket, **arguments), None
         except (BotoCoreError, ClientError) as e:
-            return getattr(e, "response", None) or {}, storage.scrub(storage.explain(e, uri) or str(e))
+            return getattr(e, "response", None) or {}, storage.scrub(storage.explain_error(e, uri) or str(e))
 
     listed, wrong = ask(client.list_objects_v2, Prefix=f"{prefix}/" if prefix else "", MaxKeys=1)
     headers = listed.get("ResponseMetadata", {}).get("HTTPHeaders", {})

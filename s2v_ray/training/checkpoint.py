@@ -200,7 +200,7 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
     with tempfile.TemporaryDirectory() as temporary:
         folder = storage.local_path(checkpoint.uri)
         if folder is None:
-            with storage.in_plain_words("read", checkpoint.uri):
+            with storage.translate_errors("read", checkpoint.uri):
                 fs, path = storage.filesystem(checkpoint.uri)
                 fs.get(path.rstrip("/") + "/", temporary + "/", recursive=True)
             folder = temporary
@@ -248,7 +248,7 @@ def _uri(run: str, step: int) -> str:
 
 def _steps(run: str) -> list[int]:
     uri = storage.join(run, "checkpoints")
-    with storage.in_plain_words("list", uri):
+    with storage.translate_errors("list", uri):
         fs, path = storage.filesystem(uri)
         fs.invalidate_cache()
         if not fs.exists(path):
@@ -262,13 +262,13 @@ def _steps(run: str) -> list[int]:
 def _check_digests(uri: str, digests: Mapping[str, str]) -> None:
     fs, path = storage.filesystem(uri)
     for name, expected in digests.items():
-        with storage.in_plain_words("read", uri), fs.open(f"{path}/{name}", "rb") as f:
+        with storage.translate_errors("read", uri), fs.open(f"{path}/{name}", "rb") as f:
             if hashlib.file_digest(f, "sha256").hexdigest() != expected:
                 raise storage.ArtifactError(f"{storage.join(uri, name)} is damaged: its SHA-256 is not the manifest's")
 
 
 def _upload(path: str, uri: str) -> None:
-    with storage.in_plain_words("write", uri):
+    with storage.translate_errors("write", uri):
         fs, target = storage.filesystem(uri)
         fs.put_file(path, target)
 
