@@ -78,10 +78,7 @@ def test_shards_are_listed_in_order_and_read_up_to_a_limit(tmp_path: Path) -> No
         shards.write_shard(
             str(tmp_path / f"val/part-0000{i}.parquet"), [shards.encode_clip(make_clip(2 * i + j)) for j in range(2)]
         )
-    splits = {
-        "val": {"shards": 2},
-        "test": {"shards": 0},
-    }  # the third is not there for readers: the manifest does not count it
+    splits = {"val": {"shards": 2}, "test": {"shards": 0}}  # readers ignore the third, which is not counted
     storage.write_manifest(str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits=splits)
     assert [u.rsplit("/", 1)[1] for u in shards.shard_uris(str(tmp_path), "val")] == [
         "part-00000.parquet",
@@ -102,19 +99,19 @@ def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_flipped_byte_is_told_or_changes_nothing(
+def test_a_flipped_byte_is_detected_or_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    """The footer has no checksum of its own; nor has what stands before a page."""
+    """The footer and the header of a page have no checksum."""
     uri = f"memory://{tmp_path}/part-00000.parquet" if remote else str(tmp_path / "part-00000.parquet")
-    monkeypatch.setattr(shards, "TAIL", 2**12)  # smaller than the file, as it is in a real corpus
+    monkeypatch.setattr(shards, "TAIL_BYTES", 2**12)  # smaller than the file, as it is in a real corpus
     shards.write_shard(uri, [shards.encode_clip(make_clip(i, frames=1)) for i in range(2)], group=1)
     assert [r["id"] for r in shards.read_rows(uri, 1)] == ["clip1"]
     whole = storage.read_bytes(uri)
     assert len(whole) > 2**12
     rows = shards.read_shard(uri)
     pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-    told = 0
+    detected = 0
     for at in [*range(0, pages, 97), *range(pages, len(whole), 11)]:
         storage.write_bytes(uri, whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
         try:
@@ -123,8 +120,8 @@ def test_a_flipped_byte_is_told_or_changes_nothing(
             ), at
         except storage.ArtifactError as e:
             assert "part-00000.parquet is damaged" in str(e)
-            told += 1
-    assert told > 200
+            detected += 1
+    assert detected > 200
 
 
 @pytest.mark.slow
@@ -136,7 +133,7 @@ def test_a_row_group_from_s3_is_two_requests_and_a_small_file_one(bucket: str, m
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         S3FileSystem.clear_instance_cache()
         for tail, requests in ((size // 2, 2), (size + 1, 1)):
-            monkeypatch.setattr(shards, "TAIL", tail)
+            monkeypatch.setattr(shards, "TAIL_BYTES", tail)
             before = proxy.requests
             assert [r["id"] for r in shards.read_rows(uri, 1)] == ["clip1"]
             assert proxy.requests - before == requests
@@ -145,18 +142,18 @@ def test_a_row_group_from_s3_is_two_requests_and_a_small_file_one(bucket: str, m
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path / "part-00000.parquet")
     for read in (shards.read_shard, lambda uri: shards.read_rows(uri, 0)):
-        with pytest.raises(shards.MissingShard, match=f"^shard {uri} is missing$"):
+        with pytest.raises(shards.MissingShardError, match=f"^shard {uri} is missing$"):
             read(uri)
 
 
-def test_outputs_say_which_network_made_them(tmp_path: Path) -> None:
+def test_outputs_record_the_digest_of_their_network(tmp_path: Path) -> None:
     uri = str(tmp_path / "outputs.parquet")
     assert shards.made_by(uri) == ""
     shards.write_shard(uri, [shards.encode_output("x", np.ones(2))], shards.OUTPUT_SCHEMA, made_by="abc")
     assert shards.made_by(uri) == "abc" and shards.read_shard(uri)[0]["id"] == "x"
 
 
-def test_teachers_outputs_lie_beside_their_shard(tmp_path: Path) -> None:
+def test_outputs_of_teachers_are_stored_beside_their_shard(tmp_path: Path) -> None:
     shard = str(tmp_path / "train/part-00003.parquet")
     uri = shards.outputs_uri(str(tmp_path), "emotion", shard)
     assert uri == str(tmp_path / "teachers/emotion/train/part-00003.parquet")
