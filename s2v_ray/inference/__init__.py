@@ -1,0 +1,1 @@
+"""Inference: speech in, frames out, without Ray."""
