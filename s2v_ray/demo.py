@@ -17,6 +17,7 @@ import io
 import time
 import wave
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def run_demo(
     progress(f"demo: recipe {recipe.name}, into {out}; importing ...")
     from s2v_ray.evaluation.evaluate import evaluate
     from s2v_ray.evaluation.report import format_table, write_report
-    from s2v_ray.inference.predictor import generate_file
+    from s2v_ray.inference.writer import generate_file
     from s2v_ray.ingest.ray_pipeline import ingest
     from s2v_ray.puppets.corpus import make_puppets
     from s2v_ray.training.launch import launch
@@ -101,7 +102,7 @@ def run_demo(
     )
     report = write_report(evaluation, results)
     steps.run(
-        "generate", (), None, lambda: {"speech": _speak(speech, recipe), **generate_file(generator, speech, video)}
+        "generate", (), None, lambda: {"speech": _speak(speech, recipe), **asdict(generate_file(generator, speech, video))}
     )
 
     artifacts = {**report, "video": video, "bundle": generator}

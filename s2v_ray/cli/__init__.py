@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from s2v_ray import config, storage
@@ -217,7 +218,8 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
 
     JSON result: output, frames, seconds (of video), elapsed (seconds of work), realtime_factor (above 1: faster than real time).
     """
-    from s2v_ray.inference.predictor import Predictor, generate_file
+    from s2v_ray.inference.predictor import Predictor
+    from s2v_ray.inference.writer import generate_file
 
     predictor = Predictor(bundle_of(args.bundle), args.device)
     face = _read_face(args, predictor.size) if args.face else None
@@ -233,10 +235,10 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
     else:
         codes["still"] = face
     result = generate_file(
-        predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed, progress=progress
+        predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed
     )
-    progress(f"wrote {args.output}: {result['seconds']:.1f} s of video in {result['elapsed']:.1f} s")
-    return {"video": args.output}, result
+    progress(f"wrote {args.output}: {result.seconds:.1f} s of video in {result.elapsed:.1f} s")
+    return {"video": args.output}, asdict(result)
 
 
 def export(args: argparse.Namespace, recipe: None, progress: Progress) -> Outcome:

@@ -24,6 +24,7 @@ from s2v_ray.evaluation.bars import bars
 from s2v_ray.evaluation.sample import read_sample
 from s2v_ray.evaluation.student import Hearing, student_figures
 from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.face import mouth_box
 from s2v_ray.metrics import METRICS, bootstrap_mean, image
 from s2v_ray.metrics.emotion import Contrast, emotion_contrast, verdict
@@ -31,7 +32,7 @@ from s2v_ray.metrics.identity import average_content_distance, cosine_identity
 from s2v_ray.metrics.sync import cross_correlation, peak, sync_distances, sync_score
 from s2v_ray.models import teachers
 from s2v_ray.models.bundle import read_card
-from s2v_ray.models.sync import load_sync, sync_uri
+from s2v_ray.models.judges import FaceJudge, Judges, open_judges
 
 EVALUATION_SCHEMA = 1
 ROWS = ("real clips", "still frame", "reference baseline", "seen identity", "speech only")
@@ -41,44 +42,12 @@ CONTRAST_CLIPS = 4
 """Clips whose speech is generated with every emotion."""
 
 Progress = Callable[[str], object]
-FaceJudge = Callable[[np.ndarray], Tensor]
-
-
-class LabelledJudge(Protocol):
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    def __call__(self, frames: np.ndarray) -> Tensor: ...
-
-
-class SyncJudge(Protocol):
-    window: int
-
-    def embed_speech(self, speech: Tensor) -> Tensor: ...
-    def embed_frames(self, frames: Tensor) -> Tensor: ...
 
 
 class Talker(Hearing, Protocol):
     """What is asked of a predictor: ``serving.predictor.Predictor``, or anything like it."""
 
-    def generate(
-        self,
-        speech: np.ndarray,
-        *,
-        identity: Tensor | None = None,
-        emotion: str | None = None,
-        still: np.ndarray | None = None,
-        seed: int = 0,
-    ) -> Iterator[np.ndarray]: ...
-
-
-@dataclass(frozen=True)
-class Judges:
-    """Networks that were not used in training; None where the corpus has none, and then their figures are absent."""
-
-    identity: FaceJudge | None = None
-    emotion: LabelledJudge | None = None
-    mouth: FaceJudge | None = None
-    sync: SyncJudge | None = None
+    def generate(self, request: GenerationRequest) -> Iterator[np.ndarray]: ...
 
 
 @dataclass
@@ -176,17 +145,6 @@ def evaluate(
     return results
 
 
-def open_judges(corpus: str) -> Judges:
-    """The judges a corpus has."""
-
-    def face(role: str) -> Any:
-        uri = storage.join(corpus, "judges", role)
-        return teachers.load(uri) if storage.list_files(uri) else None
-
-    sync = load_sync(corpus, "judge") if storage.list_files(sync_uri(corpus, "judge")) else None
-    return Judges(face("identity"), face("emotion"), face("mouth"), sync)
-
-
 def evaluate_clips(
     clips: Sequence[Clip],
     predictor: Talker,
@@ -229,7 +187,7 @@ def evaluate_clips(
         "clips": len(clips),
         "speakers": len({clip.speaker for clip in clips}),
         "emotion_truth": "labels of the corpus" if by_label else "the judge's verdict on the real clip",
-        "missing_judges": [name for name, judge in vars(judges).items() if judge is None],
+        "missing_judges": judges.missing(),
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()},
         "rows": summarise(rows, recipe),
         "contrast": contrast,
@@ -243,7 +201,7 @@ def talk(predictor: Talker, clip: Clip, seed: int, **how: Any) -> np.ndarray:
     Raises:
         ValueError: it is not as long or as large as the clip.
     """
-    frames = np.concatenate(list(predictor.generate(clip.speech, seed=seed, **how)))
+    frames = np.concatenate(list(predictor.generate(GenerationRequest(clip.speech, seed=seed, **how))))
     if frames.shape != clip.frames.shape:
         raise ValueError(
             f"clip {clip.id} is {clip.frames.shape}, the frames generated for it are {frames.shape}: bundle and corpus do not fit"

@@ -21,7 +21,7 @@ MAX_HEARD = 600
 
 
 class Codes(Protocol):
-    """What ``Predictor.hear`` gives."""
+    """What ``Predictor.encode_speech`` gives."""
 
     @property
     def identity(self) -> Tensor: ...
@@ -36,7 +36,7 @@ class Hearing(Protocol):
 
     @property
     def emotions(self) -> tuple[str, ...]: ...
-    def hear(self, speech: np.ndarray) -> Codes: ...
+    def encode_speech(self, speech: np.ndarray) -> Codes: ...
 
 
 def student_figures(corpus: str, predictor: Hearing, recipe: Recipe) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def student_figures(corpus: str, predictor: Hearing, recipe: Recipe) -> dict[str
     """
     held_out = read_spoken(corpus, recipe.evaluate.split, MAX_HEARD, recipe.seed)
     train = read_spoken(corpus, "train", MAX_HEARD, recipe.seed)
-    heard = [predictor.hear(clip.speech) for clip in held_out + train]
+    heard = [predictor.encode_speech(clip.speech) for clip in held_out + train]
     identity = np.stack([h.identity.float().cpu().numpy() for h in heard])
     emotion = np.stack([h.emotion.float().cpu().numpy() for h in heard])
     logits = np.stack([h.emotion_logits.float().cpu().numpy() for h in heard[: len(held_out)]])

@@ -23,6 +23,7 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.config import Section
 from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.serving.errors import Refusal
@@ -114,7 +115,9 @@ def _write(clip: Clip, out: str, drawers: dict[str, Predictor], seed: int, folde
     shown = {REAL: [clip.frames]}
     for name, predictor in drawers.items():
         shown[name] = list(
-            predictor.generate(clip.speech, still=clip.frames[0] if predictor.reference else None, seed=seed)
+            predictor.generate(
+                GenerationRequest(clip.speech, still=clip.frames[0] if predictor.reference else None, seed=seed)
+            )
         )
     names = {}
     for condition, parts in shown.items():

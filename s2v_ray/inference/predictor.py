@@ -1,9 +1,9 @@
 """The predictor: a loaded speech2video bundle that turns speech into frames, whole or in chunks.
 
-Apart from the speech itself, memory does not grow with its length. A first pass over the speech, chunk by chunk, predicts
-the codes of identity and emotion. A second pass encodes the content and generates frames. The content of a frame depends
-on at most ``student.context_frames`` frames on either side, so each chunk is encoded with that much real context, and the
-result does not depend on the chunk sizes.
+Apart from the speech itself, memory does not grow with its length. A first pass over the speech, chunk by chunk,
+predicts the codes of identity and emotion. A second pass encodes the content and generates frames. The content of a
+frame depends on at most ``student.context_frames`` frames on either side, so each chunk is encoded with that much real
+context, and the result does not depend on the chunk sizes.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Predictor:
     def encode_speech(self, speech: np.ndarray) -> SpeechCodes:
         """Predicts the codes of speech, float32 ``[N]`` at 16 kHz in [-1, 1].
 
-        Speech longer than one chunk is split into chunks of nearly equal length. Its codes are the mean over the chunks,
-        and the identity is scaled back to unit length.
+        Speech longer than one chunk is split into chunks of nearly equal length. Its codes are the mean over the
+        chunks, and the identity is scaled back to unit length.
 
         Raises:
             ValueError: the speech is shorter than a frame, or not finite.
@@ -148,9 +148,7 @@ class Predictor:
         )
         stills = [state.still for state in states if state.still is not None]
         still = torch.cat(stills) if stills else None
-        frames_made = self.model.generator(
-            identity, emotion, content.to(self.device), noise.to(self.device), still
-        )
+        frames_made = self.model.generator(identity, emotion, content.to(self.device), noise.to(self.device), still)
         pixels = to_pixels(frames_made).cpu().numpy()
         return [made[: part[0].shape[1]] for made, part in zip(pixels, parts, strict=True)]
 
@@ -212,7 +210,7 @@ class Predictor:
         """A still as input of the generator, ``[1, 3, size, size]`` in [-1, 1]."""
         if not self.reference:
             if still is not None:
-                raise ValueError("this bundle takes no still, only speech: leave the still out, or use a reference bundle")
+                raise ValueError("this bundle takes no still: leave it out, or use a reference bundle")
             return None
         if still is None:
             raise ValueError("this is a reference bundle and needs a still of the speaker: pass one")

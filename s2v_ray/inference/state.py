@@ -104,7 +104,7 @@ class GenerationState:
 
 
 def split_evenly(frames: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Splits ``frames`` into the fewest spans ``(start, end)`` of at most ``longest``; lengths differ by at most one."""
+    """Splits ``frames`` into the fewest spans ``(start, end)`` of at most ``longest``, of nearly equal length."""
     count = -(-frames // longest)
     edges = [i * frames // count for i in range(count + 1)]
     yield from zip(edges[:-1], edges[1:], strict=True)

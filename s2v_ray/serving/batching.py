@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from s2v_ray.inference.predictor import DRAWN_FRAMES, Drawing, Predictor
+from s2v_ray.inference.predictor import VIDEO_CHUNK_FRAMES, Predictor
+from s2v_ray.inference.request import GenerationRequest
+from s2v_ray.inference.state import GenerationState
 
 T = TypeVar("T")
 FEWEST_FRAMES = 4
@@ -27,7 +29,7 @@ class Batcher:
     """
 
     def __init__(
-        self, predictor: Predictor, batch_frames: int, part_frames: int = DRAWN_FRAMES, threads: int | None = None
+        self, predictor: Predictor, batch_frames: int, part_frames: int = VIDEO_CHUNK_FRAMES, threads: int | None = None
     ) -> None:
         self.predictor = predictor
         self._batch_frames, self._part_frames, self._threads = batch_frames, part_frames, threads
@@ -47,13 +49,13 @@ class Batcher:
         """Speeches that are not drawn to their end."""
         return len(self._tickets)
 
-    def draw(self, speech: np.ndarray, **options: Any) -> AsyncIterator[np.ndarray]:
+    def draw(self, request: GenerationRequest) -> AsyncIterator[np.ndarray]:
         """As ``Predictor.generate``, for ``async for``. Left early, the rest is not drawn.
 
         Raises:
             ValueError: an input that cannot be used; raised by the call itself.
         """
-        return self._parts(_Ticket(self.predictor.begin(speech, **options), asyncio.get_running_loop()))
+        return self._parts(_Ticket(self.predictor.begin(request), asyncio.get_running_loop()))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Runs something else on the thread that owns the model."""
@@ -131,19 +133,19 @@ class Batcher:
         return any(t.left or not t.drawing.ready or t.drawable for t in self._tickets)
 
     def _hear(self, tickets: list[_Ticket]) -> None:
-        self.predictor.hear_on(tickets[0].drawing)
+        self.predictor.encode_next_chunk(tickets[0].drawing)
 
     def _draw(self, batch: list[_Ticket]) -> None:
         frames = min(self._part_frames, max(FEWEST_FRAMES, self._batch_frames // len(batch)))
-        parts = self.predictor.draw([t.drawing for t in batch], frames)
+        parts = self.predictor.generate_next([t.drawing for t in batch], frames)
         self.batches += 1
         self.frames += sum(map(len, parts))
         for ticket, part in zip(batch, parts, strict=True):
             with self._changed:
                 ticket.ahead += 1
-                ticket.left = ticket.left or not ticket.drawing.left
+                ticket.left = ticket.left or not ticket.drawing.remaining_frames
             ticket.put(part)
-            if not ticket.drawing.left:
+            if not ticket.drawing.remaining_frames:
                 ticket.put(None)
 
     def _guarded(self, tickets: list[_Ticket], work: Callable[[list[_Ticket]], None]) -> None:
@@ -160,7 +162,7 @@ class Batcher:
 class _Ticket:
     """A caller's place. ``parts`` holds frames, then None or the error; ``left``: nothing more is wanted or to come."""
 
-    def __init__(self, drawing: Drawing, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, drawing: GenerationState, loop: asyncio.AbstractEventLoop) -> None:
         self.drawing, self._loop = drawing, loop
         self.parts: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
         self.ahead = 0

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.face import Detector, make_detector
 from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_to_frames
 from s2v_ray.media.video import SYNTHETIC, FragmentedMp4, Mp4Writer
@@ -136,7 +137,7 @@ class Service:
         self._detector = await asyncio.to_thread(make_detector, self.settings.detector)
         predictor = batcher.predictor
         still = np.zeros((predictor.size, predictor.size, 3), np.uint8) if predictor.reference else None
-        async for _ in batcher.draw(np.zeros(SAMPLES_PER_FRAME, np.float32), still=still):
+        async for _ in batcher.draw(GenerationRequest(np.zeros(SAMPLES_PER_FRAME, np.float32), still=still)):
             pass
         self.ready = True
 
@@ -148,7 +149,7 @@ class Service:
     async def hear(self, model: str, speech: np.ndarray) -> tuple[Tensor, Tensor]:
         """Codes of identity ``[D]`` and emotion ``[E]`` of a speech."""
         batcher = await self.load(model)
-        codes = await batcher.run(lambda: batcher.predictor.hear(speech))
+        codes = await batcher.run(lambda: batcher.predictor.encode_speech(speech))
         return codes.identity, codes.emotion
 
     async def see(self, model: str, face: np.ndarray) -> Tensor:
@@ -166,14 +167,9 @@ class Service:
     async def frames(self, order: Order, listen: int | None = None) -> AsyncIterator[np.ndarray]:
         """Parts of the video, uint8 ``[t, size, size, 3]``."""
         batcher = await self.load(order.model)
-        options: dict[str, Any] = {
-            "identity": order.identity,
-            "emotion": order.emotion,
-            "still": order.still,
-            "seed": order.seed,
-            "listen": listen,
-        }
-        parts = batcher.draw(order.speech, **options)
+        parts = batcher.draw(
+            GenerationRequest(order.speech, order.identity, order.emotion, order.still, order.seed, listen)
+        )
         async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
             async for part in parts:
                 self.on_frames(len(part))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2v_ray import storage
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.metrics import image
@@ -17,47 +16,24 @@ from s2v_ray.metrics.emotion import verdict
 from s2v_ray.metrics.frechet import frechet_distance
 from s2v_ray.metrics.identity import cosine_identity
 from s2v_ray.metrics.sync import in_step_confidence, sync_distances
-from s2v_ray.models import teachers
-from s2v_ray.models.sync import WINDOW_SLACK, SyncNetwork, load_sync, sync_uri
-from s2v_ray.models.teachers import FaceNetwork
+from s2v_ray.models.judges import Judges
+from s2v_ray.models.sync import WINDOW_SLACK
 from s2v_ray.training.collective import gather
 
 JUDGED_FRAMES = 4
 """Frames of a window, evenly spaced, that SSIM and the judges of faces look at."""
 
 
-@dataclass(frozen=True)
-class Judges:
-    """The judges of a corpus; None for one that it lacks."""
-
-    identity: FaceNetwork | None = None
-    emotion: FaceNetwork | None = None
-    sync: SyncNetwork | None = None
-
-    def missing(self) -> str:
-        """What is left out for want of a judge, as a sentence; "" where nothing is."""
-        metrics = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
-        absent = [metrics[role] for role, judge in vars(self).items() if judge is None]
-        return (
-            f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them"
-            if absent
-            else ""
-        )
+JUDGED_METRICS = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
+"""The judges that validation uses, and the metrics that each is for."""
 
 
-def open_judges(corpus: str, device: torch.device) -> Judges:
-    """The judges that a corpus has, on ``device``.
-
-    Raises:
-        ArtifactError: one that is there cannot be used.
-    """
-
-    def face(role: str) -> FaceNetwork | None:
-        uri = storage.join(corpus, "judges", role)
-        return teachers.load(uri, device) if storage.list_files(uri) else None
-
-    sync = load_sync(corpus, "judge").to(device) if storage.list_files(sync_uri(corpus, "judge")) else None
-    return Judges(face("identity"), face("emotion"), sync)
+def missing_note(judges: Judges) -> str:
+    """The metrics that are left out because the corpus has no judge for them, as a message; "" if there are none."""
+    absent = [JUDGED_METRICS[role] for role in judges.missing() if role in JUDGED_METRICS]
+    if not absent:
+        return ""
+    return f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them"
 
 
 def window_frames(recipe: Recipe) -> int:

@@ -17,6 +17,7 @@ from s2v_ray import storage
 from s2v_ray.evaluation import pictures
 from s2v_ray.evaluation.sample import read_sample
 from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.tuning.search import make_study
@@ -297,7 +298,7 @@ def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
     rows = {"real": np.concatenate([c.frames[:SHOWN_FRAMES] for c in clips])}
     for number in chosen:
         predictor = Predictor(storage.join(sweep.run_of(number, sweep.segments(number)[-1]), "bundle"))
-        rows[f"trial {number}"] = np.concatenate([chunk for sound in speech for chunk in predictor.generate(sound)])
+        rows[f"trial {number}"] = np.concatenate([chunk for sound in speech for chunk in predictor.generate(GenerationRequest(sound))])
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         path = Path(folder) / "best.mp4"
         write_mp4(str(path), pictures.side_by_side(rows), np.concatenate(speech), metadata=SYNTHETIC)

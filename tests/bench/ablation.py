@@ -215,7 +215,7 @@ class Listener:
         self.emotions: tuple[str, ...] = self.student.emotions
 
     @torch.inference_mode()
-    def hear(self, speech: np.ndarray) -> StudentOutput:
+    def encode_speech(self, speech: np.ndarray) -> StudentOutput:
         heard: StudentOutput = self.student(torch.from_numpy(speech)[None], content=False)
         return StudentOutput(*(codes[0].clone() for codes in vars(heard).values()))
 

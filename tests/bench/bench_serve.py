@@ -28,6 +28,7 @@ import requests
 import torch
 
 from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.serving.app import serve_here
 from s2v_ray.serving.settings import parse_settings
@@ -55,16 +56,16 @@ def post(address: str, sound: bytes, **data: str) -> requests.Response:
 def directly(predictor: Predictor, sounds: list[np.ndarray], batch_frames: int, folder: Path) -> float:
     """Seconds for all of them drawn in batches of so many frames, and written as MP4."""
     began = time.perf_counter()
-    drawings = [predictor.begin(s) for s in sounds]
-    made: list[list[np.ndarray]] = [[] for _ in drawings]
-    for drawing in drawings:
-        while not predictor.hear_on(drawing):
+    states = [predictor.begin(GenerationRequest(s)) for s in sounds]
+    made: list[list[np.ndarray]] = [[] for _ in states]
+    for state in states:
+        while not predictor.encode_next_chunk(state):
             pass
     width = max(1, batch_frames // 16)
-    for at in range(0, len(drawings), width):
-        group = list(range(at, min(at + width, len(drawings))))
-        while open_ := [i for i in group if drawings[i].left]:
-            for i, part in zip(open_, predictor.draw([drawings[i] for i in open_]), strict=True):
+    for at in range(0, len(states), width):
+        group = list(range(at, min(at + width, len(states))))
+        while open_ := [i for i in group if states[i].remaining_frames]:
+            for i, part in zip(open_, predictor.generate_next([states[i] for i in open_]), strict=True):
                 made[i].append(part)
     for i, sound in enumerate(sounds):
         write_mp4(folder / f"{i}.mp4", np.concatenate(made[i]), sound, metadata=SYNTHETIC)

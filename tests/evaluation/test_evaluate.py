@@ -15,13 +15,15 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.config import parse_recipe
 from s2v_ray.evaluation.bars import bars
-from s2v_ray.evaluation.evaluate import ROWS, Judges, evaluate_clips
+from s2v_ray.evaluation.evaluate import ROWS, evaluate_clips
 from s2v_ray.evaluation.report import _shown, format_table, write_report
 from s2v_ray.evaluation.sample import choose, read_sample, read_spoken
 from s2v_ray.evaluation.student import student_figures
+from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.media.video import read_video
+from s2v_ray.models.judges import Judges
 
 T, SIZE = 40, 32
 EMOTIONS = ("happy", "sad", "angry")
@@ -88,24 +90,17 @@ class Talker:
         self.late, self.always = late, always
         self.stills: list[np.ndarray] = []
 
-    def generate(
-        self,
-        speech: np.ndarray,
-        *,
-        identity: Tensor | None = None,
-        emotion: str | None = None,
-        still: np.ndarray | None = None,
-        seed: int = 0,
-    ) -> Iterator[np.ndarray]:
-        if still is not None:
-            self.stills.append(still)
-        heard = self.hear(speech)
-        mood = int(heard.emotion_logits.argmax()) if emotion is None else EMOTIONS.index(emotion)
-        who = int((heard.identity if identity is None else identity)[1] > 0.5)
-        frames = draw(np.roll(opening_of(speech), self.late), who, mood if self.always is None else self.always)
+    def generate(self, request: GenerationRequest) -> Iterator[np.ndarray]:
+        if request.still is not None:
+            self.stills.append(request.still)
+        codes = self.encode_speech(request.speech)
+        emotion = int(codes.emotion_logits.argmax()) if request.emotion is None else EMOTIONS.index(request.emotion)
+        speaker = int((codes.identity if request.identity is None else request.identity)[1] > 0.5)
+        opening = np.roll(opening_of(request.speech), self.late)
+        frames = draw(opening, speaker, emotion if self.always is None else self.always)
         yield from (frames[:16], frames[16:])
 
-    def hear(self, speech: np.ndarray) -> Codes:
+    def encode_speech(self, speech: np.ndarray) -> Codes:
         who, mood = round(float(speech[1]) * 10), round(float(speech[2]) * 10)
         unit = torch.eye(3)
         return Codes(
@@ -230,8 +225,8 @@ def test_without_judges_their_figures_are_absent() -> None:
 
 def test_frames_of_another_length_are_refused() -> None:
     class Short(Talker):
-        def generate(self, speech: np.ndarray, **how: Any) -> Iterator[np.ndarray]:
-            yield draw(opening_of(speech), 0, 0)[:-1]
+        def generate(self, request: GenerationRequest) -> Iterator[np.ndarray]:
+            yield draw(opening_of(request.speech), 0, 0)[:-1]
 
     with pytest.raises(ValueError, match="do not fit"):
         run(Short())
@@ -288,8 +283,8 @@ def test_student_figures_of_perfect_and_clean_codes(corpus: str) -> None:
 
 def test_student_figures_find_a_leak_and_a_deaf_student(corpus: str) -> None:
     class Leaking(Talker):
-        def hear(self, speech: np.ndarray) -> Codes:
-            codes = super().hear(speech)
+        def encode_speech(self, speech: np.ndarray) -> Codes:
+            codes = super().encode_speech(speech)
             return Codes(codes.identity + pad(codes.emotion, (3, 0)), codes.emotion, torch.eye(3)[0])
 
     found = student_figures(corpus, Leaking(), RECIPE)

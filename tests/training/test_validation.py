@@ -11,9 +11,10 @@ from s2v_ray import storage
 from s2v_ray.clip import ClipBatch, to_unit
 from s2v_ray.config import load_recipe
 from s2v_ray.metrics import VALIDATION
+from s2v_ray.models.judges import Judges, open_judges
 from s2v_ray.models.sync import SyncNetwork
 from s2v_ray.models.teachers import ConvFace, save_conv
-from s2v_ray.training.validation import Figures, Judges, open_judges, window_frames
+from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note, window_frames
 from tests.helpers.plain_engine import make_plain_engine
 from tests.training.engine.test_parity import IDENTITY, SIZE, batch, gan, recipe
 
@@ -32,13 +33,13 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
     save_conv(
         storage.join(uri, "judges", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=("a", "b", "c"), **common
     )
-    found = open_judges(uri, torch.device("cpu"))
+    found = open_judges(uri, roles=JUDGED_METRICS)
     assert (
         found.identity
         and found.emotion
-        and found.missing() == "validation leaves out sync: the corpus has no such judge; `s2v teach` makes them"
+        and missing_note(found) == "validation leaves out sync: the corpus has no such judge; `s2v teach` makes them"
     )
-    return Judges(found.identity, found.emotion, SyncNetwork(4, 3, SIZE).requires_grad_(False))
+    return Judges(found.identity, found.emotion, sync=SyncNetwork(4, 3, SIZE).requires_grad_(False))
 
 
 def window(seed: int) -> ClipBatch:

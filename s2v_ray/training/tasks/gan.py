@@ -27,12 +27,13 @@ from s2v_ray.media.face import mouth_mask
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import NoiseSequence, Speech2Video
+from s2v_ray.models.judges import Judges, open_judges
 from s2v_ray.models.sync import load_sync
 from s2v_ray.training.engine.base import Engine, EngineFactory, check_finite, frozen, mean_over_parts
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.tasks.adversaries import Adversaries, Scene
-from s2v_ray.training.validation import Figures, Judges, open_judges
+from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note
 
 STILLS_A_CLIP = 2  # frames of a window that the discriminators of single frames look at
 
@@ -63,7 +64,7 @@ class GanTask:
         judges: Judges | None = None,
     ) -> None:
         self.judges = judges or Judges()
-        self.note = self.judges.missing()
+        self.note = missing_note(self.judges)
         self.recipe, self.device, self.rank, self.lineage = recipe, device, rank, lineage
         self.student = model.student
         config = recipe.gan
@@ -284,7 +285,7 @@ def make_task(
         device,
         rank,
         lineage,
-        open_judges(corpus, device),
+        open_judges(corpus, device, JUDGED_METRICS),
     )
 
 
