@@ -102,19 +102,3 @@ def test_wilson_is_wilsons() -> None:
 
 def test_an_empty_study_reports_nothing(uri: str) -> None:
     assert report(uri) == {"participants": 0, "answers": 0, "preference": [], "emotion": []}
-
-
-def test_the_study_over_http(uri: str, serve_app: Any) -> None:
-    with serve_app(study=uri) as client:
-        session = client.get("/v1/study").json()
-        trial = session["trials"][0]
-        assert client.get(f"/v1/study/clips/{trial['clips'][0]}").headers["content-type"] == "video/mp4"
-        answer = {
-            "participant": session["participant"],
-            "trial": 0,
-            "answer": "left" if trial["kind"] == "pair" else "sad",
-        }
-        assert client.post("/v1/study/answers", json=answer).status_code == 201
-        assert client.post("/v1/study/answers", json=answer).json()["error"]["code"] == "already_answered"
-        assert client.get(f"/v1/study?participant={session['participant']}").json()["answered"] == [0]
-        assert client.post("/v1/study/answers", json=answer | {"path": "/etc"}).json()["error"]["code"] == "bad_request"

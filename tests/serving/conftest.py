@@ -17,12 +17,6 @@ TOKEN = "a-token-of-some-length"
 
 
 @pytest.fixture(scope="session")
-def make() -> Any:
-    """The makers in ``bundles.py``."""
-    return bundles
-
-
-@pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """URIs of a bundle, a reference bundle and an identity teacher."""
     folder = tmp_path_factory.mktemp("serving")

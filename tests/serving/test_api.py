@@ -20,6 +20,7 @@ from s2v_ray.media.audio import read_speech
 from s2v_ray.media.video import read_video
 from s2v_ray.serving.api import read_token
 from s2v_ray.serving.errors import CODES
+from tests.helpers.sounds import speech, wav
 
 
 def post(client: TestClient, path: str = "/v1/videos", /, data: dict[str, str] | None = None, **files: bytes) -> Any:
@@ -48,8 +49,8 @@ def picture(size: int = 40) -> bytes:
 # ---- videos
 
 
-def test_speech_becomes_a_tagged_mp4(client: TestClient, make: Any, tmp_path: Path) -> None:
-    answer = post(client, speech=make.wav(make.speech(1.0)))
+def test_speech_becomes_a_tagged_mp4(client: TestClient, tmp_path: Path) -> None:
+    answer = post(client, speech=wav(speech(1.0)))
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert frames(answer.content, tmp_path).shape == (25, 32, 32, 3)
@@ -58,8 +59,8 @@ def test_speech_becomes_a_tagged_mp4(client: TestClient, make: Any, tmp_path: Pa
         assert "synthetic" in container.metadata["comment"]
 
 
-def test_a_stream_is_the_same_video_in_fragments(client: TestClient, make: Any, tmp_path: Path) -> None:
-    sound = make.wav(make.speech(3.0))
+def test_a_stream_is_the_same_video_in_fragments(client: TestClient, tmp_path: Path) -> None:
+    sound = wav(speech(3.0))
     whole, streamed = post(client, speech=sound), post(client, data={"stream": "true"}, speech=sound)
     assert streamed.content.count(b"moof") >= 5 and b"moof" not in whole.content
     with av.open(io.BytesIO(streamed.content)) as container:
@@ -89,8 +90,8 @@ def test_sound_and_picture_of_a_stream_are_in_step(tmp_path: Path) -> None:
     assert flash == pytest.approx(heard, abs=0.02)
 
 
-def test_options_change_the_face(client: TestClient, make: Any, tmp_path: Path) -> None:
-    sound, other = make.wav(make.speech(0.4)), make.wav(make.speech(0.6, seed=5))
+def test_options_change_the_face(client: TestClient, tmp_path: Path) -> None:
+    sound, other = wav(speech(0.4)), wav(speech(0.6, seed=5))
     plain = frames(post(client, speech=sound).content, tmp_path)
     assert np.abs(plain - frames(post(client, speech=sound).content, tmp_path)).max() == 0
     png = picture()
@@ -165,21 +166,19 @@ def test_what_is_no_speech(client: TestClient, name: str) -> None:
         ({"emotoin": "happy"}, "bad_request", "emotoin: there is no such field"),
     ],
 )
-def test_options_that_cannot_be_used(
-    client: TestClient, make: Any, data: dict[str, str], code: str, sentence: str
-) -> None:
-    assert sentence in refused(post(client, data=data, speech=make.wav(make.speech(0.2))), code)
+def test_options_that_cannot_be_used(client: TestClient, data: dict[str, str], code: str, sentence: str) -> None:
+    assert sentence in refused(post(client, data=data, speech=wav(speech(0.2))), code)
 
 
-def test_sound_in_an_unknown_codec(client: TestClient, make: Any) -> None:
-    sound = bytearray(make.wav(make.speech(0.5)))
+def test_sound_in_an_unknown_codec(client: TestClient) -> None:
+    sound = bytearray(wav(speech(0.5)))
     sound[20:22] = b"\x34\x12"  # the format tag of the WAV
     refused(post(client, speech=bytes(sound)), "speech_unreadable")
 
 
-def test_speech_that_is_too_short_or_too_long(client: TestClient, make: Any) -> None:
-    refused(post(client, speech=make.wav(make.speech(0.01))), "speech_too_short")
-    assert "5 s" in refused(post(client, speech=make.wav(make.speech(6.0))), "speech_too_long")
+def test_speech_that_is_too_short_or_too_long(client: TestClient) -> None:
+    refused(post(client, speech=wav(speech(0.01))), "speech_too_short")
+    assert "5 s" in refused(post(client, speech=wav(speech(6.0))), "speech_too_long")
 
 
 def test_a_bomb_of_silence_is_stopped_by_its_decoded_length(client: TestClient) -> None:
@@ -198,12 +197,12 @@ def test_a_bomb_of_silence_is_stopped_by_its_decoded_length(client: TestClient) 
 
 
 @pytest.mark.parametrize("rate", [1, 16001, 44101, 1_000_000])
-def test_a_sample_rate_that_would_take_gigabytes(client: TestClient, make: Any, rate: int) -> None:
-    assert "not supported" in refused(post(client, speech=make.wav(make.speech(0.5), rate)), "speech_unreadable")
+def test_a_sample_rate_that_would_take_gigabytes(client: TestClient, rate: int) -> None:
+    assert "not supported" in refused(post(client, speech=wav(speech(0.5), rate)), "speech_unreadable")
 
 
-def test_pictures_that_cannot_be_used(client: TestClient, make: Any) -> None:
-    sound = make.wav(make.speech(0.2))
+def test_pictures_that_cannot_be_used(client: TestClient) -> None:
+    sound = wav(speech(0.2))
     png = picture()
     huge = png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:]
     jpeg = cv2.imencode(".jpg", np.zeros((20, 20, 3), np.uint8))[1].tobytes()
@@ -213,13 +212,13 @@ def test_pictures_that_cannot_be_used(client: TestClient, make: Any) -> None:
     refused(post(client, speech=sound, face=png), "not_one_face")
 
 
-def test_contradictions(client: TestClient, make: Any) -> None:
-    sound = make.wav(make.speech(0.2))
+def test_contradictions(client: TestClient) -> None:
+    sound = wav(speech(0.2))
     refused(post(client, speech=sound, face=picture(), identity_speech=sound), "bad_request")
     refused(post(client, data={"emotion": "happy"}, speech=sound, emotion_speech=sound), "bad_request")
 
 
-def test_an_upload_beyond_the_limit(client: TestClient, make: Any) -> None:
+def test_an_upload_beyond_the_limit(client: TestClient) -> None:
     refused(post(client, speech=bytes(2 << 20)), "upload_too_large")  # by its Content-Length
 
     def endless():
@@ -302,8 +301,8 @@ def test_the_token_is_demanded_before_the_body_is_looked_at(client: TestClient) 
     refused(client.get("/metrics", headers={"Authorization": ""}), "unauthorized")
 
 
-def test_pages_of_other_sites_cannot_post(client: TestClient, make: Any) -> None:
-    sound = {"speech": ("s", make.wav(make.speech(0.1)))}
+def test_pages_of_other_sites_cannot_post(client: TestClient) -> None:
+    sound = {"speech": ("s", wav(speech(0.1)))}
     refused(client.post("/v1/videos", files=sound, headers={"Origin": "https://elsewhere.example"}), "foreign_origin")
     assert client.post("/v1/videos", files=sound, headers={"Origin": "http://testserver"}).status_code == 200
 
@@ -316,9 +315,9 @@ def test_a_token_that_is_hardly_one(monkeypatch: pytest.MonkeyPatch) -> None:
             read_token("S2V_TEST_TOKEN")
 
 
-def test_overload_is_told_and_goes_by(serve_app: Callable[..., TestClient], make: Any) -> None:
+def test_overload_is_told_and_goes_by(serve_app: Callable[..., TestClient]) -> None:
     with serve_app(limits={"videos": 2}) as small:
-        sound = make.wav(make.speech(4.0))
+        sound = wav(speech(4.0))
         answers: list[Any] = []
         threads = [threading.Thread(target=lambda: answers.append(post(small, speech=sound))) for _ in range(12)]
         for thread in threads:
@@ -334,15 +333,15 @@ def test_overload_is_told_and_goes_by(serve_app: Callable[..., TestClient], make
 
 
 def test_a_fault_of_ours_is_one_sentence_too(
-    serve_app: Callable[..., TestClient], make: Any, monkeypatch: pytest.MonkeyPatch
+    serve_app: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from s2v_ray.inference.predictor import Predictor
 
     with serve_app() as client:
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "draw", lambda *_: 1 / 0)
-            assert "division" not in refused(post(client, speech=make.wav(make.speech(0.2))), "internal")
-        assert post(client, speech=make.wav(make.speech(0.2))).status_code == 200
+            patch.setattr(Predictor, "generate_next", lambda *_: 1 / 0)
+            assert "division" not in refused(post(client, speech=wav(speech(0.2))), "internal")
+        assert post(client, speech=wav(speech(0.2))).status_code == 200
 
 
 # ---- jobs
@@ -356,8 +355,8 @@ def wait(client: TestClient, job: str) -> dict[str, Any]:
     return state
 
 
-def test_a_job_is_taken_drawn_and_fetched(client: TestClient, make: Any, tmp_path: Path) -> None:
-    sound = make.wav(make.speech(6.0))  # too long for /v1/videos
+def test_a_job_is_taken_drawn_and_fetched(client: TestClient, tmp_path: Path) -> None:
+    sound = wav(speech(6.0))  # too long for /v1/videos
     answer = post(client, "/v1/jobs", data={"emotion": "angry", "seed": "3"}, speech=sound)
     assert answer.status_code == 202 and answer.json()["state"] == "queued" and answer.json()["frames"] == 150
     job = answer.json()["id"]
@@ -375,6 +374,6 @@ def test_jobs_that_are_none(client: TestClient) -> None:
     refused(client.get("/v1/jobs/" + "0" * 32 + "/video"), "unknown_job")
 
 
-def test_without_a_folder_there_are_no_jobs(serve_app: Callable[..., TestClient], make: Any) -> None:
+def test_without_a_folder_there_are_no_jobs(serve_app: Callable[..., TestClient]) -> None:
     with serve_app() as plain:
-        refused(post(plain, "/v1/jobs", speech=make.wav(make.speech(0.2))), "not_found")
+        refused(post(plain, "/v1/jobs", speech=wav(speech(0.2))), "not_found")

@@ -16,6 +16,8 @@ import yaml
 from s2v_ray.serving.deploy import IMPORT_PATH, serve_config, write_serve_config
 from s2v_ray.serving.settings import SettingsError, parse_settings
 from s2v_ray.storage import ArtifactError
+from tests.helpers.bundles import make_bundle
+from tests.helpers.sounds import speech, wav
 
 
 def free_port() -> int:
@@ -71,17 +73,17 @@ def test_settings_that_cannot_be_used(values: dict[str, Any], sentence: str) -> 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_an_endpoint_on_serve(places: dict[str, str], make: Any, tmp_path: Path) -> None:
+def test_an_endpoint_on_serve(places: dict[str, str], tmp_path: Path) -> None:
     from ray import serve
 
     from s2v_ray.serving.app import APPLICATION, app, serve_here
 
     ray.shutdown()  # what earlier tests left: the endpoint starts a Ray of its own
-    second = make.make_bundle(tmp_path / "second", seed=7)
+    second = make_bundle(tmp_path / "second", seed=7)
     settings = parse_settings(
         {"bundle": places["bundle"], "bundles": {"second": second}, "jobs": str(tmp_path / "jobs"), "cpus": 0.5}
     )
-    sound = make.wav(make.speech(1.0))
+    sound = wav(speech(1.0))
 
     def ask(data: dict[str, str] | None = None, **more: Any) -> requests.Response:
         return requests.post(f"{address}/v1/videos", files={"speech": sound}, data=data or {}, timeout=60, **more)

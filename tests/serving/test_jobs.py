@@ -14,6 +14,7 @@ from s2v_ray.serving.errors import Refusal
 from s2v_ray.serving.jobs import LEASE_SECONDS, Jobs
 from s2v_ray.serving.service import Bundles, Order, Service
 from s2v_ray.serving.settings import parse_settings
+from tests.helpers.sounds import speech
 
 
 class Clock:
@@ -47,10 +48,10 @@ async def until(jobs: Jobs, job: str, *states: str) -> dict[str, Any]:
     raise AssertionError(f"the job is still {state['state']}")
 
 
-def test_another_replica_finishes_what_one_left(replica: Callable[..., Jobs], make: Any, tmp_path: Path) -> None:
+def test_another_replica_finishes_what_one_left(replica: Callable[..., Jobs], tmp_path: Path) -> None:
     async def scene() -> None:
         first, second = replica(), replica()
-        job = (await first.submit(Order(make.speech(1.0), "default", seed=4)))["id"]  # and then it dies, without a word
+        job = (await first.submit(Order(speech(1.0), "default", seed=4)))["id"]  # and then it dies, without a word
         await second.sweep()
         assert not second.mine  # not yet: the other may be at work
         second.clock.now += LEASE_SECONDS + 1  # type: ignore[attr-defined]
@@ -68,10 +69,10 @@ def test_another_replica_finishes_what_one_left(replica: Callable[..., Jobs], ma
     run(scene())
 
 
-def test_a_replica_that_goes_in_peace_hands_its_jobs_on_at_once(replica: Callable[..., Jobs], make: Any) -> None:
+def test_a_replica_that_goes_in_peace_hands_its_jobs_on_at_once(replica: Callable[..., Jobs]) -> None:
     async def scene() -> None:
         first, second = replica(), replica()
-        job = (await first.submit(Order(make.speech(0.4), "default")))["id"]
+        job = (await first.submit(Order(speech(0.4), "default")))["id"]
         await first.stop()
         await second.start()
         await until(second, job, "done")
@@ -80,10 +81,10 @@ def test_a_replica_that_goes_in_peace_hands_its_jobs_on_at_once(replica: Callabl
     run(scene())
 
 
-def test_a_waiting_job_can_be_cancelled_from_anywhere(replica: Callable[..., Jobs], make: Any) -> None:
+def test_a_waiting_job_can_be_cancelled_from_anywhere(replica: Callable[..., Jobs]) -> None:
     async def scene() -> None:
         first, second = replica(), replica()
-        job = (await first.submit(Order(make.speech(1.0), "default")))["id"]
+        job = (await first.submit(Order(speech(1.0), "default")))["id"]
         assert (await first.cancel(job))["state"] == "cancelled"
         assert (await second.state(job))["state"] == "cancelled"
         with pytest.raises(Refusal, match="it will have no video"):
@@ -92,27 +93,27 @@ def test_a_waiting_job_can_be_cancelled_from_anywhere(replica: Callable[..., Job
     run(scene())
 
 
-def test_a_running_job_can_be_cancelled(replica: Callable[..., Jobs], make: Any) -> None:
+def test_a_running_job_can_be_cancelled(replica: Callable[..., Jobs]) -> None:
     async def scene() -> None:
         jobs = replica()
         await jobs.start()
-        job = (await jobs.submit(Order(make.speech(60.0), "default")))["id"]
+        job = (await jobs.submit(Order(speech(60.0), "default")))["id"]
         await until(jobs, job, "running")
         await jobs.cancel(job)
         assert (await jobs.state(job))["state"] == "cancelled"
-        other = (await jobs.submit(Order(make.speech(0.2), "default")))["id"]
+        other = (await jobs.submit(Order(speech(0.2), "default")))["id"]
         await until(jobs, other, "done")  # the replica goes on
         await jobs.stop()
 
     run(scene())
 
 
-def test_too_many_and_expired(replica: Callable[..., Jobs], make: Any) -> None:
+def test_too_many_and_expired(replica: Callable[..., Jobs]) -> None:
     async def scene() -> None:
         jobs, other = replica(), replica()
-        orders = [await jobs.submit(Order(make.speech(0.2), "default")) for _ in range(2)]
+        orders = [await jobs.submit(Order(speech(0.2), "default")) for _ in range(2)]
         with pytest.raises(Refusal) as refusal:
-            await jobs.submit(Order(make.speech(0.2), "default"))
+            await jobs.submit(Order(speech(0.2), "default"))
         assert (
             refusal.value.code == "too_many_jobs"
             and refusal.value.headers is not None
@@ -127,12 +128,12 @@ def test_too_many_and_expired(replica: Callable[..., Jobs], make: Any) -> None:
     run(scene())
 
 
-def test_a_job_that_fails_says_why(replica: Callable[..., Jobs], make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_says_why(replica: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         jobs = replica()
         monkeypatch.setattr(jobs.service, "write", _fail)
         await jobs.start()
-        job = (await jobs.submit(Order(make.speech(0.2), "default")))["id"]
+        job = (await jobs.submit(Order(speech(0.2), "default")))["id"]
         state = await until(jobs, job, "failed")
         assert state["error"] == {"code": "internal", "message": "a fault of the endpoint"}
         await jobs.stop()
@@ -144,13 +145,13 @@ async def _fail(*_: Any) -> None:
     raise RuntimeError("secret detail")
 
 
-def test_jobs_on_s3_are_fetched_by_a_presigned_address(replica: Callable[..., Jobs], make: Any, bucket: str) -> None:
+def test_jobs_on_s3_are_fetched_by_a_presigned_address(replica: Callable[..., Jobs], bucket: str) -> None:
     import urllib.request
 
     async def scene() -> tuple[str | None, bytes]:
         jobs = replica(f"{bucket}/jobs")
         await jobs.start()
-        job = (await jobs.submit(Order(make.speech(0.2), "default")))["id"]
+        job = (await jobs.submit(Order(speech(0.2), "default")))["id"]
         state = await until(jobs, job, "done")
         found = await jobs.video(job)
         assert state["result"].startswith("http")

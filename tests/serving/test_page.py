@@ -19,6 +19,7 @@ import uvicorn
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, SCHEMA, SPEECH
 from s2v_ray.media.video import write_mp4
+from tests.helpers.sounds import speech, wav
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -176,8 +177,8 @@ def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str,
     assert complaints(browser) == []
 
 
-def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, make: Any, tmp_path: Path) -> None:
-    (tmp_path / "speech.wav").write_bytes(make.wav(make.speech(2.0)))
+def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes(wav(speech(2.0)))
     browser.get(address)
     until(lambda: find(browser, "#compare").is_displayed(), "the choice to compare")
     find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
