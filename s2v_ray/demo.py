@@ -52,7 +52,9 @@ def run_demo(
     from s2v_ray.inference.writer import generate_file
     from s2v_ray.ingest.ray_pipeline import ingest
     from s2v_ray.puppets.corpus import make_puppets
+    from s2v_ray.teach import teach_corpus
     from s2v_ray.training.launch import launch
+    from s2v_ray.training.runs import RunSpec
 
     def at(name: str) -> str:
         return storage.join(out, name)
@@ -73,18 +75,18 @@ def run_demo(
 
     steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed, progress))
     steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe))
-    steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe, progress))
+    steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe))
     steps.run(
         "distill",
         ("student", "distill", "parallel"),
         at("student"),
-        lambda: launch("distill", recipe, corpus, at("student"), progress=progress),
+        lambda: launch(RunSpec("distill", recipe, corpus, at("student"))),
     )
     steps.run(
         "train",
         (),
         at("generator"),
-        lambda: launch("gan", recipe, corpus, at("generator"), student=student, progress=progress),
+        lambda: launch(RunSpec("gan", recipe, corpus, at("generator"), student)),
     )
     if reference:
         run = at("reference")
@@ -92,7 +94,7 @@ def run_demo(
             "reference",
             (),
             run,
-            lambda: launch("gan", recipe, corpus, run, student=student, reference=True, progress=progress),
+            lambda: launch(RunSpec("gan", recipe, corpus, run, student, reference=True)),
         )
     results = steps.run(
         "evaluate",
@@ -111,23 +113,6 @@ def run_demo(
     for name, path in artifacts.items():
         print(f"{name:>8}: {path}")
     return artifacts, {"steps": steps.summary()}
-
-
-def teach_corpus(corpus: str, recipe: Recipe, progress: Progress = print) -> dict[str, Any]:
-    """Everything training needs to know of a corpus: teachers, judges, the sync network that the GAN leans on, and the teachers' outputs.
-
-    Returns:
-        what ``training.teach.teach`` returns; ``sync_expert``; and ``annotations``, by role of the teacher.
-    """
-    from s2v_ray.ingest.ray_pipeline import annotate
-    from s2v_ray.training.tasks.sync import train_sync
-    from s2v_ray.training.tasks.teachers import teach
-
-    result = teach(corpus, recipe, progress)
-    if recipe.gan.discriminators.sync.weight:
-        result["sync_expert"] = train_sync(corpus, recipe, "expert", progress)
-    result["annotations"] = {role: annotate(corpus, role) for role in ("identity", "emotion")}
-    return result
 
 
 class Steps:

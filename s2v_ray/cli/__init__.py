@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from s2v_ray import config, storage
+from s2v_ray import config, logs, storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,12 @@ class Progress:
     def __call__(self, line: object) -> None:
         print(f"[{self.seconds:7.1f} s] {storage.scrub(str(line))}", flush=True)
 
+    def handler(self) -> logging.Handler:
+        """A handler that prints log records as such lines."""
+        handler = logging.Handler()
+        handler.emit = lambda record: self(record.getMessage())  # type: ignore[method-assign]  # until the console has its own
+        return handler
+
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.began
@@ -51,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = config.load_recipe(args.recipe, args.set) if "recipe" in args else None
         if args.json:
             storage.check_writable(storage.absolute(args.json).rpartition("/")[0])
-        artifacts, result = args.run(args, recipe, progress)
+        with logs.installed(progress.handler()):
+            artifacts, result = args.run(args, recipe, progress)
         if args.json:
             _write_json(args, recipe, progress.seconds, artifacts, result)
         return 1 if args.failed(result) else 0
@@ -114,11 +122,11 @@ def teach(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -
     JSON result: networks (place in the corpus to figures on unseen clips), skipped (place to reason), sync and sync_expert (accuracy),
     annotations (by teacher), seconds.
     """
-    from s2v_ray.demo import teach_corpus
+    from s2v_ray.teach import teach_corpus
 
     corpus = storage.absolute(args.corpus)
     return {"teachers": storage.join(corpus, "teachers"), "judges": storage.join(corpus, "judges")}, teach_corpus(
-        corpus, recipe, progress
+        corpus, recipe
     )
 
 
@@ -128,9 +136,10 @@ def distill(args: argparse.Namespace, recipe: config.Recipe, progress: Progress)
     JSON result: run, bundle, steps, metrics (the last training record and the validation's).
     """
     from s2v_ray.training.launch import launch
+    from s2v_ray.training.runs import RunSpec
 
     run = storage.absolute(args.run_uri)
-    result = launch("distill", recipe, storage.absolute(args.corpus), run, progress=progress)
+    result = launch(RunSpec("distill", recipe, args.corpus, run))
     return {"run": run, "bundle": storage.join(run, "bundle")}, result
 
 
@@ -140,12 +149,11 @@ def train(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -
     JSON result: run, bundle, steps, metrics (the last training record and the validation's).
     """
     from s2v_ray.training.launch import launch
+    from s2v_ray.training.runs import RunSpec
 
     run = storage.absolute(args.run_uri)
     student = bundle_of(args.student)
-    result = launch(
-        "gan", recipe, storage.absolute(args.corpus), run, student=student, reference=args.reference, progress=progress
-    )
+    result = launch(RunSpec("gan", recipe, args.corpus, run, student, args.reference))
     return {"run": run, "bundle": storage.join(run, "bundle")}, result
 
 

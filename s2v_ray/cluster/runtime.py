@@ -1,4 +1,4 @@
-"""Starts or joins Ray, and selects the nodes for a kind of work. Every module that needs a Ray cluster calls ``start_ray``."""
+"""Starts or joins Ray, and selects the nodes for a kind of work. Every user of a Ray cluster calls ``start_ray``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 from typing import Any
 
 import ray
+import ray.autoscaler.sdk
 import ray.data
 
+from s2v_ray import storage
 from s2v_ray.config import ROLE_LABEL, Role
 
 OBJECT_STORE_BYTES = 800_000_000
@@ -18,7 +20,7 @@ START_ATTEMPTS = 3
 
 
 def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine. Does nothing if Ray is initialised already.
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; do nothing if Ray is initialised.
 
     Args:
         local: starts one on this machine even if ``RAY_ADDRESS`` is set.
@@ -47,14 +49,43 @@ def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
 
 
 def node_selector(role: Role) -> dict[str, str] | None:
-    """Label selector for work of ``role``; None on a cluster whose nodes have no role labels, such as a single machine.
+    """Return the label selector for work of ``role``; None on a cluster whose nodes have no role labels, such as a single machine.
 
-    A cluster with role labels has, or can add, nodes for each role that it is used for: the manifests in ``cluster/`` do.
+    A cluster with role labels has, or can add, nodes for each role that it is used for: the manifests in ``cluster/``
+    do.
     """
     return {ROLE_LABEL: role} if any(ROLE_LABEL in node["Labels"] for node in ray.nodes() if node["Alive"]) else None
 
 
 def nodes_for(role: Role) -> list[dict[str, Any]]:
-    """The living nodes that ``node_selector(role)`` selects, in the form of ``ray.nodes()``."""
+    """Return the living nodes that ``node_selector(role)`` selects, in the form of ``ray.nodes()``."""
     labels = (node_selector(role) or {}).items()
     return [node for node in ray.nodes() if node["Alive"] and labels <= node["Labels"].items()]
+
+
+def request_nodes(bundles: list[dict[str, float]], selector: dict[str, str] | None = None) -> None:
+    """Ask the autoscaler for nodes with room for all ``bundles``; [] withdraws an earlier request."""
+    ray.autoscaler.sdk.request_resources(bundles=bundles, bundle_label_selectors=[selector or {}] * len(bundles))
+
+
+def run_config_storage(uri: str) -> dict[str, Any]:
+    """Return ``storage_path`` and ``storage_filesystem`` of a Ray run config, with our endpoint and retries."""
+    if "://" not in uri:
+        return {"storage_path": uri}
+    import pyarrow.fs
+
+    fs, path = storage.filesystem(uri)
+    return {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))}
+
+
+def value_error_of(error: BaseException) -> ValueError | None:
+    """Return the ValueError that a task or worker failed with, out of Ray's wrappers; None if it was something else."""
+    pending: list[Any] = [error]
+    while pending:
+        e = pending.pop(0)
+        if isinstance(e, ValueError) and not isinstance(e, ray.exceptions.RayError):
+            return e
+        if isinstance(e, BaseException):
+            pending += [*getattr(e, "worker_failures", {}).values(), getattr(e, "controller_failure", None)]
+            pending += [getattr(e, "_base_exc", None), getattr(e, "cause", None), e.__cause__]
+    return None

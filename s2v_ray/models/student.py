@@ -64,7 +64,7 @@ class FrameEncoder(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel ``[B, 80, 4L]`` -> features ``[B, W, L]``."""
-        x = self.to_frames(F.gelu(self.fine(mel)))
+        x: Tensor = self.to_frames(F.gelu(self.fine(mel)))
         for norm, conv in zip(self.norms, self.blocks, strict=True):
             normed = norm(x.transpose(1, 2)).transpose(1, 2)
             x = x + self.dropout(conv(F.gelu(normed)))
@@ -138,7 +138,7 @@ class Student(nn.Module):
     @property
     def context_frames(self) -> int:
         """Number of frames on either side that the content of a frame depends on."""
-        return self.content.context_frames
+        return int(self.content.context_frames)
 
     def forward(self, speech: Tensor, mask: Tensor | None = None, *, content: bool = True) -> StudentOutput:
         """Encodes speech.
@@ -160,7 +160,8 @@ class Student(nn.Module):
 
     def content_of(self, mel: Tensor) -> Tensor:
         """Content ``[B, L, C]`` of log-mel speech ``[B, 80, 4L]``."""
-        return self.content_out(self.content(mel).transpose(1, 2))
+        content: Tensor = self.content_out(self.content(mel).transpose(1, 2))
+        return content
 
 
 def pool_statistics(x: Tensor, mask: Tensor) -> Tensor:
@@ -197,4 +198,5 @@ def spec_augment(mel: Tensor, share: float) -> Tensor:
     """Masks one range of bands and one of time in each clip, each at most ``share`` (SpecAugment, Park et al. 2019)."""
     mask = torchaudio.functional.mask_along_axis_iid
     bands, time = int(share * mel.shape[1]), int(share * mel.shape[2])
-    return mask(mask(mel[:, None], bands, 0.0, axis=2), time, 0.0, axis=3)[:, 0]  # 0 is the mean of log-mel speech
+    masked: Tensor = mask(mask(mel[:, None], bands, 0.0, axis=2), time, 0.0, axis=3)  # 0 is the mean of log-mel speech
+    return masked[:, 0]

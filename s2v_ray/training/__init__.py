@@ -1,0 +1,1 @@
+"""Training: one trainer for every network, its tasks, engines, data and checkpoints."""

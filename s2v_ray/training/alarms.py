@@ -1,100 +1,66 @@
-"""What kills runs quietly, told aloud: each alarm reads the averaged scalars of a window of steps and says what to do.
+"""Alarms: conditions on the averaged scalars of a training record that indicate a failing run, each with advice.
 
-``ALARMS`` is the table of all. One that holds for ``PATIENCE`` windows in a row is told, once, until it has been off again.
+An alarm that holds for ``PATIENCE`` records in a row is logged once, and again only after it was off. Every task and
+every discriminator brings its own alarms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PATIENCE = 3
-"""Windows in a row that an alarm must hold: one bad window is noise."""
+"""Consecutive records for which an alarm must hold: a single one may be noise."""
 
-DIAGNOSTICS = (
-    "sync_weight",
-    "identity_similarity",
-    "identity_similarity_teacher",
-    "emotion_majority",
-    "emotion_majority_teacher",
-)
-"""Scalars that are logged for alarms only, and shown to nobody on progress lines."""
-
-Record = Mapping[str, float]
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Its name, the scalars it reads (it is silent where one is absent), when it holds, and the sentence for a person."""
+    """A condition on a record.
+
+    Attributes:
+        name: stable name, as written to ``metrics.jsonl``.
+        reads: scalars that it needs; it is not triggered if one is absent.
+        holds: the condition.
+        advice: what is wrong and what to do.
+    """
 
     name: str
     reads: tuple[str, ...]
     holds: Callable[[Record], bool]
     advice: str
 
-    def rings(self, record: Record) -> bool:
+    def is_triggered(self, record: Record) -> bool:
+        """Whether the condition holds for a record."""
         return all(name in record for name in self.reads) and self.holds(record)
 
 
-ALARMS = (
+DATA_ALARMS = (
     Alarm(
         "data_starved",
         ("data_wait",),
-        lambda r: r["data_wait"] > 0.2,
+        lambda r: bool(r["data_wait"] > 0.2),
         "training waits for data for more than a fifth of its time: give Ray Data more CPUs, or move the corpus nearer",
     ),
-    Alarm(
-        "frame_discriminator_saturated",
-        ("d_frame",),
-        lambda r: r["d_frame"] < 0.05,
-        "the frame discriminator tells every frame, so the generator learns nothing from it: lower gan.discriminators.frame.lr, or raise its interval",
-    ),
-    Alarm(
-        "sequence_discriminator_saturated",
-        ("d_sequence",),
-        lambda r: r["d_sequence"] < 0.05,
-        "the sequence discriminator tells every sequence: lower gan.discriminators.sequence.lr, or raise its interval",
-    ),
-    Alarm(
-        "emotion_discriminator_saturated",
-        ("d_emotion", "g_emotion"),
-        lambda r: r["d_emotion"] < 0.05 and r["g_emotion"] > 3.0,
-        "the emotion discriminator tells every generated face: lower gan.discriminators.emotion.lr, or raise its interval",
-    ),
-    Alarm(
-        "sync_at_chance",
-        ("g_sync", "sync_weight"),
-        # 1 - cos of unrelated windows is about 1
-        lambda r: r["sync_weight"] == 1.0 and r["g_sync"] > 0.9,
-        "the generated mouths do not follow the speech: raise gan.discriminators.sync.weight or gan.mouth, or see whether picture and sound are in step",
-    ),
-    Alarm(
-        "identity_collapse",
-        ("identity_similarity", "identity_similarity_teacher"),
-        lambda r: r["identity_similarity"] > 0.95 and r["identity_similarity"] > r["identity_similarity_teacher"] + 0.1,
-        "the student hears the same identity in every voice: raise distill.contrast, or lower distill.emotion_in_identity",
-    ),
-    Alarm(
-        "emotion_collapse",
-        ("emotion_majority", "emotion_majority_teacher"),
-        lambda r: r["emotion_majority"] > 0.98 and r["emotion_majority_teacher"] < 0.9,
-        "the student hears one emotion in every clip: raise distill.emotion, or lower distill.temperature or distill.identity_in_emotion",
-    ),
 )
+"""Alarms of every task."""
 
 
-class Watch:
-    """Counts for how long each alarm has held."""
+class AlarmMonitor:
+    """Counts for how many records in a row each alarm has held."""
 
-    def __init__(self) -> None:
-        self.held = dict.fromkeys((a.name for a in ALARMS), 0)
+    def __init__(self, alarms: Sequence[Alarm]) -> None:
+        self.alarms = tuple(alarms)
+        self.counts = {alarm.name: 0 for alarm in self.alarms}
 
-    def hear(self, record: Record) -> list[Alarm]:
-        """The alarms that have held for exactly ``PATIENCE`` windows with this one."""
-        for alarm in ALARMS:
-            self.held[alarm.name] = self.held[alarm.name] + 1 if alarm.rings(record) else 0
-        return [alarm for alarm in ALARMS if self.held[alarm.name] == PATIENCE]
+    def update(self, record: Record) -> list[Alarm]:
+        """Evaluate all alarms on a record; return those that have now held for exactly ``PATIENCE`` records."""
+        for alarm in self.alarms:
+            self.counts[alarm.name] = self.counts[alarm.name] + 1 if alarm.is_triggered(record) else 0
+        return [alarm for alarm in self.alarms if self.counts[alarm.name] == PATIENCE]
 
-    def ringing(self) -> list[str]:
-        """Names of all that hold now."""
-        return [name for name, windows in self.held.items() if windows >= PATIENCE]
+    def active(self) -> list[str]:
+        """Return the names of all alarms that hold now."""
+        return [name for name, count in self.counts.items() if count >= PATIENCE]

@@ -1,51 +1,57 @@
-"""What the workers of a run say, on its way to the driver: an actor. Imports next to nothing, since its process starts with every run."""
+"""Channel from the workers of a run to the driver: an actor. Imports little: its process starts with every run."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-HEARD_SECONDS = 0.05
-"""Between looks at whether the driver has heard, and of the driver, where workers wait for it."""
+ACK_SECONDS = 0.05
+"""Polling interval for acknowledgements, of workers and driver."""
 
 
-class Messages:
-    """What the workers say, on its way to the driver."""
+class RunChannel:
+    """Log records, training records, the result and a final error on their way to the driver."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.log_records: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
-        self.go_on = True
-        self.metrics: dict[str, float] = {}
-        self.refused: ValueError | None = None
+        self.continues = True
+        self.metrics: dict[str, Any] = {}
+        self.error: ValueError | None = None
 
-    def refuse(self, error: ValueError) -> None:
-        self.refused = self.refused or error
+    def fail(self, error: ValueError) -> None:
+        """Store the error that ends the run; the first one is kept."""
+        self.error = self.error or error
 
-    def refusal(self) -> ValueError | None:
-        return self.refused
+    def failure(self) -> ValueError | None:
+        """Return the error that ends the run, or None."""
+        return self.error
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a log record (``logs.record_to_dict``)."""
+        self.log_records.append(record)
 
-    async def hear(self, record: dict[str, Any]) -> bool:
-        """Whether training goes on; known when the driver has heard the record."""
+    async def report(self, record: dict[str, Any]) -> bool:
+        """Add a training record and wait for the driver's acknowledgement; return whether training continues."""
         self.records.append(record)
         while any(r is record for r in self.records):
-            await asyncio.sleep(HEARD_SECONDS)
-        return self.go_on
+            await asyncio.sleep(ACK_SECONDS)
+        return self.continues
 
-    def take(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Lines, once; and records, until they are ``heard``."""
-        taken, self.lines = self.lines, []
-        return taken, self.records
+    def drain(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return new log records, once, and all training records that were not acknowledged."""
+        drained, self.log_records = self.log_records, []
+        return drained, self.records
 
-    def heard(self, go_on: bool) -> None:
-        self.go_on = go_on
+    def ack(self, continues: bool) -> None:
+        """Acknowledge all training records; ``continues`` says whether training goes on."""
+        self.continues = continues
         self.records.clear()
 
-    def finish(self, metrics: dict[str, float]) -> None:
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Store the result of the run."""
         self.metrics = metrics
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, Any]:
+        """Return the result of the run."""
         return self.metrics

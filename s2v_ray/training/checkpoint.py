@@ -1,18 +1,21 @@
-"""Checkpoints of a run, at any URI, that are whole or not there.
+"""Checkpoints of a run at any URI. A checkpoint is either complete or ignored.
 
-    RUN/checkpoints/step-00001000/<engine>/...      each engine's state, every worker its own part
-    RUN/checkpoints/step-00001000/worker-00000.pt   the task's own state and the random generators, every worker its own
-    RUN/checkpoints/step-00001000/manifest.json     step, workers, validation metrics and the SHA-256 of every file; written last
+    RUN/checkpoints/step-00001000/<engine>/...      state of each engine, each worker its own part
+    RUN/checkpoints/step-00001000/worker-00000.pt   state of the task and the random generators of each worker
+    RUN/checkpoints/step-00001000/manifest.json     step, workers, validation metrics and SHA-256 of every file; written
+    last
 
-The position in the data needs no state: it is a function of the step (``training.stream``).
+The position in the data needs no state: it is a function of the step (``training.data.plan``).
 
-Training stops for as long as it takes to copy the state in memory. A thread writes the copy to a local disk and from there to
-the store; it is waited for only where the next checkpoint is due before it has done.
+Training stops only while the state is copied in memory. A thread writes the copy to a local disk and from there to the
+store; training waits for it only if the next checkpoint is due earlier.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import random
 import shutil
@@ -21,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,16 +34,24 @@ import torch.distributed as dist
 from s2v_ray import storage
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.training.collective import barrier, worker
-from s2v_ray.training.engine.base import Engine, copied
+from s2v_ray.training.engine import Engine, copy_to_cpu
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SCHEMA = 2
 PATIENCE_SECONDS = 300.0
-"""How long a store that refuses is asked again for one checkpoint, before training goes on without it."""
+"""How long a failing upload of one checkpoint is retried before training continues without it."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole."""
+    """A complete checkpoint.
+
+    Attributes:
+        uri: its folder.
+        step: steps that were done.
+        workers: number of workers that wrote it.
+    """
 
     uri: str
     step: int
@@ -47,12 +59,13 @@ class Checkpoint:
 
 
 class Saver:
-    """Writes a run's checkpoints beside its training. All workers make one and call it alike.
+    """Writes the checkpoints of a run concurrently with training. All workers call every method equally often.
 
     Args:
-        keep: how many of the newest are kept.
-        keep_best: name in ``metrics.VALIDATION`` by which the best one is kept, too; "" for none.
-        tell: hears, on worker 0, what could not be written and why.
+        run: URI of the run folder.
+        keep: number of newest checkpoints that are kept.
+        keep_best: name in ``metrics.VALIDATION`` by which the best one is also kept; "" for none.
+        patience: seconds for which failing uploads are retried.
     """
 
     def __init__(
@@ -60,16 +73,16 @@ class Saver:
         run: str,
         keep: int,
         keep_best: str = "",
-        tell: Callable[[str], None] = print,
         *,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self.run, self.keep, self.keep_best, self.tell, self.patience = run, keep, keep_best, tell, patience
-        # a group of its own, because its thread speaks while training does; by gloo, because it speaks of Python values
+        self.run, self.keep, self.keep_best, self.patience = run, keep, keep_best, patience
+        # A process group of its own, because its thread communicates concurrently with training; gloo, because it sends
+        # Python objects.
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._thread: threading.Thread | None = None
         self.waited = 0.0
-        """Seconds in which training stood still for checkpoints."""
+        """Seconds for which training waited for checkpoints."""
 
     def save(
         self,
@@ -78,24 +91,26 @@ class Saver:
         state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the checkpoint of ``step``; returns when it lies in memory.
+        """Take the checkpoint of ``step``; return when it is copied in memory.
 
         Args:
+            step: steps that are done.
+            engines: the task's engines by name.
             state: this worker's tensors and plain values beyond the engines'.
-            metrics: the validation's figures at this step, if there are any.
+            metrics: figures of the validation at this step, if there was one.
         """
         self.wait()
         began = time.monotonic()
         files = {
             f"{name}/{file}": content for name, engine in engines.items() for file, content in engine.snapshot().items()
         }
-        files[f"worker-{worker()[0]:05d}.pt"] = {"state": copied(dict(state)), "random": random_state()}
+        files[f"worker-{worker()[0]:05d}.pt"] = {"state": copy_to_cpu(dict(state)), "random": random_state()}
         self._thread = threading.Thread(target=self._write, args=(step, files, dict(metrics or {})), name="checkpoint")
         self._thread.start()
         self.waited += time.monotonic() - began
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is written, or has been told of as lost."""
+        """Wait until the last checkpoint is written or its loss is logged."""
         if self._thread is not None:
             began = time.monotonic()
             self._thread.join()
@@ -103,55 +118,57 @@ class Saver:
             self.waited += time.monotonic() - began
 
     def _write(self, step: int, files: dict[str, Any], metrics: dict[str, float]) -> None:
-        """The thread: every worker its files, worker 0 the manifest when all have done."""
+        """Write this worker's files, and on worker 0 the manifest when all workers are done. Runs in a thread."""
         uri = _uri(self.run, step)
         try:
             if worker()[0] == 0:
-                _remove_quietly(uri)  # a damaged one of this step, or what is left of one that was cut off
+                _remove_quietly(uri)  # a damaged checkpoint of this step, or a remainder of an interrupted one
             self._gather(None)
             done: dict[str, str] | str = self._write_files(uri, files)
-        except Exception as e:  # whatever a disk or a store may raise: a lost checkpoint must not end a run
+        except Exception as e:  # a lost checkpoint must not end a run, whatever a disk or a store raises
             done = _reason(e)
         try:
             everyone = self._gather(done)
             if worker()[0] != 0:
                 return
-            for told in everyone:
-                if isinstance(told, str):
-                    raise storage.ArtifactError(told)
+            for reply in everyone:
+                if isinstance(reply, str):  # the reason of a worker that failed
+                    raise storage.ArtifactError(reply)
             digests = {name: digest for part in everyone for name, digest in part.items()}
             fields = {"step": step, "workers": worker()[1], "metrics": metrics, "sha256": digests}
-            self._patiently(lambda: storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, **fields))
+            self._with_retries(lambda: storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, **fields))
         except Exception as e:
-            self.tell(
-                f"the checkpoint of step {step} could not be written ({_reason(e)}): training goes on, earlier ones are kept"
+            logger.warning(
+                "the checkpoint of step %d could not be written (%s): training continues, earlier ones are kept",
+                step,
+                _reason(e),
             )
             _remove_quietly(uri)
             return
         try:
             self._retire()
         except Exception as e:
-            self.tell(f"old checkpoints could not be removed ({_reason(e)})")
+            logger.warning("old checkpoints could not be removed (%s)", _reason(e))
 
     def _write_files(self, uri: str, files: dict[str, Any]) -> dict[str, str]:
-        """Writes this worker's files; their SHA-256 by name."""
+        """Write this worker's files; return their SHA-256 by name."""
         digests = {}
+        local = storage.local_path(uri)
         with tempfile.TemporaryDirectory(prefix="s2v-checkpoint-") as scratch:
-            local = storage.local_path(uri)
             for name in list(files):
-                path = os.path.join(local or scratch, name)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                path = Path(local or scratch) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(files.pop(name), path)
-                with open(path, "r+b") as f:
+                with path.open("r+b") as f:
                     os.fsync(f.fileno())
                     digests[name] = hashlib.file_digest(f, "sha256").hexdigest()
                 if local is None:
-                    self._patiently(lambda path=path, name=name: _upload(path, storage.join(uri, name)))  # type: ignore[misc]
-                    os.remove(path)
+                    self._with_retries(functools.partial(_upload, str(path), storage.join(uri, name)))
+                    path.unlink()
         return digests
 
-    def _patiently(self, attempt: Callable[[], object]) -> None:
-        """Repeats what a store refuses, for ``patience`` seconds."""
+    def _with_retries(self, attempt: Callable[[], object]) -> None:
+        """Repeat what a store refuses for up to ``patience`` seconds."""
         until, pause = time.monotonic() + self.patience, 1.0
         while True:
             try:
@@ -171,13 +188,13 @@ class Saver:
         return found
 
     def _retire(self) -> None:
-        """Removes all but the newest ``keep`` whole checkpoints and the best one; torn ones that are older than the newest go, too."""
+        """Remove all but the newest ``keep`` checkpoints and the best, and incomplete ones older than the newest."""
         metrics: dict[int, dict[str, float]] = {}
         for step in _steps(self.run):
             try:
                 metrics[step] = storage.read_manifest(_uri(self.run, step), "checkpoint", CHECKPOINT_SCHEMA)["metrics"]
             except storage.StoreError:
-                raise  # who does not answer has not said that it is torn
+                raise  # a store that does not answer says nothing about the checkpoint
             except storage.ArtifactError:
                 continue
         kept = set(sorted(metrics)[-self.keep :])
@@ -191,10 +208,10 @@ class Saver:
 
 
 def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any]:
-    """Restores the engines and the random generators, and gives back ``state``. All workers call it.
+    """Restore the engines and the random generators, and return the task's ``state``. All workers call it.
 
-    On another number of workers than saved it, a worker takes the state of one that did; those for whom there is none draw on
-    from another place of that one's random generators.
+    On another number of workers than saved it, worker r takes the state of worker r modulo that number; additional
+    workers seed their random generators anew.
     """
     rank, world = worker()
     with tempfile.TemporaryDirectory() as temporary:
@@ -205,9 +222,9 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
                 fs.get(path.rstrip("/") + "/", temporary + "/", recursive=True)
             folder = temporary
         for name, engine in engines.items():
-            engine.load(os.path.join(folder, name), reshape=checkpoint.workers != world)
+            engine.load(str(Path(folder) / name), reshard=checkpoint.workers != world)
         own = torch.load(
-            os.path.join(folder, f"worker-{rank % checkpoint.workers:05d}.pt"), map_location="cpu", weights_only=True
+            Path(folder) / f"worker-{rank % checkpoint.workers:05d}.pt", map_location="cpu", weights_only=True
         )
         barrier()
     set_random_state(own["random"])
@@ -218,24 +235,26 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
     return state
 
 
-def latest(run: str, tell: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest whole checkpoint, or None. Torn and damaged ones are passed over, and ``tell`` hears of each."""
+def latest(run: str) -> Checkpoint | None:
+    """Return the newest complete checkpoint, or None. Incomplete and damaged ones are skipped with a warning."""
     for step in reversed(_steps(run)):
         uri = _uri(run, step)
         try:
             return open_checkpoint(uri)
         except storage.StoreError:
-            raise  # else an hour without S3 would throw the newest checkpoints away
+            raise  # otherwise an outage of the store would discard the newest checkpoints
         except (storage.ArtifactError, FileNotFoundError, KeyError) as e:
-            tell(f"checkpoint of step {step} passed over: {e}")
+            logger.warning("checkpoint of step %d passed over: %s", step, e)
     return None
 
 
 def open_checkpoint(uri: str) -> Checkpoint:
-    """The checkpoint at ``uri``, checked.
+    """Open the checkpoint at ``uri`` and check its digests.
 
     Raises:
-        ArtifactError, FileNotFoundError, KeyError: it is missing, torn or damaged.
+        ArtifactError: it is missing or damaged.
+        FileNotFoundError: one of its files is missing.
+        KeyError: its manifest is incomplete.
     """
     manifest = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)
     _check_digests(uri, manifest["sha256"])
@@ -274,7 +293,7 @@ def _upload(path: str, uri: str) -> None:
 
 
 def _remove_quietly(uri: str) -> None:
-    """What is left of a checkpoint that could not be written takes room; it is no checkpoint, so nobody needs to know that it stays."""
+    """Remove the remainder of a checkpoint. A failure is ignored: without its manifest it is not a checkpoint."""
     try:
         local = storage.local_path(uri)
         shutil.rmtree(local, ignore_errors=True) if local else storage.remove(uri)
@@ -287,7 +306,7 @@ def _reason(e: BaseException) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the random generators of Python, numpy and torch."""
+    """Return the state of the random generators of Python, numpy and torch."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -298,7 +317,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restores what ``random_state`` gave."""
+    """Restore what ``random_state`` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]

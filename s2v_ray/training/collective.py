@@ -1,4 +1,4 @@
-"""What workers say to one another beside gradients. One process alone is a worker, too."""
+"""Collective operations between the workers of a run, beyond gradients. A single process counts as one worker."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def worker() -> tuple[int, int]:
-    """Rank of this worker, and the number of workers."""
+    """Return this worker's rank and the number of workers."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def barrier() -> None:
-    """Returns when all workers have called it."""
+    """Wait until all workers have called it."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
-    """What each worker gave (any picklable value), by rank. All workers call it."""
+    """Return each worker's value (any picklable object) by rank. All workers call it."""
     if not dist.is_initialized():
         return [value]
     found: list[Any] = [None] * dist.get_world_size()
@@ -29,7 +29,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def from_first(value: Any) -> Any:
-    """Worker 0's value. All workers call it."""
+    """Return worker 0's value. All workers call it."""
     found = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(found, 0)
@@ -37,7 +37,7 @@ def from_first(value: Any) -> Any:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean over workers, on the CPU. All workers call it, with one shape."""
+    """Average over workers, on the CPU. All workers call it, with the same shape."""
     if not dist.is_initialized():
         return values.cpu()
     moved = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)

@@ -1,321 +1,385 @@
-"""The one loop, for distillation and GAN alike: steps, progress, metrics, checkpoints, and what to do about NaN."""
+"""The one trainer: it trains every network of this package (teachers, sync networks, student, GAN).
+
+A task defines the step; the trainer adds progress, metrics, validation, samples, checkpoints, resume and the handling
+of losses that are not finite.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from s2v_ray import storage
-from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
+from s2v_ray.logs import Progress, log_progress
 from s2v_ray.training import checkpoint, collective
-from s2v_ray.training.alarms import DIAGNOSTICS, Watch
-from s2v_ray.training.engine.base import Engine, NotFinite
-from s2v_ray.training.loggers import Board, Sample
+from s2v_ray.training.alarms import DATA_ALARMS, Alarm, AlarmMonitor
+from s2v_ray.training.engine import Engine, NonFiniteLossError
+from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
 
-METRICS = "metrics.jsonl"
-NOTICE_EVERY = 8
-"""Steps between questions whether a machine is about to be taken away: asking is a word between all workers."""
-SKIPS_IN_A_ROW = 10
-"""Batches without a finite loss, one after another, that end a run: then it is not the data."""
-NO_LOSSES = {"step", "clips_per_second", "data_wait", "seconds_left", "skipped", "alarms", *DIAGNOSTICS}
+logger = logging.getLogger(__name__)
+
+NOTICE_INTERVAL = 8
+"""Steps between queries for a preemption notice: each is a barrier of all workers."""
+MAX_SKIPPED_IN_A_ROW = 10
+"""Consecutive batches without a finite loss that end a run: the cause is then not a single batch."""
+SPEED = ("clips_per_second", "data_wait", "seconds_left", "skipped")
+"""Entries of a training record about the trainer itself; all others are scalars of the task."""
 Scalar = Tensor | float
+Record = dict[str, Any]
+
+
+class Batch(Protocol):
+    """Input of one step on one worker."""
+
+    ids: list[str]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the batch to ``device``."""
 
 
 class Task(Protocol):
-    """What is trained. Everything is called on all workers, equally often."""
+    """A network in training. All workers call every method equally often."""
 
     engines: dict[str, Engine]
-    note: str
-    """What a person should know of its validation, or ""."""
 
-    def step(self, batch: ClipBatch, step: int) -> dict[str, Scalar]:
-        """One update of every player; scalars to log, the same names on every worker. Detached."""
+    @property
+    def alarms(self) -> Sequence[Alarm]:
+        """Alarms on the task's scalars."""
+
+    @property
+    def diagnostics(self) -> frozenset[str]:
+        """Scalars that are recorded for alarms but not shown on progress lines."""
+
+    @property
+    def note(self) -> str:
+        """Remark on the validation that is logged once, or ""."""
+
+    def step(self, batch: Any, step: int) -> Mapping[str, Scalar]:
+        """Update every player once; return detached scalars to record, with the same names on every worker."""
 
     def state(self) -> dict[str, Any]:
-        """This worker's tensors and plain values beyond the engines', for the checkpoint."""
+        """Return this worker's tensors and plain values beyond the engines', for the checkpoint."""
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
 
-    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        """Figures of the model as it stands (``metrics.VALIDATION``), the same on all workers; each brings its own batches."""
+    def validate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Measure the model on this worker's batches; return the same figures on all workers."""
 
-    def samples(self, batch: ClipBatch) -> list[Sample]:
-        """What it generates of a batch's speech, to be looked at; [] where it generates nothing."""
+    def samples(self, batch: Any) -> list[Sample]:
+        """Generate from a batch's speech for visual inspection; [] if the task generates nothing."""
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
-        """Writes the bundle (worker 0) and ends."""
+        """Write the product of the run (worker 0)."""
 
 
-class TrainingDiverged(ValueError):
-    """Losses are not finite, and not for one batch only."""
+class TrainingDivergedError(ValueError):
+    """Losses are not finite, and not for a single batch only."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the trainer needs to know of a run.
+
+    Attributes:
+        run: URI of the run folder.
+        kind: name of the task on progress lines.
+        steps: number of steps of the whole run.
+        clips: clips in a step over all workers.
+        log: intervals of records, validations, samples and checkpoints.
+        device: device of this worker.
+        begin_from: URI of another run's checkpoint, from which a run without a checkpoint of its own starts.
+    """
+
+    run: str
+    kind: str
+    steps: int
+    clips: int
+    log: LogConfig
+    device: torch.device
+    begin_from: str = ""
+
+
+@dataclass(frozen=True)
+class DataSources:
+    """This worker's batches.
+
+    Attributes:
+        train: start step -> the batches from this step on, at least up to the last step.
+        validation: the batches of a validation, the same each time; None if there are none.
+        samples: the batch for sample videos; None for no samples.
+    """
+
+    train: Callable[[int], Iterator[Batch]]
+    validation: Callable[[], Iterable[Batch]] | None = None
+    samples: Callable[[], Batch] | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Connections of the trainer to its environment.
+
+    Attributes:
+        report: receives every record of ``metrics.jsonl``, on all workers equally often.
+        report_after_checkpoint: report a validation only when the checkpoint of its step is complete, so that another
+            run can start from it.
+        preemption_notice: returns which machines will be taken away, or ""; the same on all workers. A new notice
+            triggers a checkpoint.
+    """
+
+    report: Callable[[Record], None] | None = None
+    report_after_checkpoint: bool = False
+    preemption_notice: Callable[[], str] | None = None
 
 
 @dataclass
-class Progress:
-    """What happened since the last line: scalars averaged over steps and workers, speed, time left."""
+class Window:
+    """Steps since the last record: scalars, speed and waiting time."""
 
     steps: int
     clips: int
-    records: list[tuple[int, dict[str, Scalar]]] = field(default_factory=list)
-    waited: float = 0.0
+    scalars: list[tuple[int, Mapping[str, Scalar]]] = field(default_factory=list)
+    data_seconds: float = 0.0
     skipped: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def add(self, step: int, scalars: dict[str, Scalar], waited: float) -> None:
-        self.records.append((step, scalars))
-        self.waited += waited
+    def add(self, step: int, scalars: Mapping[str, Scalar], data_seconds: float) -> None:
+        """Add one step."""
+        self.scalars.append((step, scalars))
+        self.data_seconds += data_seconds
 
-    def flush(self) -> dict[str, Any]:
-        """Means of all scalars, the speed, and how many batches of the run were skipped; then starts anew."""
-        names = sorted({name for _, scalars in self.records for name in scalars})
-        means: dict[str, Any] = {}
+    def restart_clock(self) -> None:
+        """Exclude the time since the last record from the speed."""
+        self.since = time.monotonic()
+
+    def flush(self) -> Record:
+        """Average all scalars over steps and workers, compute the speed, and start a new window."""
+        names = sorted({name for _, scalars in self.scalars for name in scalars})
+        means: Record = {}
         if names:
-            values = torch.stack(
-                [
-                    torch.stack([torch.as_tensor(s.get(n, 0.0)).detach().float().cpu() for n in names])
-                    for _, s in self.records
-                ]
-            )
-            values = collective.mean(values)
-            counts = torch.tensor([float(sum(n in s for _, s in self.records)) for n in names])
+            rows = [torch.stack([_scalar(s.get(name, 0.0)) for name in names]) for _, s in self.scalars]
+            values = collective.mean(torch.stack(rows))
+            counts = torch.tensor([float(sum(name in s for _, s in self.scalars)) for name in names])
             means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
-        last, n, elapsed = self.records[-1][0] + 1, len(self.records), max(1e-9, time.monotonic() - self.since)
+        done, n = self.scalars[-1][0] + 1, len(self.scalars)
+        elapsed = max(1e-9, time.monotonic() - self.since)
         speed = {
             "clips_per_second": n * self.clips / elapsed,
-            "data_wait": self.waited / elapsed,
-            "seconds_left": (self.steps - last) * elapsed / n,
+            "data_wait": self.data_seconds / elapsed,
+            "seconds_left": (self.steps - done) * elapsed / n,
         }
-        self.records, self.waited, self.since = [], 0.0, time.monotonic()
-        return {"step": last, **means, **speed, **({"skipped": self.skipped} if self.skipped else {})}
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        self.scalars, self.data_seconds = [], 0.0
+        self.restart_clock()
+        return {"step": done, **means, **speed, **skipped}
 
 
-class MetricsFile:
-    """``metrics.jsonl`` of a run: a record for each window of steps, and one (``step``, ``val_...``) for each validation.
+class Trainer:
+    """Trains a task up to the last step, from the run's last complete checkpoint if there is one.
 
-    Rewritten whole each time, because object stores cannot append, by a thread, because they can be slow; a resumed run drops
-    later lines. While a store refuses, training goes on, and what is missing is written with the next record.
+    A batch whose loss is not finite is skipped, logged and counted. Checkpoints are written concurrently with training;
+    one that cannot be written is logged, and training continues.
     """
 
-    def __init__(self, run: str, start_step: int, tell: Callable[[str], None]) -> None:
-        self.uri, self.tell = storage.join(run, METRICS), tell
-        lines = storage.read_bytes(self.uri).decode().splitlines() if storage.exists(self.uri) else []
-        self.records: list[dict[str, Any]] = [r for r in map(json.loads, lines) if r["step"] <= start_step]
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._last: Future[bool] | None = None
-        self._refused = False
+    def __init__(self, task: Task, data: DataSources, config: LoopConfig, hooks: Hooks | None = None) -> None:
+        self.task, self.data, self.config, self.hooks = task, data, config, hooks or Hooks()
+        self.log, self.kind = config.log, config.kind
+        self.start = self._resume()
+        self.record: Record = {"step": self.start}
+        self.validated: dict[str, float] = {}
+        self.window = Window(config.steps, config.clips)
+        self.alarms = AlarmMonitor((*DATA_ALARMS, *task.alarms))
+        self.skipped_in_a_row = 0
+        self.handled_notice = ""
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Adds a record, in place of an earlier one of this step and these names."""
-        self.records = [r for r in self.records if r["step"] != record["step"] or r.keys() != record.keys()] + [record]
-        if self._last is not None:
-            self._last.cancel()  # if it still waits for its turn: it would write less
-        self._last = self._writer.submit(self._write, "".join(json.dumps(r) + "\n" for r in self.records).encode())
+    def run(self) -> Record:
+        """Train, validate and export.
 
-    def _write(self, lines: bytes) -> bool:
+        Returns:
+            the last training record and the figures of the last validation.
+
+        Raises:
+            TrainingDivergedError: ``MAX_SKIPPED_IN_A_ROW`` batches without a finite loss, or one directly before a
+                checkpoint. No checkpoint and no bundle is written then.
+            ArtifactError: the checkpoint cannot be continued here.
+        """
+        first, steps = collective.worker()[0] == 0, self.config.steps
+        self.metrics = MetricsFile(self.config.run, self.start)
+        self.loggers = RunLoggers(self.config.run, self.start, self.log.loggers) if first else None
+        self.saver = checkpoint.Saver(self.config.run, self.log.keep_checkpoints, self.log.keep_best)
+        batches = self.data.train(self.start) if self.start < steps else iter(())
         try:
-            storage.write_bytes(self.uri, lines)
-        except OSError as e:  # StoreError, too
-            if not self._refused:
-                self.tell(
-                    f"{METRICS} could not be written ({storage.scrub(str(e))}): training goes on, and it is tried again with the next line"
-                )
-            self._refused = True
+            for step in range(self.start, steps):
+                self._step(step, batches)
+            if self.start == steps and self.data.validation is not None:  # a finished run only validates and exports
+                self._validate(steps)
+                self._report(_validation_record(steps, self.validated))
+        finally:
+            self.saver.wait()
+            self.metrics.close()
+            if self.loggers is not None:
+                self.loggers.close()
+        self.task.export(self.config.run, self.validated)
+        return {**self.record, **self.validated}
+
+    def _step(self, step: int, batches: Iterator[Batch]) -> None:
+        """One step, and what is due after it."""
+        asked = time.monotonic()
+        batch = next(batches).to(self.config.device)
+        data_seconds = time.monotonic() - asked
+        done = step + 1
+        last = done == self.config.steps
+        save = self._is_preempted(done) or last or done % self.log.checkpoint_every == 0
+        self._update(batch, step, data_seconds, checkpoint_due=save)
+        if save or done % self.log.log_every == 0:
+            self._record()
+        validate = self.data.validation is not None and (last or _is_due(self.log.validate_every, done))
+        if validate:
+            self._validate(done)
+        draw = (
+            self.data.samples is not None and self.log.samples_every and (last or _is_due(self.log.samples_every, done))
+        )
+        if draw:
+            self._draw_samples(done)
+        if save:
+            self.saver.save(done, self.task.engines, self.task.state(), self.validated if validate else {})
+        if validate and self.hooks.report is not None:
+            if save and self.hooks.report_after_checkpoint:
+                self.saver.wait()
+            self._report(_validation_record(done, self.validated))
+        if save or validate or draw:
+            self.window.restart_clock()
+
+    def _update(self, batch: Batch, step: int, data_seconds: float, *, checkpoint_due: bool) -> None:
+        """Run the task's step, or skip a batch whose loss is not finite."""
+        try:
+            self.window.add(step, self.task.step(batch, step), data_seconds)
+            self.skipped_in_a_row = 0
+        except NonFiniteLossError as e:
+            self.window.add(step, {}, data_seconds)
+            self.window.skipped += 1
+            self.skipped_in_a_row += 1
+            ids = ", ".join(batch.ids[:3])
+            logger.warning(
+                "%s: the loss is not finite at step %d (%s): this batch is skipped (%s, ...)", self.kind, step, e, ids
+            )
+            if self.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW or checkpoint_due:
+                self.saver.wait()
+                raise self._diverged(step, e) from None
+
+    def _is_preempted(self, done: int) -> bool:
+        """Whether there is a new preemption notice after ``done`` steps."""
+        query = self.hooks.preemption_notice
+        if query is None or done % NOTICE_INTERVAL:
             return False
-        self._refused = False
+        notice = query()
+        if notice in ("", self.handled_notice):
+            return False
+        self.handled_notice = notice
+        logger.warning("%s: %s: a checkpoint is taken at step %d", self.kind, notice, done)
         return True
 
-    def close(self) -> None:
-        """Waits for what is to be written, and tries once more what was refused."""
-        if self._last is not None and not self._last.result():
-            self._writer.submit(self._write, "".join(json.dumps(r) + "\n" for r in self.records).encode()).result()
-        self._writer.shutdown()
+    def _record(self) -> None:
+        """Write a training record and update the alarms."""
+        self.record = record = self.window.flush()
+        for alarm in self.alarms.update(record):
+            logger.warning("%s ALARM %s (step %d): %s", self.kind, alarm.name, record["step"], alarm.advice)
+        if self.alarms.active():
+            record["alarms"] = self.alarms.active()
+        self._write(record)
+        losses = losses_of(record, self.task.diagnostics)
+        progress = Progress(
+            self.kind,
+            int(record["step"]),
+            self.config.steps,
+            figures={**losses, "clips/s": record["clips_per_second"], "data wait": record["data_wait"]},
+            seconds_left=record["seconds_left"],
+        )
+        log_progress(logger, progress, "%s", progress_line(self.kind, record, self.config.steps, losses))
+        self._report(record)
+
+    def _validate(self, step: int) -> None:
+        """Validate without an effect on training: the state of the random generators is restored."""
+        assert self.data.validation is not None
+        if self.task.note and not self.metrics.has_validation:
+            logger.warning("%s: %s", self.kind, self.task.note)
+        random = checkpoint.random_state()
+        self.validated = self.task.validate(b.to(self.config.device) for b in self.data.validation())
+        checkpoint.set_random_state(random)
+        self._write(_validation_record(step, self.validated))
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in self.validated.items())
+        logger.info("%s validation at step %d: %s", self.kind, step, figures)
+
+    def _draw_samples(self, step: int) -> None:
+        assert self.data.samples is not None
+        samples = self.task.samples(self.data.samples().to(self.config.device))
+        if self.loggers is not None and samples:
+            self.loggers.samples(step, samples)
+
+    def _write(self, record: Record) -> None:
+        """Write a record to ``metrics.jsonl`` and the loggers (worker 0)."""
+        if self.loggers is not None:
+            self.metrics.append(record)
+            self.loggers.record(record)
+
+    def _report(self, record: Record) -> None:
+        if self.hooks.report is not None:
+            self.hooks.report(record)
+
+    def _resume(self) -> int:
+        """Load the last complete checkpoint; return its step, or 0."""
+        run, begin_from = self.config.run, self.config.begin_from
+        found: checkpoint.Checkpoint | None = None
+        if collective.worker()[0] == 0:
+            found = checkpoint.latest(run) or (checkpoint.open_checkpoint(begin_from) if begin_from else None)
+        found = collective.from_first(found)  # all workers continue from the one that worker 0 found
+        if found is None:
+            return 0
+        self.task.load_state(checkpoint.load(found, self.task.engines))
+        origin = f", {begin_from}" if found.uri == begin_from else ""
+        logger.info("%s continues from the checkpoint of step %d%s", self.kind, found.step, origin)
+        return int(found.step)
+
+    def _diverged(self, step: int, error: NonFiniteLossError) -> TrainingDivergedError:
+        last = checkpoint.latest(self.config.run)
+        kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
+        return TrainingDivergedError(
+            f"{self.kind}: the loss is not finite at step {step} ({error}); {kept}; "
+            "try a lower learning rate or grad_clip"
+        )
 
 
-def run(
-    task: Task,
-    batches: Callable[[int], Iterator[ClipBatch]],
-    *,
-    run: str,
-    kind: str,
-    steps: int,
-    clips: int,
-    log: LogConfig,
-    device: torch.device,
-    validation: Callable[[], Iterable[ClipBatch]] | None = None,
-    progress: Callable[[str], None] = print,
-    report: Callable[[dict[str, Any]], None] | None = None,
-    notice: Callable[[], str] | None = None,
-    examples: Callable[[], ClipBatch] | None = None,
-    watched: bool = False,
-    begin_from: str = "",
-) -> dict[str, Any]:
-    """Trains ``task`` up to ``steps``, from the run's last whole checkpoint if there is one; validates and exports.
-
-    Args:
-        batches: start step -> this worker's batches from there on, endless or at least up to ``steps``.
-        run: URI of the run folder.
-        kind: what the progress lines call it.
-        clips: clips in a step, all workers together.
-        notice: what is about to be taken away, or ""; the same on all workers, who ask it every ``NOTICE_EVERY`` steps. A new
-            one makes them take a checkpoint at once.
-        examples: the clips of the samples that are drawn every ``log.samples_every`` steps.
-        report: hears every flushed record, on all workers equally often.
-        watched: the record of a validation is reported when the checkpoint of its step is whole: who decides by it may begin from there.
-        begin_from: URI of another run's checkpoint, for a run that has none of its own yet.
-
-    Returns:
-        the last training record and the validation's metrics.
-
-    A batch whose loss is not finite is skipped, told and counted. Checkpoints are written beside training; one that cannot be
-    written is told, and training goes on.
-
-    Raises:
-        TrainingDiverged: ``SKIPS_IN_A_ROW`` such batches, or one just before a checkpoint; none is written then, and no bundle.
-        ArtifactError: the checkpoint cannot be continued here.
-    """
-    rank, _ = collective.worker()
-    tell = progress if rank == 0 else _silent
-    start = _resume(task, run, kind, tell, begin_from)
-    metrics = MetricsFile(run, start, tell)
-    board = Board(run, start, tell) if rank == 0 else None
-    saver = checkpoint.Saver(run, log.keep_checkpoints, log.keep_best, tell)
-    record: dict[str, Any] = {"step": start}
-    window = Progress(steps, clips)
-    source = batches(start) if start < steps else iter(())
-    skipped, watch, heeded = 0, Watch(), ""
-    found: dict[str, float] = {}
-    try:
-        for step in range(start, steps):
-            asked = time.monotonic()
-            batch = next(source).to(device)
-            waited = time.monotonic() - asked
-            done = step + 1
-            save = done % log.checkpoint_every == 0 or done == steps
-            if notice is not None and done % NOTICE_EVERY == 0 and (coming := notice()) not in ("", heeded):
-                heeded, save = coming, True
-                tell(f"{kind}: {coming}: a checkpoint is taken at step {done}")
-            try:
-                window.add(step, task.step(batch, step), waited)
-                skipped = 0
-            except NotFinite as e:
-                window.add(step, {}, waited)
-                skipped += 1
-                window.skipped += 1
-                tell(
-                    f"{kind}: the loss is not finite at step {step} ({e}): this batch is skipped ({', '.join(batch.ids[:3])}, ...)"
-                )
-                if skipped == SKIPS_IN_A_ROW or save:
-                    saver.wait()
-                    raise _diverged(run, kind, step, e) from None
-            if done % log.log_every == 0 or save:
-                record = window.flush()
-                for alarm in watch.hear(record):
-                    tell(f"{kind} ALARM {alarm.name} (step {done}): {alarm.advice}")
-                if watch.ringing():
-                    record["alarms"] = watch.ringing()
-                if board is not None:
-                    metrics.append(record)
-                    board.record(record)
-                tell(progress_line(kind, record, steps))
-                if report is not None:
-                    report(record)
-            measured = {}
-            if validation is not None and (done == steps or (log.validate_every and done % log.validate_every == 0)):
-                measured = found = _validate(task, validation, device, kind, done, metrics, board, tell)
-            drawn = log.samples_every and examples is not None and (done == steps or done % log.samples_every == 0)
-            if drawn and examples is not None:
-                samples = task.samples(examples().to(device))
-                if board is not None and samples:
-                    board.samples(done, samples)
-            if save:
-                saver.save(done, task.engines, task.state(), measured)
-            if measured and report is not None:
-                if save and watched:
-                    saver.wait()
-                report(_record(done, measured))
-            if save or measured or drawn:
-                window.since = time.monotonic()  # none of them is training speed
-        if start == steps and validation is not None:
-            found = _validate(task, validation, device, kind, steps, metrics, board, tell)
-            if report is not None:
-                report(_record(steps, found))
-    finally:
-        saver.wait()
-        metrics.close()
-        if board is not None:
-            board.close()
-    task.export(run, found)
-    return {**record, **found}
-
-
-def _validate(
-    task: Task,
-    validation: Callable[[], Iterable[ClipBatch]],
-    device: torch.device,
-    kind: str,
-    step: int,
-    metrics: MetricsFile,
-    board: Board | None,
-    tell: Callable[[str], None],
-) -> dict[str, float]:
-    """Validates, told and written; training goes on as if it had not been."""
-    if task.note and not any("val_" in name for r in metrics.records for name in r):
-        tell(f"{kind}: {task.note}")
-    random = checkpoint.random_state()
-    found = task.validate(b.to(device) for b in validation())
-    checkpoint.set_random_state(random)
-    record = _record(step, found)
-    if board is not None:
-        metrics.append(record)
-        board.record(record)
-    tell(f"{kind} validation at step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    return found
-
-
-def _record(step: int, found: dict[str, float]) -> dict[str, Any]:
-    return {"step": step, **{f"val_{name}": value for name, value in found.items()}}
-
-
-def progress_line(kind: str, record: dict[str, Any], steps: int) -> str:
-    """One line for people."""
-    shown = {k: v for k, v in record.items() if k not in NO_LOSSES}
-    losses = "  ".join(f"{k} {v:.3f}" for k, v in sorted(shown.items(), key=lambda kv: (kv[0] != "loss", kv[0])))
+def progress_line(kind: str, record: Record, steps: int, losses: Mapping[str, float]) -> str:
+    """Format a training record as one line."""
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
-    speed = f"{record['clips_per_second']:.0f} clips/s, {record['data_wait']:.0%} waiting for data, {minutes} min {seconds:02d} s left"
+    speed = (
+        f"{record['clips_per_second']:.0f} clips/s, {record['data_wait']:.0%} waiting for data, "
+        f"{minutes} min {seconds:02d} s left"
+    )
     speed += f", {record['skipped']:.0f} batches skipped" if "skipped" in record else ""
-    return f"{kind} {int(record['step'])}/{steps}  {losses}  ({speed})"
+    return f"{kind} {int(record['step'])}/{steps}  {shown}  ({speed})"
 
 
-def _resume(task: Task, run: str, kind: str, tell: Callable[[str], None], begin_from: str) -> int:
-    found: checkpoint.Checkpoint | None = None
-    if collective.worker()[0] == 0:
-        found = checkpoint.latest(run, tell) or (checkpoint.open_checkpoint(begin_from) if begin_from else None)
-    found = collective.from_first(found)  # all continue from what worker 0 found whole
-    if found is None:
-        return 0
-    task.load_state(checkpoint.load(found, task.engines))
-    tell(
-        f"{kind} continues from the checkpoint of step {found.step}"
-        + (f", {begin_from}" if found.uri == begin_from else "")
-    )
-    return int(found.step)
+def losses_of(record: Record, diagnostics: frozenset[str]) -> dict[str, float]:
+    """Return the scalars of a record that people read, the total loss first."""
+    hidden = {"step", "alarms", *SPEED, *diagnostics}
+    return {name: record[name] for name in sorted(record, key=lambda k: (k != "loss", k)) if name not in hidden}
 
 
-def _diverged(run: str, kind: str, step: int, e: NotFinite) -> TrainingDiverged:
-    last = checkpoint.latest(run, _silent)
-    kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
-    return TrainingDiverged(
-        f"{kind}: the loss is not finite at step {step} ({e}); {kept}; try a lower learning rate or grad_clip"
-    )
+def _validation_record(step: int, figures: Mapping[str, float]) -> Record:
+    return {"step": step, **{f"val_{name}": value for name, value in figures.items()}}
 
 
-def _silent(message: str) -> None:
-    """Says nothing."""
+def _is_due(interval: int, done: int) -> bool:
+    return interval > 0 and done % interval == 0
+
+
+def _scalar(value: Scalar) -> Tensor:
+    return torch.as_tensor(value).detach().float().cpu()

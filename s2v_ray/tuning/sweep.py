@@ -26,10 +26,12 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import Searcher
 
 from s2v_ray import storage
-from s2v_ray.cluster.runtime import nodes_for, start_ray
+from s2v_ray.cluster.runtime import nodes_for, run_config_storage, start_ray
 from s2v_ray.config import Recipe
 from s2v_ray.training.checkpoint import latest
-from s2v_ray.training.launch import launch, scale, storage_of
+from s2v_ray.training.launch import launch
+from s2v_ray.training.resources import worker_resources
+from s2v_ray.training.runs import RunSpec
 from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.space import Params, Space, SpaceError, better, explore, steps_of, trial_recipe
 from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep, has_bundle, open_sweep, summary
@@ -88,7 +90,7 @@ def run_sweep(
         raise SpaceError(f"a population trains all at once: {space.trials} trials need room, {fits} fit; {advice}")
     if space.task == "gan" and student is None and not has_bundle(storage.join(uri, "student")):
         progress(f"sweep {space.name}: distils the student that all trials share")
-        launch("distill", recipe, corpus, storage.join(uri, "student"), progress=progress)
+        launch(RunSpec("distill", recipe, corpus, storage.join(uri, "student")))
     to_go, cut_off = space.trials - len(past), len(table.trials) - len(past)
     progress(
         f"sweep {space.name}: {to_go} of {space.trials} trials to go, {cut_off} of them cut off; {min(fits, to_go)} at a time"
@@ -121,12 +123,14 @@ def slots(
     for count in [wanted] if wanted else range(max(1, most), 0, -1):
         share = {"CPU": total["CPU"] / count, "GPU": float(total["GPU"] // count)}
         try:
-            scaling, data_cpus = scale(recipe, share)
+            resources = worker_resources(recipe, share)
         except storage.ArtifactError as e:
             reason = str(e)
             continue
-        pieces = [dict(scaling.resources_per_worker or {})] * (parallel.workers * count)
-        if _pack([*pieces, *([{"CPU": data_cpus}] * count), *([{"memory": float(TRIAL_MEMORY)}] * count)], nodes):
+        pieces = [dict(resources.per_worker)] * (parallel.workers * count)
+        if _pack(
+            [*pieces, *([{"CPU": resources.task_cpus}] * count), *([{"memory": float(TRIAL_MEMORY)}] * count)], nodes
+        ):
             return count, share
     what, advice = (
         (f"{wanted} trials at once do", "at_once or parallel.workers")
@@ -292,7 +296,7 @@ def _run_config(sweep: Sweep, table: Table) -> tune.RunConfig:
         callbacks=[table],
         failure_config=tune.FailureConfig(max_failures=RETRIES),
         verbose=0,
-        **storage_of(storage.join(sweep.uri, "tune")),
+        **run_config_storage(storage.join(sweep.uri, "tune")),
     )
 
 
@@ -475,16 +479,8 @@ class _Trial(tune.Trainable):
             )
             try:
                 recipe = trial_recipe(sweep.space, sweep.recipe, own.params)
-                launch(
-                    sweep.space.task,
-                    recipe,
-                    sweep.corpus,
-                    self.run,
-                    **student,
-                    begin_from=own.begin_from,
-                    cluster=self.config["share"],
-                    record=self._hear,
-                )
+                spec = RunSpec(sweep.space.task, recipe, sweep.corpus, self.run, **student, begin_from=own.begin_from)
+                launch(spec, cluster=self.config["share"], on_record=self._hear)
                 self.events.put(None)
             except Exception as e:
                 self.events.put(e)

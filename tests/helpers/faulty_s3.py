@@ -26,7 +26,8 @@ class FaultyS3:
     Args:
         share: of requests that meet one of ``FAULTS``.
         refuse: from method and path with query, a refusal that is answered instead, always; None lets the request pass.
-        headers: replace those of the server's answers, in lower case: a wrong ``date``, another ``x-amz-bucket-region``.
+        headers: replace those of the server's answers, in lower case: a wrong ``date``, another
+            ``x-amz-bucket-region``.
     """
 
     def __init__(

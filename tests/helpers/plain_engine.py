@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, ParamGroup, make_optimizer
 
 
 class PlainEngine:
@@ -39,10 +43,8 @@ class PlainEngine:
                 p.grad /= dist.get_world_size()
         norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
         self.grad_norm = float(norm)
-        for (
-            name,
-            p,
-        ) in self.module.named_parameters():  # terms that cancel leave rounding errors, of which Adam makes whole steps
+        # Terms that cancel leave rounding errors, which Adam scales to full steps.
+        for name, p in self.module.named_parameters():
             if p.grad is not None and p.grad.any():
                 self.unsure[name] |= p.grad.abs() < 1e-5 * norm
         if self.grad_clip:
@@ -53,17 +55,21 @@ class PlainEngine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def discard(self) -> None:
+    def discard_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, group: int | str, lr: float) -> None:
         groups = self.optimizer.param_groups
         (groups[group] if isinstance(group, int) else next(g for g in groups if g.get("name") == group))["lr"] = lr
 
+    def set_betas(self, betas: tuple[float, float]) -> None:
+        for g in self.optimizer.param_groups:
+            g["betas"] = betas
+
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def gathered(self) -> AbstractContextManager[Any]:
+    def gathered_parameters(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def snapshot(self) -> dict[str, Any]:
@@ -72,8 +78,8 @@ class PlainEngine:
             {f"rank{rank}.pt": {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}}
         )
 
-    def load(self, folder: str, *, reshape: bool = False) -> None:
-        rank = dist.get_rank() if dist.is_initialized() and not reshape else 0
+    def load(self, folder: str, *, reshard: bool = False) -> None:
+        rank = dist.get_rank() if dist.is_initialized() and not reshard else 0
         state = torch.load(f"{folder}/rank{rank}.pt", weights_only=True)
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -81,28 +87,17 @@ class PlainEngine:
 
 def make_plain_engine(
     module: nn.Module,
-    param_groups: Any,
+    param_groups: Iterable[ParamGroup],
+    optimizer: OptimizerConfig,
+    config: EngineConfig,
     *,
-    lr: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-    zero_stage: int,
-    bf16: bool,
-    grad_clip: float,
-    micro_batch: int,
-    world_size: int,
-    accumulate: int = 1,
-    offload_optimizer: bool = False,
+    zero_stage: int = 0,
     offload_param: bool = False,
 ) -> PlainEngine:
-    """Signature of ``training.engine.make_engine``."""
+    """Same signature as ``training.engine.make_engine``; without ZeRO, offloading and the fused optimizer."""
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
     for p in module.parameters():
         if p.dim() == 0:
             p.data = p.data.reshape(1)
-    optimizer = (
-        torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
-        if weight_decay
-        else torch.optim.Adam(groups, lr=lr, betas=betas)
-    )
-    return PlainEngine(module, optimizer, grad_clip, bf16)
+    adam = make_optimizer(groups, replace(optimizer, fused=False))
+    return PlainEngine(module, adam, config.grad_clip, config.bf16)

@@ -18,7 +18,7 @@ from s2v_ray.ingest.sources import SourceClip
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import SAMPLE_RATE, SAMPLES_PER_FRAME, frames_to_samples
 from s2v_ray.models.sync import SyncNetwork, open_sync, sync_uri
-from s2v_ray.training.tasks.sync import train_sync
+from s2v_ray.training.teach import train_sync
 from tests.helpers.recipes import tiny_recipe
 
 SIZE, MAX_SHIFT = 32, 5
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = write_corpus(
         str(tmp_path_factory.mktemp("step")), train=[clip(i) for i in range(24)], val=[clip(i) for i in range(24, 32)]
     )
-    train_sync(uri, RECIPE, "expert", lambda line: None)
+    train_sync(uri, RECIPE, "expert")
     return sync_uri(uri, "expert")
 
 

@@ -1,10 +1,14 @@
-"""Alarms: when they ring, when they are silent, and that training hands them what they read."""
+"""Alarms: when they are triggered and when not."""
 
 from __future__ import annotations
 
 import pytest
 
-from s2v_ray.training.alarms import ALARMS, PATIENCE, Watch
+from s2v_ray.training.alarms import DATA_ALARMS, PATIENCE, AlarmMonitor
+from s2v_ray.training.tasks import distill
+from s2v_ray.training.tasks.adversaries import ADVERSARIES
+
+ALARMS = (*DATA_ALARMS, *(alarm for member in ADVERSARIES.values() for alarm in member.alarms), *distill.ALARMS)
 
 WELL = {
     "data_wait": 0.02,
@@ -30,27 +34,31 @@ DEAD = {
 }
 
 
-def test_every_alarm_has_its_case_and_a_healthy_run_rings_none() -> None:
+def monitor() -> AlarmMonitor:
+    return AlarmMonitor(ALARMS)
+
+
+def test_every_alarm_has_its_case_and_a_healthy_run_triggers_none() -> None:
     assert set(DEAD) == {a.name for a in ALARMS}
-    watch = Watch()
-    assert not any(watch.hear(WELL) for _ in range(10)) and not watch.ringing()
-    assert not any(Watch().hear({}) for _ in range(10))  # a task that does not log a scalar has no such alarm
+    alarms = monitor()
+    assert not any(alarms.update(WELL) for _ in range(10)) and not alarms.active()
+    assert not any(monitor().update({}) for _ in range(10))  # a task that does not log a scalar has no such alarm
 
 
 @pytest.mark.parametrize("name", DEAD)
-def test_it_rings_alone_after_some_windows_and_only_once(name: str) -> None:
-    watch, dead = Watch(), WELL | DEAD[name]
-    heard = [[a.name for a in watch.hear(dead)] for _ in range(6)]
-    assert heard == [[], [], [name], [], [], []] and PATIENCE == 3 and watch.ringing() == [name]
-    watch.hear(WELL)
-    assert watch.ringing() == []
-    assert [bool(watch.hear(dead)) for _ in range(3)] == [False, False, True]  # off and on again
+def test_it_is_triggered_alone_after_some_records_and_only_once(name: str) -> None:
+    alarms, dead = monitor(), WELL | DEAD[name]
+    found = [[a.name for a in alarms.update(dead)] for _ in range(6)]
+    assert found == [[], [], [name], [], [], []] and PATIENCE == 3 and alarms.active() == [name]
+    alarms.update(WELL)
+    assert alarms.active() == []
+    assert [bool(alarms.update(dead)) for _ in range(3)] == [False, False, True]  # off and on again
 
 
-def test_what_is_alike_in_the_source_is_no_collapse() -> None:
+def test_what_is_similar_in_the_corpus_is_no_collapse() -> None:
     one_speaker = WELL | {"identity_similarity": 0.99, "identity_similarity_teacher": 0.97}
     all_neutral = WELL | {"emotion_majority": 1.0, "emotion_majority_teacher": 1.0}
     ramping = WELL | {"g_sync": 1.0, "sync_weight": 0.4}
     for record in (one_speaker, all_neutral, ramping):
-        watch = Watch()
-        assert not any(watch.hear(record) for _ in range(5))
+        alarms = monitor()
+        assert not any(alarms.update(record) for _ in range(5))

@@ -14,24 +14,15 @@ from torch import nn
 
 from s2v_ray import storage
 from s2v_ray.training import checkpoint
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig
+from tests.helpers.logs import logged
 from tests.helpers.plain_engine import PlainEngine, make_plain_engine
 
 
 def engine() -> PlainEngine:
     module = nn.Linear(3, 2)
     groups = [{"params": module.parameters()}]
-    return make_plain_engine(
-        module,
-        groups,
-        lr=0.1,
-        betas=(0.9, 0.99),
-        weight_decay=0.0,
-        zero_stage=0,
-        bf16=False,
-        grad_clip=0.0,
-        micro_batch=1,
-        world_size=1,
-    )
+    return make_plain_engine(module, groups, OptimizerConfig(0.1, (0.9, 0.99)), EngineConfig())
 
 
 def save(
@@ -43,12 +34,12 @@ def save(
     metrics: dict[str, float] | None = None,
     **how: Any,
 ) -> list[str]:
-    """Saves, waits, and gives back what was told."""
-    told: list[str] = []
-    saver = checkpoint.Saver(run, keep, tell=told.append, **how)
-    saver.save(step, engines, state, metrics)
-    saver.wait()
-    return told
+    """Save and wait; return what was logged."""
+    saver = checkpoint.Saver(run, keep, **how)
+    with logged() as lines:
+        saver.save(step, engines, state, metrics)
+        saver.wait()
+    return lines
 
 
 def train(e: PlainEngine) -> None:
@@ -77,7 +68,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "no manifest", "no file"])
-def test_damage_is_told_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
+def test_damage_is_logged_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     for step in (1, 2):
         save(str(tmp_path), step, {"student": engine()}, {}, 5)
     folder = tmp_path / "checkpoints" / "step-00000002"
@@ -90,10 +81,10 @@ def test_damage_is_told_and_the_one_before_is_used(tmp_path: Path, harm: str) ->
         victim.write_bytes(bytes(data[:-1]))
     else:
         victim.unlink()
-    told: list[str] = []
-    found = checkpoint.latest(str(tmp_path), told.append)
+    with logged() as lines:
+        found = checkpoint.latest(str(tmp_path))
     assert found is not None and found.step == 1
-    assert len(told) == 1 and told[0].startswith("checkpoint of step 2 passed over: ")
+    assert len(lines) == 1 and lines[0].startswith("checkpoint of step 2 passed over: ")
 
 
 def test_nothing_there() -> None:
@@ -163,7 +154,7 @@ def test_a_store_that_refuses_for_a_while_is_asked_again(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "error", [storage.StoreError("cannot write s3://b/run: b refuses"), OSError(28, "No space left on device")]
 )
-def test_what_cannot_be_written_is_told_and_earlier_ones_stay(
+def test_what_cannot_be_written_is_logged_and_earlier_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     run = str(tmp_path)
@@ -177,11 +168,11 @@ def test_what_cannot_be_written_is_told_and_earlier_ones_stay(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        told = save(run, 2, {"student": engine()}, {}, 1, patience=0.0)
+        lines = save(run, 2, {"student": engine()}, {}, 1, patience=0.0)
     assert (
-        len(told) == 1
-        and told[0].startswith("the checkpoint of step 2 could not be written (")
-        and told[0].endswith("training goes on, earlier ones are kept")
+        len(lines) == 1
+        and lines[0].startswith("the checkpoint of step 2 could not be written (")
+        and lines[0].endswith("training continues, earlier ones are kept")
     )
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
     assert save(run, 3, {"student": engine()}, {}, 1) == []

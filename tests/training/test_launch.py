@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from s2v_ray import storage
+from s2v_ray.cluster import runtime
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training import launch as launching
-from s2v_ray.training.launch import claim_run, launch, scale
+from s2v_ray.training.launch import launch
+from s2v_ray.training.resources import worker_resources
+from s2v_ray.training.runs import RunSpec, claim_run
+from tests.helpers.logs import logged
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
 SETTINGS = ("distill.steps=6", "distill.batch=4", "log.log_every=2", "log.checkpoint_every=3", "parallel.threads=1")
@@ -36,32 +40,32 @@ def recipe(*changes: str) -> Recipe:
 
 def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
     run = str(tmp_path / "run")
-    made = claim_run(run, "distill", recipe(), corpus, None, False)
+    made = claim_run(RunSpec("distill", recipe(), corpus, run))
     assert (
-        claim_run(run, "distill", recipe(), corpus, None, False)
+        claim_run(RunSpec("distill", recipe(), corpus, run))
         == json.loads((tmp_path / "run" / "manifest.json").read_text())
         == made
     )
     with pytest.raises(storage.ArtifactError, match=r"holds another run \(recipe.distill.lr 0.001 there, 0.01 here\)"):
-        claim_run(run, "distill", recipe("distill.lr=0.01"), corpus, None, False)
+        claim_run(RunSpec("distill", recipe("distill.lr=0.01"), corpus, run))
     with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
-        claim_run(run, "gan", recipe(), corpus, None, False)
+        claim_run(RunSpec("gan", recipe(), corpus, run))
     assert (
-        claim_run(run, "distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, None, False) == made
+        claim_run(RunSpec("distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, run)) == made
     )  # the same run, shared by others
     other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
     with pytest.raises(storage.ArtifactError, match="parents.corpus"):
-        claim_run(run, "distill", recipe(), other, None, False)
+        claim_run(RunSpec("distill", recipe(), other, run))
 
 
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) -> None:
     with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
-        launch("distill", recipe(), str(tmp_path / "nothing"), str(tmp_path / "run"))
+        launch(RunSpec("distill", recipe(), str(tmp_path / "nothing"), str(tmp_path / "run")))
     (tmp_path / "file").write_text("")
     with pytest.raises(storage.ArtifactError, match="cannot write to"):
-        launch("distill", recipe(), corpus, str(tmp_path / "file" / "run"))
+        launch(RunSpec("distill", recipe(), corpus, str(tmp_path / "file" / "run")))
     with pytest.raises(storage.ArtifactError, match="is a corpus, not a bundle"):
-        launch("gan", recipe(), corpus, str(tmp_path / "run"), student=corpus)
+        launch(RunSpec("gan", recipe(), corpus, str(tmp_path / "run"), student=corpus))
     assert not (tmp_path / "run").exists()
 
 
@@ -70,19 +74,21 @@ def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) 
     [(2, 1, 1, 1.0, 1.0), (2, 2, 1, 0.5, 1.0), (1, 1, 1, 0.5, 0.5), (64, 4, 8, 8.0, 1.0), (8, 2, 4, 3.0, 1.0)],
 )
 def test_decoding_always_finds_room(cpus: float, workers: int, asked: float, each: float, data: float) -> None:
-    config, data_cpus = scale(recipe(f"parallel.workers={workers}", f"parallel.cpus_per_worker={asked}"), {"CPU": cpus})
-    assert config.resources_per_worker == {"CPU": each} and data_cpus == data
-    assert workers * each + data_cpus <= cpus
+    found = worker_resources(recipe(f"parallel.workers={workers}", f"parallel.cpus_per_worker={asked}"), {"CPU": cpus})
+    assert found.per_worker == {"CPU": each} and found.task_cpus == data
+    assert workers * each + found.task_cpus <= cpus
 
 
 def test_elastic_workers_are_a_range() -> None:
-    config, _ = scale(recipe("parallel.workers=2", "parallel.min_workers=1", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
-    assert config.num_workers == (1, 2)
+    found = worker_resources(
+        recipe("parallel.workers=2", "parallel.min_workers=1", "parallel.gpu=true"), {"CPU": 8, "GPU": 1}
+    )
+    assert found.num_workers == (1, 2)
 
 
-def test_too_small_a_cluster_is_told_at_once() -> None:
+def test_too_small_a_cluster_is_an_error_at_once() -> None:
     with pytest.raises(storage.ArtifactError, match="needs as many GPUs, the cluster has 1"):
-        scale(recipe("parallel.workers=2", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
+        worker_resources(recipe("parallel.workers=2", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
 
 
 def node(role: str, **resources: float) -> dict[str, Any]:
@@ -92,20 +98,20 @@ def node(role: str, **resources: float) -> dict[str, Any]:
 def test_a_cluster_that_grows_is_asked_for_machines_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     few = [node("driver", CPU=8.0), node("ingest", CPU=64.0, GPU=4.0)]
     asked: list[Any] = []
-    lines: list[str] = []
     looks = iter([few] * 4 + [[*few, node("train", CPU=16.0, GPU=2.0)]] * 2)  # two a look
     monkeypatch.setattr(launching, "GROW_SECONDS", 0.0)
-    monkeypatch.setattr(launching.ray, "nodes", lambda: next(looks))
-    monkeypatch.setattr(launching.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
+    monkeypatch.setattr(runtime.ray, "nodes", lambda: next(looks))
+    monkeypatch.setattr(runtime.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
     where = {"s2v-role": "train"}
-    config, _ = launching._machines(
-        recipe("parallel.workers=2", "parallel.gpu=true", "parallel.wait_minutes=1"), where, lines.append
-    )
+    growing = recipe("parallel.workers=2", "parallel.gpu=true", "parallel.wait_minutes=1")
+    with logged() as lines:
+        found = launching._wait_for_nodes(growing, where)
+    config = launching._scaling_config(found, growing.parallel, where)
     assert config.label_selector == where and config.num_workers == 2
     assert config.resources_per_worker == {"CPU": 1.0, "GPU": 1.0}
     assert asked == [
         {"bundles": [{"CPU": 1.0, "GPU": 1.0}] * 2, "bundle_label_selectors": [where] * 2},
-        {"bundles": []},
+        {"bundles": [], "bundle_label_selectors": []},
     ]
     assert len(lines) == 1 and "waiting up to 1 minutes" in lines[0]
 
@@ -113,11 +119,11 @@ def test_a_cluster_that_grows_is_asked_for_machines_and_waited_for(monkeypatch: 
 def test_machines_that_do_not_come_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(launching, "GROW_SECONDS", 0.01)
-    monkeypatch.setattr(launching.ray, "nodes", lambda: [node("driver", CPU=8.0)])
-    monkeypatch.setattr(launching.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
+    monkeypatch.setattr(runtime.ray, "nodes", lambda: [node("driver", CPU=8.0)])
+    monkeypatch.setattr(runtime.ray.autoscaler.sdk, "request_resources", lambda **wanted: asked.append(wanted))
     with pytest.raises(storage.ArtifactError, match="0 CPUs for training"):
-        launching._machines(recipe("parallel.wait_minutes=0.001"), {"s2v-role": "train"}, lambda line: None)
-    assert asked[-1] == {"bundles": []}, "nothing is asked for that nobody waits for"
+        launching._wait_for_nodes(recipe("parallel.wait_minutes=0.001"), {"s2v-role": "train"})
+    assert asked[-1] == {"bundles": [], "bundle_label_selectors": []}, "the request is withdrawn"
 
 
 @pytest.mark.cluster
@@ -125,9 +131,9 @@ def test_machines_that_do_not_come_end_the_wait(monkeypatch: pytest.MonkeyPatch)
 def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(
     tmp_path: Path, corpus: str, local_ray: None
 ) -> None:
-    lines: list[str] = []
     run = str(tmp_path / "run")
-    result = launch("distill", recipe(), corpus, run, progress=lines.append)
+    with logged() as lines:
+        result = launch(RunSpec("distill", recipe(), corpus, run))
     assert result["steps"] == 6 and 0.0 <= result["metrics"]["emotion_agreement"] <= 1.0
     assert any(line.startswith("distill 6/6  loss ") for line in lines)
     student, card = load_bundle(result["bundle"], "student")
@@ -139,8 +145,8 @@ def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(bytes(data))
-    again: list[str] = []
-    assert launch("distill", recipe(), corpus, run, progress=again.append)["steps"] == 6
+    with logged() as again:
+        assert launch(RunSpec("distill", recipe(), corpus, run))["steps"] == 6
     assert again[:2] == ["distill: 1 worker is up on cpu", "distill: networks and optimizers are ready"]
     assert again[2].startswith("checkpoint of step 6 passed over: ") and weights.name in again[2]
     assert again[3] == "distill continues from the checkpoint of step 3"
@@ -151,4 +157,4 @@ def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(
     for outputs in Path(corpus, "teachers", "emotion", "train").iterdir():
         outputs.unlink()
     with pytest.raises(storage.ArtifactError, match="^the emotion teacher has no outputs"):
-        launch("distill", recipe(), corpus, str(tmp_path / "other"), progress=again.append)
+        launch(RunSpec("distill", recipe(), corpus, str(tmp_path / "other")))

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from s2v_ray.config import ScheduleConfig
-from s2v_ray.training.schedules import is_updated, warmup_cosine, weight_at
+from s2v_ray.training.schedules import is_updated, one_cycle, warmup_cosine, weight_at
 
 
 def test_weight_ramps_from_its_start():
@@ -22,3 +23,15 @@ def test_learning_rate_warms_up_and_falls():
     assert warmup_cosine(49, 1000, 1.0) == 1.0
     assert warmup_cosine(525, 1000, 1.0) == pytest.approx(0.51)
     assert warmup_cosine(1000, 1000, 1.0) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("steps", [7, 60, 1000])
+def test_one_cycle_equals_torch_to_the_bit(steps: int) -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        assert one_cycle(step, steps, 3e-3) == (group["lr"], group["betas"][0])
+        optimizer.step()
+        if step + 1 < steps:
+            schedule.step()

@@ -1,4 +1,4 @@
-"""The loop with a toy task: progress, metrics, resume, NaN."""
+"""The trainer with a toy task: progress, metrics, resume, NaN."""
 
 from __future__ import annotations
 
@@ -18,28 +18,24 @@ from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
 from s2v_ray.training import checkpoint
-from s2v_ray.training import trainer as loop
-from s2v_ray.training.engine.base import check_finite
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
+from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
+from tests.helpers.logs import logged
 from tests.helpers.plain_engine import make_plain_engine
 
 
 class ToyTask:
-    """Fits a line; ``seen`` counts steps, ``nan_at`` poisons some."""
+    """Fits a line; ``seen`` counts steps, ``nan_at`` makes the loss of some NaN."""
+
+    alarms = ()
+    diagnostics: frozenset[str] = frozenset()
 
     def __init__(self, nan_at: Iterable[int] = ()) -> None:
         torch.manual_seed(0)
         module = nn.Linear(4, 1)
-        options: dict[str, Any] = {
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.0,
-            "zero_stage": 0,
-            "bf16": False,
-            "grad_clip": 0.0,
-        }
-        self.engine = make_plain_engine(
-            module, [{"params": module.parameters()}], lr=0.05, micro_batch=2, world_size=1, **options
-        )
+        optimizer = OptimizerConfig(0.05, (0.9, 0.99))
+        self.engine = make_plain_engine(module, [{"params": module.parameters()}], optimizer, EngineConfig())
         self.engines = {"toy": self.engine}
         self.seen, self.nan_at = 0, set(nan_at)
         self.note = ""
@@ -63,7 +59,7 @@ class ToyTask:
         self.seen = state["seen"]
 
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        torch.rand(3)  # a careless task: training must not feel it
+        torch.rand(3)  # must not change the random numbers of training
         return {"clips": float(sum(len(b.speech) for b in batches)), "seen": float(self.seen)}
 
     def samples(self, batch: ClipBatch) -> list[Sample]:
@@ -85,18 +81,27 @@ def toy_batches(start: int) -> Iterator[ClipBatch]:
         step += 1
 
 
-def run(task: ToyTask, folder: Path, steps: int, lines: list[str], **changes: Any) -> dict[str, float]:
-    log = LogConfig(log_every=2, checkpoint_every=4, keep_checkpoints=2)
-    settings: dict[str, Any] = {
-        "run": str(folder),
-        "kind": "toy",
-        "steps": steps,
-        "clips": 2,
-        "log": log,
-        "device": torch.device("cpu"),
-        "progress": lines.append,
-    }
-    return loop.run(task, toy_batches, **(settings | changes))
+LOG = LogConfig(log_every=2, checkpoint_every=4, keep_checkpoints=2)
+
+
+def run(
+    task: ToyTask,
+    folder: Path,
+    steps: int,
+    lines: list[str] | None = None,
+    *,
+    log: LogConfig = LOG,
+    begin_from: str = "",
+    hooks: Hooks | None = None,
+    **data: Any,
+) -> dict[str, Any]:
+    config = LoopConfig(str(folder), "toy", steps, 2, log, torch.device("cpu"), begin_from)
+    with logged() as said:
+        try:
+            return Trainer(task, DataSources(toy_batches, **data), config, hooks).run()
+        finally:
+            if lines is not None:
+                lines += said
 
 
 def test_lines_metrics_validation_and_export(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_lines_metrics_validation_and_export(tmp_path: Path) -> None:
     reported: list[dict[str, float]] = []
     task = ToyTask()
     torch.manual_seed(1)
-    result = run(task, tmp_path, 7, lines, validation=lambda: [next(toy_batches(0))] * 3, report=reported.append)
+    result = run(task, tmp_path, 7, lines, validation=lambda: [next(toy_batches(0))] * 3, hooks=Hooks(reported.append))
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [2, 4, 6, 7, 7] == [r["step"] for r in reported]
     assert records[0]["odd"] == 1.0 and "odd" not in records[3]  # averaged over the steps that have it
@@ -119,13 +124,13 @@ def test_validation_beside_training_is_recorded_and_leaves_no_trace(tmp_path: Pa
     plain, validated = ToyTask(), ToyTask()
     validated.note = "validation leaves out sync"
     torch.manual_seed(5)
-    run(plain, tmp_path / "plain", 8, [])
+    run(plain, tmp_path / "plain", 8)
     torch.manual_seed(5)
     lines: list[str] = []
     reported: list[dict[str, float]] = []
     log = LogConfig(log_every=2, checkpoint_every=4, validate_every=3)
     settings: dict[str, Any] = {"validation": lambda: [next(toy_batches(0))], "log": log}
-    run(validated, tmp_path / "validated", 8, lines, report=reported.append, **settings)
+    run(validated, tmp_path / "validated", 8, lines, hooks=Hooks(reported.append), **settings)
     torch.testing.assert_close(validated.engine.module.state_dict(), plain.engine.module.state_dict(), rtol=0, atol=0)
     records = [json.loads(line) for line in (tmp_path / "validated" / "metrics.jsonl").read_text().splitlines()]
     assert records == reported
@@ -146,10 +151,10 @@ def test_validation_beside_training_is_recorded_and_leaves_no_trace(tmp_path: Pa
 def test_a_run_that_was_cut_off_continues_exactly(tmp_path: Path) -> None:
     whole, first, second = ToyTask(), ToyTask(), ToyTask()
     torch.manual_seed(5)
-    run(whole, tmp_path / "whole", 12, [])
+    run(whole, tmp_path / "whole", 12)
     torch.manual_seed(5)
     with pytest.raises(KeyboardInterrupt):
-        run(first, tmp_path / "cut", 12, [], report=_interrupt_at(10))
+        run(first, tmp_path / "cut", 12, hooks=Hooks(_interrupt_at(10)))
     torch.manual_seed(99)  # the checkpoint's generator counts, not this
     lines: list[str] = []
     run(second, tmp_path / "cut", 12, lines)
@@ -160,16 +165,15 @@ def test_a_run_that_was_cut_off_continues_exactly(tmp_path: Path) -> None:
     assert steps == [2, 4, 6, 8, 10, 12]
 
 
-def test_a_person_finds_events_and_tagged_samples(tmp_path: Path) -> None:
+def test_events_and_tagged_samples_are_written(tmp_path: Path) -> None:
     log = LogConfig(log_every=2, checkpoint_every=4, validate_every=2, samples_every=3)
     run(
         ToyTask(),
         tmp_path,
         4,
-        [],
         log=log,
         validation=lambda: [next(toy_batches(0))],
-        examples=lambda: next(toy_batches(0)),
+        samples=lambda: next(toy_batches(0)),
     )
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -202,30 +206,31 @@ def test_a_notice_makes_a_checkpoint_at_once_and_only_once(tmp_path: Path) -> No
         40,
         lines,
         log=LogConfig(log_every=50, checkpoint_every=100, keep_checkpoints=9),
-        notice=notice,
+        hooks=Hooks(preemption_notice=notice),
     )
     assert sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) == [16, 40]
     assert "toy: the machine a1 is about to be taken away: a checkpoint is taken at step 16" in lines
 
 
-def test_a_store_that_refuses_metrics_and_views_does_not_end_a_run(
+def test_a_store_that_refuses_metrics_and_samples_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, lines = storage.write_bytes, []
+    write = storage.write_bytes
+    lines: list[str] = []
 
     def refuse(uri: str, data: bytes) -> None:
         if uri.endswith(("metrics.jsonl", ".mp4")) and refusing:
             raise storage.StoreError(f"cannot write {uri}: the store is down")
         write(uri, data)
 
-    def heard(record: dict[str, float]) -> None:
+    def report(record: dict[str, float]) -> None:
         if record["step"] == 6:
             refusing.clear()
 
     refusing = [True]
     monkeypatch.setattr(storage, "write_bytes", refuse)
     log = LogConfig(log_every=2, checkpoint_every=4, samples_every=4)
-    result = run(ToyTask(), tmp_path, 8, lines, log=log, examples=lambda: next(toy_batches(0)), report=heard)
+    result = run(ToyTask(), tmp_path, 8, lines, log=log, samples=lambda: next(toy_batches(0)), hooks=Hooks(report))
     assert result["step"] == 8 and sum("metrics.jsonl could not be written" in line for line in lines) == 1
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2, 4, 6, 8]
 
@@ -239,19 +244,19 @@ def _interrupt_at(step: int) -> Any:
 
 
 def test_a_finished_run_only_validates_and_exports(tmp_path: Path) -> None:
-    run(ToyTask(), tmp_path, 4, [])
+    run(ToyTask(), tmp_path, 4)
     task = ToyTask()
-    assert run(task, tmp_path, 4, [])["step"] == 4
+    assert run(task, tmp_path, 4)["step"] == 4
     assert task.exported == {} and task.seen == 4
 
 
 def test_a_batch_without_a_finite_loss_is_skipped_and_counted(tmp_path: Path) -> None:
     lines: list[str] = []
-    poisoned = ToyTask(nan_at=[5, 8, 9])
-    result = run(poisoned, tmp_path, 14, lines)
-    assert poisoned.seen == 11 and result["skipped"] == 3
+    broken = ToyTask(nan_at=[5, 8, 9])
+    result = run(broken, tmp_path, 14, lines)
+    assert broken.seen == 11 and result["skipped"] == 3
     assert sum("this batch is skipped" in line for line in lines) == 3 and lines[-1].endswith("3 batches skipped)")
-    assert all(p.isfinite().all() for p in poisoned.engine.module.parameters())
+    assert all(p.isfinite().all() for p in broken.engine.module.parameters())
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r.get("skipped", 0) for r in records] == [0, 0, 1, 1, 3, 3, 3]
     assert "loss" in records[2] and "loss" not in records[4]  # of steps 8 and 9 there is nothing to tell
@@ -260,17 +265,16 @@ def test_a_batch_without_a_finite_loss_is_skipped_and_counted(tmp_path: Path) ->
 def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(tmp_path: Path) -> None:
     task = ToyTask(nan_at=range(8, 100))
     log = LogConfig(log_every=2, checkpoint_every=8, keep_checkpoints=2)
-    sentence = r"^toy: the loss is not finite at step {} \(toy: loss\); the last good checkpoint is .*/step-00000008; "
+    message = r"^toy: the loss is not finite at step {} \(toy: loss\); the last good checkpoint is .*/step-00000008; "
     with pytest.raises(
-        loop.TrainingDiverged, match=sentence.format(15)
+        TrainingDivergedError, match=message.format(15)
     ):  # a checkpoint is due: it would hold what NaN has left
-        run(task, tmp_path, 40, [], log=log)
-    with pytest.raises(loop.TrainingDiverged, match=sentence.format(17)):
+        run(task, tmp_path, 40, log=log)
+    with pytest.raises(TrainingDivergedError, match=message.format(17)):
         run(
             ToyTask(nan_at=range(8, 100)),
             tmp_path,
             40,
-            [],
             log=LogConfig(log_every=2, checkpoint_every=30, keep_checkpoints=2),
         )
     assert task.exported is None and task.seen == 8
@@ -280,7 +284,7 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(tmp_path: P
 def test_a_run_begins_from_another_runs_checkpoint_and_then_goes_on_from_its_own(tmp_path: Path) -> None:
     first, second, again = ToyTask(), ToyTask(), ToyTask()
     torch.manual_seed(3)
-    run(first, tmp_path / "first", 8, [])
+    run(first, tmp_path / "first", 8)
     donor = tmp_path / "first" / "checkpoints" / "step-00000004"
     lines: list[str] = []
     run(second, tmp_path / "second", 8, lines, begin_from=str(donor))
@@ -297,7 +301,7 @@ def test_a_run_begins_from_another_runs_checkpoint_and_then_goes_on_from_its_own
     run(again, tmp_path / "second", 12, lines, begin_from=str(donor))
     assert lines[0] == "toy continues from the checkpoint of step 8"
     with pytest.raises(ValueError, match="there is no checkpoint at"):
-        run(ToyTask(), tmp_path / "third", 8, [], begin_from=str(tmp_path / "nothing"))
+        run(ToyTask(), tmp_path / "third", 8, begin_from=str(tmp_path / "nothing"))
 
 
 def test_a_validation_is_reported_when_the_checkpoint_of_its_step_is_whole(tmp_path: Path) -> None:
@@ -309,5 +313,12 @@ def test_a_validation_is_reported_when_the_checkpoint_of_its_step_is_whole(tmp_p
             seen.append((record["step"], found is not None and found.step == record["step"]))
 
     log = LogConfig(log_every=2, checkpoint_every=4, validate_every=4)
-    run(ToyTask(), tmp_path, 8, [], validation=lambda: [next(toy_batches(0))], report=report, watched=True, log=log)
+    run(
+        ToyTask(),
+        tmp_path,
+        8,
+        validation=lambda: [next(toy_batches(0))],
+        hooks=Hooks(report, report_after_checkpoint=True),
+        log=log,
+    )
     assert seen == [(4, True), (8, True)]

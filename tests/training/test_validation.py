@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from s2v_ray.metrics import VALIDATION
 from s2v_ray.models.judges import Judges, open_judges
 from s2v_ray.models.sync import SyncNetwork
 from s2v_ray.models.teachers import ConvFace, save_conv
+from s2v_ray.training.engine import EngineConfig
 from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note, window_frames
 from tests.helpers.plain_engine import make_plain_engine
 from tests.training.engine.test_parity import IDENTITY, SIZE, batch, gan, recipe
@@ -96,11 +98,8 @@ def test_without_judges_the_pictures_alone_are_measured() -> None:
 
 
 def test_the_gan_is_measured_by_its_average_and_is_left_as_it_was(judges: Judges) -> None:
-    def factory(*args: object, **options: object) -> object:
-        return make_plain_engine(*args, **options, bf16=False, grad_clip=1.0, micro_batch=2, world_size=1)  # type: ignore[arg-type]
-
     torch.manual_seed(0)
-    task = gan(recipe(0), factory, 0)  # type: ignore[arg-type]
+    task = gan(recipe(0), functools.partial(make_plain_engine, config=EngineConfig(micro_batch=2, grad_clip=1.0)), 0)
     task.judges = judges
     before = {name: value.clone() for name, value in task.generator.module.state_dict().items()}
     found = task.validate([window(1), window(2)])

@@ -1,0 +1,1 @@
+"""Training data: which clips each step takes, how windows are decoded, and the stream of batches."""

@@ -1,0 +1,39 @@
+"""Tasks: what one training step of each network is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from s2v_ray.config import DistillConfig, GanConfig, Recipe
+from s2v_ray.training.tasks import distill, gan
+from s2v_ray.training.tasks.context import TaskContext
+from s2v_ray.training.trainer import Task
+from s2v_ray.training.validation import window_frames
+
+Kind = Literal["distill", "gan"]
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task that is launched on a cluster.
+
+    Attributes:
+        make: makes the task on a worker.
+        section: its section of a recipe.
+        frames: target frames of a training window.
+        validation_frames: target frames of a validation window.
+    """
+
+    make: Callable[[TaskContext], Task]
+    section: Callable[[Recipe], DistillConfig | GanConfig]
+    frames: Callable[[Recipe], int]
+    validation_frames: Callable[[Recipe], int]
+
+
+TASKS: dict[Kind, TaskEntry] = {
+    "distill": TaskEntry(distill.make_task, lambda r: r.distill, lambda r: 1, lambda r: 1),  # noqa: ARG005  # reads no frames
+    "gan": TaskEntry(gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames),
+}
+"""All tasks that ``launch`` runs."""

@@ -1,8 +1,9 @@
-"""Cross-modal distillation: two teachers that see teach a student that hears. No label of the corpus is used but to validate."""
+"""Cross-modal distillation: two visual teachers train a speech network. Labels are used only to validate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,90 +25,128 @@ from s2v_ray.metrics.probe import linear_probe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import load as load_teacher
+from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.collective import gather
-from s2v_ray.training.engine.base import Engine, EngineFactory, check_finite, mean_over_parts
+from s2v_ray.training.engine import Engine, OptimizerConfig, check_finite, mean_over_micro_batches
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
+from s2v_ray.training.tasks.context import TaskContext
 
-CODE_MEMORY = 0.99  # of the running mean code of each emotion
-Labels = dict[str, tuple[str, str]]  # clip -> speaker and sentence
-RAMP = (
-    0.3  # share of the steps over which the disentangling term grows: codes that say nothing yet are independent, too
+CODE_MEMORY = 0.99
+"""Decay of the running mean code of each emotion."""
+RAMP = 0.3
+"""Share of the steps over which the disentangling terms grow: untrained codes are independent of everything."""
+BETAS = (0.9, 0.99)
+ALARMS = (
+    Alarm(
+        "identity_collapse",
+        ("identity_similarity", "identity_similarity_teacher"),
+        lambda r: bool(
+            r["identity_similarity"] > 0.95 and r["identity_similarity"] > r["identity_similarity_teacher"] + 0.1
+        ),
+        "the student predicts the same identity for every voice: raise distill.contrast, or lower "
+        "distill.emotion_in_identity",
+    ),
+    Alarm(
+        "emotion_collapse",
+        ("emotion_majority", "emotion_majority_teacher"),
+        lambda r: bool(r["emotion_majority"] > 0.98 and r["emotion_majority_teacher"] < 0.9),
+        "the student predicts one emotion for every clip: raise distill.emotion, or lower distill.temperature or "
+        "distill.identity_in_emotion",
+    ),
 )
+
+Terms = dict[str, tuple[float, Tensor]]
+"""Weight and value of the terms of a loss."""
+
+
+@dataclass(frozen=True)
+class ClipLabel:
+    """Labels of a clip, for validation."""
+
+    speaker: str
+    sentence: str
 
 
 class DistillTask:
-    """One step of distillation, and what the loop needs around it."""
+    """The step of distillation, and what the trainer needs around it.
+
+    Args:
+        context: recipe, engines and rank.
+        student: the network to train.
+        lineage: digests of the artifacts that the student is made from.
+        labels: clip id -> labels of the validation split.
+    """
+
+    alarms = ALARMS
+    diagnostics = frozenset(name for alarm in ALARMS for name in alarm.reads)
+    note = ""
 
     def __init__(
         self,
-        recipe: Recipe,
+        context: TaskContext,
         student: Student,
-        make_engine: EngineFactory,
-        rank: int,
         lineage: dict[str, Any],
-        labels: Labels | None = None,
+        labels: Mapping[str, ClipLabel] | None = None,
     ) -> None:
-        self.labels, self.note = labels or {}, ""
-        self.recipe, self.rank, self.lineage = recipe, rank, lineage
+        self.recipe, self.rank = context.recipe, context.rank
+        self.lineage, self.labels = lineage, labels or {}
         self.emotion_in_identity, self.identity_in_emotion = Dependence(), Dependence()
-        config = recipe.distill
+        config, parallel = self.recipe.distill, self.recipe.parallel
         student.spec_mask, student.perturb = config.spec_mask, config.perturb
-        trained = [*student.identity.parameters(), *student.emotion.parameters()]
         for p in [*student.content.parameters(), *student.content_out.parameters()]:
-            p.requires_grad_(False)  # content is learnt with the generator
-        groups = [{"params": trained, "name": "student"}]
-        zero: dict[str, Any] = {
-            "zero_stage": recipe.parallel.zero_generator,
-            "offload_param": recipe.parallel.offload_param,
-        }
-        self.engine = make_engine(
-            student, groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, **zero
+            p.requires_grad_(False)  # content is trained with the generator
+        self.engine = context.make_engine(
+            student,
+            [{"params": [*student.identity.parameters(), *student.emotion.parameters()], "name": "student"}],
+            OptimizerConfig(config.lr, BETAS, config.weight_decay),
+            zero_stage=parallel.zero_generator,
+            offload_param=parallel.offload_param,
         )
         self.engines: dict[str, Engine] = {"student": self.engine}
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
+        """Update the student once."""
         config = self.recipe.distill
         self.engine.set_lr("student", warmup_cosine(step, config.steps, config.lr))
         self.engine.module.train()
         ramp = min(1.0, step / (RAMP * config.steps))
-        parts = batch.split(self.recipe.parallel.accumulate)
-        codes, seen = [], []
-        for part in parts:
-            heard: StudentOutput = self.engine(part.speech, part.speech_mask, content=False)
-            terms = distillation_terms(heard, part, self.recipe)
-            terms |= {
-                name: (ramp * weight, term) for name, (weight, term) in self._disentangling_terms(heard, part).items()
-            }
+        micro_batches = batch.split(self.recipe.parallel.accumulate)
+        outputs, parts = [], []
+        for part in micro_batches:
+            output: StudentOutput = self.engine(part.speech, part.speech_mask, content=False)
+            terms = distillation_terms(output, part, self.recipe) | self._disentangling_terms(output, part, ramp)
             loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
             check_finite("student", {name: term for name, (_, term) in terms.items()}, self.engine)
-            self.engine.backward(loss / len(parts))
-            codes.append(heard)
-            seen.append({"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}})
+            self.engine.backward(loss / len(micro_batches))
+            outputs.append(output)
+            parts.append({"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}})
         self.engine.step()
-        whole = StudentOutput.concatenate(codes)
-        self._remember_codes(whole, batch)
-        return mean_over_parts(seen) | _variety(whole, batch)
+        whole = StudentOutput.concatenate(outputs)
+        self._update_emotion_codes(whole, batch)
+        return mean_over_micro_batches(parts) | collapse_indicators(whole, batch)
 
-    def _disentangling_terms(self, heard: StudentOutput, batch: ClipBatch) -> dict[str, tuple[float, Tensor]]:
+    def _disentangling_terms(self, output: StudentOutput, batch: ClipBatch, ramp: float) -> Terms:
         config = self.recipe.distill
+        emotion = clip_emotion(batch).softmax(-1)
         return {
             "emotion_in_identity": (
-                config.emotion_in_identity,
-                self.emotion_in_identity(heard.identity, _clip_emotion(batch).softmax(-1)),
+                ramp * config.emotion_in_identity,
+                self.emotion_in_identity(output.identity, emotion),
             ),
             "identity_in_emotion": (
-                config.identity_in_emotion,
-                self.identity_in_emotion(heard.emotion, _identity(batch)),
+                ramp * config.identity_in_emotion,
+                self.identity_in_emotion(output.emotion, teacher_identity(batch)),
             ),
         }
 
     @torch.no_grad()
-    def _remember_codes(self, heard: StudentOutput, batch: ClipBatch) -> None:
+    def _update_emotion_codes(self, output: StudentOutput, batch: ClipBatch) -> None:
+        """Update the running mean code of each emotion of the batch."""
         student: Student = self.engine.module
-        seen = _clip_emotion(batch).argmax(-1)
-        for k in seen.unique().tolist():
-            code = heard.emotion[seen == k].mean(0).float()
+        emotion = clip_emotion(batch).argmax(-1)
+        for k in emotion.unique().tolist():
+            code = output.emotion[emotion == k].mean(0).float()
             known = bool(student.emotion_codes[k].any())
             student.emotion_codes[k] = (
                 CODE_MEMORY * student.emotion_codes[k] + (1 - CODE_MEMORY) * code if known else code
@@ -115,38 +154,40 @@ class DistillTask:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
-        """How well the student hears what the teachers see, and what leaks between its codes (``metrics.VALIDATION``)."""
+        """Measure agreement with the teachers and leaks between the codes (``metrics.VALIDATION``)."""
         student: Student = self.engine.module
         student.eval()
         parts = []
         for batch in batches:
-            heard = student(batch.speech, batch.speech_mask, content=False)
-            seen = _clip_emotion(batch).argmax(-1)
-            cosine, agrees = (
-                F.cosine_similarity(heard.identity, _identity(batch)),
-                (heard.emotion_logits.argmax(-1) == seen).float(),
-            )
-            parts.append(
-                (batch.ids, *(x.float().cpu().numpy() for x in (heard.identity, heard.emotion, seen, cosine, agrees)))
-            )
+            output = student(batch.speech, batch.speech_mask, content=False)
+            target = clip_emotion(batch).argmax(-1)
+            cosine = F.cosine_similarity(output.identity, teacher_identity(batch))
+            agrees = (output.emotion_logits.argmax(-1) == target).float()
+            columns = (output.identity, output.emotion, target, cosine, agrees)
+            parts.append((batch.ids, *(x.float().cpu().numpy() for x in columns)))
         student.train()
-        ids, identity, emotion, seen_emotion, cosines, agree = (
-            np.concatenate(x) for x in zip(*(p for part in gather(parts) for p in part), strict=True)
-        )
-        figures = {"identity_cosine": float(cosines.mean()), "emotion_agreement": float(agree.mean())}
-        _, first = np.unique(ids, return_index=True)  # workers that share few clips hear some of them twice
-        labels = [self.labels.get(str(ids[i]), ("", str(ids[i]))) for i in first]
-        sentences = [sentence or str(ids[i]) for i, (_, sentence) in zip(first, labels, strict=True)]
-        leaks = {
-            "leak_emotion": linear_probe(identity[first], [str(int(seen_emotion[i])) for i in first], sentences),
-            "leak_identity": linear_probe(emotion[first], [speaker for speaker, _ in labels], sentences),
-        }
-        return figures | {name: probe.accuracy for name, probe in leaks.items() if probe is not None}
+        everyone = [part for worker in gather(parts) for part in worker]
+        ids, identity, emotion, seen, cosines, agreement = (np.concatenate(x) for x in zip(*everyone, strict=True))
+        figures = {"identity_cosine": float(cosines.mean()), "emotion_agreement": float(agreement.mean())}
+        _, first = np.unique(ids, return_index=True)  # workers that share few clips use some of them twice
+        return figures | self._leaks([str(ids[i]) for i in first], identity[first], emotion[first], seen[first])
 
-    def samples(self, batch: ClipBatch) -> list[Sample]:
-        return []  # it draws nothing
+    def _leaks(self, ids: list[str], identity: np.ndarray, emotion: np.ndarray, seen: np.ndarray) -> dict[str, float]:
+        """Accuracies of linear probes for emotion on identity codes and for speakers on emotion codes."""
+        labels = [self.labels.get(clip, ClipLabel("", clip)) for clip in ids]
+        sentences = [label.sentence or clip for clip, label in zip(ids, labels, strict=True)]
+        probes = {
+            "leak_emotion": linear_probe(identity, [str(int(k)) for k in seen], sentences),
+            "leak_identity": linear_probe(emotion, [label.speaker for label in labels], sentences),
+        }
+        return {name: probe.accuracy for name, probe in probes.items() if probe is not None}
+
+    def samples(self, batch: ClipBatch) -> list[Sample]:  # noqa: ARG002  # the student generates no frames
+        """Return no samples."""
+        return []
 
     def state(self) -> dict[str, Any]:
+        """Return the mean emotion codes and the running covariances."""
         return {
             "emotion_codes": self.engine.module.emotion_codes.clone(),
             "emotion_in_identity": self.emotion_in_identity.covariance,
@@ -154,34 +195,38 @@ class DistillTask:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
         self.engine.module.emotion_codes.copy_(state["emotion_codes"])
         self.emotion_in_identity.covariance = state["emotion_in_identity"]
         self.identity_in_emotion.covariance = state["identity_in_emotion"]
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
-        with self.engine.gathered():
+        """Write the student's bundle."""
+        with self.engine.gathered_parameters():
             if self.rank == 0:
-                save_bundle(
-                    storage.join(run, "bundle"), self.engine.module, self.recipe, "student", self.lineage, metrics
-                )
+                student = self.engine.module
+                save_bundle(storage.join(run, "bundle"), student, self.recipe, "student", self.lineage, metrics)
 
 
-def distillation_terms(heard: StudentOutput, batch: ClipBatch, recipe: Recipe) -> dict[str, tuple[float, Tensor]]:
-    """Weight and value of each term of the student's loss."""
+def distillation_terms(output: StudentOutput, batch: ClipBatch, recipe: Recipe) -> Terms:
+    """Return the terms that compare the student with its teachers."""
     config = recipe.distill
-    seen_emotion, seen_identity = _clip_emotion(batch), _identity(batch)
+    emotion, identity = clip_emotion(batch), teacher_identity(batch)
     return {
-        "emotion": (config.emotion, softened_cross_entropy(heard.emotion_logits, seen_emotion, config.temperature)),
-        "identity": (config.identity, cosine_distance(heard.identity, seen_identity)),
-        "contrast": (config.contrast, identity_contrast(heard.identity, seen_identity, config.contrast_temperature)),
+        "emotion": (config.emotion, softened_cross_entropy(output.emotion_logits, emotion, config.temperature)),
+        "identity": (config.identity, cosine_distance(output.identity, identity)),
+        "contrast": (config.contrast, identity_contrast(output.identity, identity, config.contrast_temperature)),
     }
 
 
 @torch.no_grad()
-def _variety(heard: StudentOutput, batch: ClipBatch) -> dict[str, Tensor]:
-    """How alike the clips of a batch are, heard and seen, for the alarms: mean cosine of two clips' identities, share of the commonest emotion."""
+def collapse_indicators(output: StudentOutput, batch: ClipBatch) -> dict[str, Tensor]:
+    """Return the mean cosine between identities of different clips, and the share of the most frequent emotion.
 
-    def likeness(codes: Tensor) -> Tensor:
+    Both for the student's outputs and, as ``..._teacher``, for the teachers'.
+    """
+
+    def similarity(codes: Tensor) -> Tensor:
         n = len(codes)
         return ((codes @ codes.T).sum() - n) / max(n * (n - 1), 1)
 
@@ -189,29 +234,24 @@ def _variety(heard: StudentOutput, batch: ClipBatch) -> dict[str, Tensor]:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().mean(0).max()
 
     return {
-        "identity_similarity": likeness(heard.identity.float()),
-        "identity_similarity_teacher": likeness(_identity(batch)),
-        "emotion_majority": majority(heard.emotion_logits),
-        "emotion_majority_teacher": majority(_clip_emotion(batch)),
+        "identity_similarity": similarity(output.identity.float()),
+        "identity_similarity_teacher": similarity(teacher_identity(batch)),
+        "emotion_majority": majority(output.emotion_logits),
+        "emotion_majority_teacher": majority(clip_emotion(batch)),
     }
 
 
-def make_task(
-    recipe: Recipe,
-    corpus: str,
-    *,
-    student: str | None,
-    reference: bool,
-    make_engine: EngineFactory,
-    device: torch.device,
-    rank: int,
-    world: int,
-) -> DistillTask:
-    """The task of a worker: a fresh student for the corpus's two teachers."""
-    if student is not None or reference:
-        raise ValueError("distillation starts from nothing: it takes neither a student nor reference")
+def make_task(context: TaskContext) -> DistillTask:
+    """Make the task of a worker: a new student for the corpus's two teachers.
+
+    Raises:
+        ValueError: a student or the reference baseline was requested.
+    """
+    if context.student is not None or context.reference:
+        raise ValueError("distillation trains a new student: it takes neither a student nor reference")
+    corpus, recipe = context.corpus, context.recipe
     identity, emotion = (load_teacher(storage.join(corpus, "teachers", role)) for role in ("identity", "emotion"))
-    model = Student(recipe.student, identity.dim, emotion.labels).to(device)
+    student = Student(recipe.student, identity.dim, emotion.labels).to(context.device)
     lineage = {
         "corpus": shards.read_corpus_manifest(corpus).get("digest", ""),
         "teachers": {"identity": identity.digest, "emotion": emotion.digest},
@@ -219,15 +259,17 @@ def make_task(
     }
     columns = ["id", "speaker", "sentence"]
     rows = [row for uri in shards.shard_uris(corpus, "val") for row in shards.read_shard(uri, columns)]
-    labels = {row["id"]: (row["speaker"], row["sentence"]) for row in rows}
-    return DistillTask(recipe, model, make_engine, rank, lineage, labels)
+    labels = {row["id"]: ClipLabel(row["speaker"], row["sentence"]) for row in rows}
+    return DistillTask(context, student, lineage, labels)
 
 
-def _clip_emotion(batch: ClipBatch) -> Tensor:
+def clip_emotion(batch: ClipBatch) -> Tensor:
+    """Return the emotion teacher's logits of each clip, ``[B, K]``."""
     assert batch.emotion is not None, "the stream must join the teachers' outputs"
     return aggregate_emotion(batch.emotion, batch.speech_mask)
 
 
-def _identity(batch: ClipBatch) -> Tensor:
+def teacher_identity(batch: ClipBatch) -> Tensor:
+    """Return the identity teacher's codes, ``[B, D]``."""
     assert batch.identity is not None, "the stream must join the teachers' outputs"
     return batch.identity

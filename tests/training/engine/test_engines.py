@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +11,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from s2v_ray.training.engine import base as engines
-from s2v_ray.training.engine.base import Engine, EngineFactory, frozen, make_engine
+from s2v_ray.training.engine import (
+    Engine,
+    EngineConfig,
+    EngineFactory,
+    OptimizerConfig,
+    deepspeed_api,
+    frozen,
+    make_engine,
+)
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.workers import on_workers
 
 STEPS = 3
-with_deepspeed = functools.partial(make_engine, lone=False)
-BUCKET = engines.BUCKET_ELEMENTS
-OPTIONS = {"betas": (0.5, 0.99), "grad_clip": 0.5, "micro_batch": 4, "bf16": False}
+BUCKET = deepspeed_api.BUCKET_ELEMENTS
+GRAD_CLIP = 0.5
+
+
+def with_deepspeed(
+    module: nn.Module, groups: Any, optimizer: OptimizerConfig, config: EngineConfig, **sharding: Any
+) -> Engine:
+    """``make_engine``, which uses DeepSpeed for a single worker as well."""
+    return make_engine(module, groups, optimizer, replace(config, plain_torch=False), **sharding)
+
+
+def config(world: int, **settings: Any) -> EngineConfig:
+    return EngineConfig(world_size=world, **{"grad_clip": GRAD_CLIP, "micro_batch": 4, **settings})
+
+
+def adam(lr: float, weight_decay: float = 0.0) -> OptimizerConfig:
+    return OptimizerConfig(lr, (0.5, 0.99), weight_decay)
 
 
 class Discriminators(nn.Module):
@@ -58,25 +79,19 @@ def train_gan(
     start: int = 0,
     saved_by: int = 0,
 ) -> dict[str, Any]:
-    """The clips of a step are the same on any number of workers; two are meant. ``folder`` is written at the end, or read where ``start`` is given."""
+    """The clips of a step are the same on one and on two workers. ``folder`` is written at the end, or read if ``start`` is given."""
     torch.manual_seed(rank)  # the factory must make all workers equal to worker 0
     g = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 6))
     g[0].bias.requires_grad_(False)  # no optimizer holds it
     d = Discriminators()
-    make = functools.partial(factory, world_size=world, **OPTIONS)
-    generator = make(
-        g,
-        [{"params": [p for p in g.parameters() if p.requires_grad], "name": "generator"}],
-        lr=3e-3,
-        weight_decay=0.0,
-        zero_stage=stage,
-    )
+    groups = [{"params": [p for p in g.parameters() if p.requires_grad], "name": "generator"}]
+    generator = factory(g, groups, adam(3e-3), config(world), zero_stage=stage)
     groups = [{"params": m.parameters(), "name": name} for name, m in d.members.items()]
-    discriminators = make(d, groups, lr=1e-2, weight_decay=0.1, zero_stage=min(stage, 2))
+    discriminators = factory(d, groups, adam(1e-2, 0.1), config(world), zero_stage=min(stage, 2))
     players = {"generator": generator, "discriminators": discriminators}
     if start:
         for name, engine in players.items():
-            engine.load(f"{folder}/{name}", reshape=saved_by != world)
+            engine.load(f"{folder}/{name}", reshard=saved_by != world)
     norms = []
     for step in range(start, steps):
         parts = [torch.Generator().manual_seed(100 * step + part) for part in ((rank,) if world == 2 else (0, 1))]
@@ -88,14 +103,14 @@ def train_gan(
         norms.append(generator.grad_norm)
     if folder and not start:
         for name, engine in players.items():
-            os.makedirs(f"{folder}/{name}", exist_ok=True)
+            Path(folder, name).mkdir(parents=True, exist_ok=True)
             for file, content in engine.snapshot().items():
                 torch.save(content, f"{folder}/{name}/{file}")
         if dist.is_initialized():
             dist.barrier()
     state = {}
     for player, engine in (("g", generator), ("d", discriminators)):
-        with engine.gathered():
+        with engine.gathered_parameters():
             state |= {f"{player}.{name}": value.clone() for name, value in engine.module.state_dict().items()}
     unsure = {
         f"{p}.{name}": mask
@@ -109,7 +124,7 @@ def all_stages(rank: int, world: int) -> dict[Any, dict[str, Any]]:
     found = {"plain": train_gan(rank, world, make_plain_engine, 0)} | {
         stage: train_gan(rank, world, with_deepspeed, stage) for stage in (0, 1, 2)
     }
-    return found | ({"lone": train_gan(rank, world, make_engine, 2)} if world == 1 else {})
+    return found | ({"torch": train_gan(rank, world, make_engine, 2)} if world == 1 else {})
 
 
 def interrupted(rank: int, world: int, folder: str) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
@@ -171,29 +186,21 @@ def test_another_engine_continues_from_the_same_optimizer_state(
 
 
 def unmoved(rank: int, world: int, folder: str, factory: EngineFactory, write: bool) -> dict[int, dict[str, Tensor]]:
-    """Saved before any step was taken, as by a run that has skipped all its batches; read by an engine with other weights."""
+    """State saved before the first step, as by a run that skipped all batches, read by an engine with other weights."""
     found = {}
     for stage in (0, 1, 2, 3):
         torch.manual_seed(0 if write else 1)
         module, place = nn.Linear(5, 7), f"{folder}/{stage}"
-        engine = factory(
-            module,
-            [{"params": module.parameters()}],
-            lr=1e-2,
-            weight_decay=0.0,
-            zero_stage=stage,
-            world_size=world,
-            **OPTIONS,
-        )
+        engine = factory(module, [{"params": module.parameters()}], adam(1e-2), config(world), zero_stage=stage)
         if write:
-            os.makedirs(place)
+            Path(place).mkdir(parents=True)
             for file, content in engine.snapshot().items():
                 torch.save(content, f"{place}/{file}")
         else:
-            engine.load(place, reshape=True)
+            engine.load(place, reshard=True)
             engine.backward(engine(torch.ones(4, 5)).square().sum())
             engine.step()
-        with engine.gathered():
+        with engine.gathered_parameters():
             found[stage] = {name: value.clone() for name, value in engine.module.state_dict().items()}
     return found
 
@@ -218,9 +225,9 @@ def undisturbed(rank: int, world: int) -> dict[str, Any]:
 def test_gan_steps_equal_plain_torch_at_every_stage(world: int) -> None:
     results = on_workers(world, all_stages)
     plain = results[0]["plain"]
-    assert min(plain["norms"]) > OPTIONS["grad_clip"]  # clipping took part
+    assert min(plain["norms"]) > GRAD_CLIP  # clipping took part
     for result in results:
-        assert ("lone" in result) == (world == 1)
+        assert ("torch" in result) == (world == 1)
         for stage in result.keys() - {"plain"}:
             torch.testing.assert_close(
                 result[stage]["state"], plain["state"], rtol=1e-5, atol=1e-7, msg=lambda m, s=stage: f"stage {s}: {m}"
@@ -234,19 +241,22 @@ def gathered(
 ) -> dict[str, Tensor]:
     """Weights after steps on batches in ``parts``; one batch is begun and given up, as one with a NaN would be."""
     torch.manual_seed(0)
-    engines.BUCKET_ELEMENTS = 100 if stage == 3 else BUCKET  # so that stage 3 gathers layer by layer
+    deepspeed_api.BUCKET_ELEMENTS = 100 if stage == 3 else BUCKET  # so that stage 3 gathers layer by layer
     module = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 6))
-    settings = OPTIONS | {"micro_batch": 4 // parts, "accumulate": parts, "world_size": world, **offload}
-    engine = factory(module, [{"params": module.parameters()}], lr=3e-2, weight_decay=0.1, zero_stage=stage, **settings)
+    settings = config(
+        world, micro_batch=4 // parts, accumulate=parts, offload_optimizer=offload.get("offload_optimizer", False)
+    )
+    sharding = {"zero_stage": stage, "offload_param": offload.get("offload_param", False)}
+    engine = factory(module, [{"params": module.parameters()}], adam(3e-2, 0.1), settings, **sharding)
     for step in range(STEPS):
         x, y = (torch.randn(4, n, generator=torch.Generator().manual_seed(10 * step + rank)) for n in (5, 6))
         if parts > 1 and step != 1:  # before any step, and between two
             engine.backward(7.0 * engine(x).square().mean())
-            engine.discard()
+            engine.discard_gradients()
         for part, target in zip(x.split(4 // parts), y.split(4 // parts), strict=True):
             engine.backward((engine(part) - target).square().mean() / parts)
         engine.step()
-    with engine.gathered():
+    with engine.gathered_parameters():
         return {name: value.clone() for name, value in engine.module.state_dict().items()}
 
 
@@ -256,7 +266,7 @@ def every_gathering(rank: int, world: int) -> dict[str, dict[str, Tensor]]:
         for offload in ([], ["offload_optimizer"], ["offload_param"], ["offload_optimizer", "offload_param"]):
             if ("offload_optimizer" not in offload or stage) and ("offload_param" not in offload or stage == 3):
                 for parts in (1, 2):
-                    settings = {name: True for name in offload}
+                    settings = dict.fromkeys(offload, True)
                     found[f"stage {stage} {offload} in {parts}"] = gathered(
                         rank, world, make_engine, stage, settings, parts
                     )
@@ -275,16 +285,7 @@ def test_batches_in_parts_and_offloaded_states_equal_plain_torch() -> None:
 
 def test_more_backwards_than_announced_are_refused() -> None:
     module = nn.Linear(2, 2)
-    engine = make_engine(
-        module,
-        [{"params": module.parameters()}],
-        lr=1e-3,
-        weight_decay=0.0,
-        zero_stage=1,
-        world_size=1,
-        accumulate=2,
-        **OPTIONS,
-    )
+    engine = make_engine(module, [{"params": module.parameters()}], adam(1e-3), config(1, accumulate=2), zero_stage=1)
     for _ in range(2):
         engine.backward(engine(torch.ones(1, 2)).sum())
     with pytest.raises(RuntimeError, match="more often before step than the 2 times"):
@@ -300,12 +301,10 @@ def test_what_a_stage_cannot_offload_is_refused(stage: int, what: str) -> None:
         make_engine(
             module,
             [{"params": module.parameters()}],
-            lr=1e-3,
-            weight_decay=0.0,
+            adam(1e-3),
+            config(1, offload_optimizer=what == "offload_optimizer"),
             zero_stage=stage,
-            world_size=1,
-            **{what: True},
-            **OPTIONS,
+            offload_param=what == "offload_param",
         )
 
 
@@ -318,11 +317,11 @@ def test_load_continues_exactly(tmp_path: Any, world: int) -> None:
 
 
 def test_saved_state_with_foreign_code_is_refused(tmp_path: Any) -> None:
-    from s2v_ray.training.engine.base import _load_without_pickle
+    from s2v_ray.training.engine.deepspeed_api import load_without_pickle
 
     torch.save({"x": nn.Linear(2, 2)}, tmp_path / "x.pt")
     with pytest.raises(Exception, match="Weights only load failed"):
-        _load_without_pickle(str(tmp_path / "x.pt"))
+        load_without_pickle(str(tmp_path / "x.pt"))
 
 
 def test_wrong_number_of_workers_is_refused() -> None:
@@ -330,7 +329,5 @@ def test_wrong_number_of_workers_is_refused() -> None:
     connected = (
         dist.get_world_size() if dist.is_initialized() else 0
     )  # an engine of an earlier test leaves this process connected with itself
-    with pytest.raises(ValueError, match=f"3 workers were asked for, {connected} are connected"):
-        make_engine(
-            module, [{"params": module.parameters()}], lr=1e-3, weight_decay=0.0, zero_stage=0, world_size=3, **OPTIONS
-        )
+    with pytest.raises(ValueError, match=f"3 workers were requested, {connected} are connected"):
+        make_engine(module, [{"params": module.parameters()}], adam(1e-3), config(3))

@@ -14,15 +14,16 @@ from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.student import Student
-from s2v_ray.training.engine.base import EngineFactory, make_engine
+from s2v_ray.training.engine import EngineConfig, EngineFactory, make_engine
 from s2v_ray.training.tasks.adversaries import Adversaries
+from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.distill import DistillTask
 from s2v_ray.training.tasks.gan import GanTask
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.workers import on_workers
 
 EMOTIONS = ("neutral", "happy", "sad")
-IDENTITY, SIZE, FRAMES, HEARD, BATCH, STEPS = 12, 32, 8, 10, 2, 3
+IDENTITY, SIZE, FRAMES, SPEECH, BATCH, STEPS = 12, 32, 8, 10, 2, 3
 STAGES = (0, 1, 2, 3)
 ALL_AT_ONCE = {"start": 0, "ramp": 0, "weight": 0.1, "lr": 1e-3}
 
@@ -38,12 +39,12 @@ def recipe(stage: int, **parallel: Any) -> Recipe:
         {
             "media": {"size": SIZE},
             "student": {"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8},
-            "distill": {"steps": 10, "batch": 2 * BATCH, "speech_frames": HEARD},
+            "distill": {"steps": 10, "batch": 2 * BATCH, "speech_frames": SPEECH},
             "gan": {
                 "steps": 10,
                 "batch": 2 * BATCH,
                 "frames": FRAMES,
-                "speech_frames": HEARD,
+                "speech_frames": SPEECH,
                 "generator": {"channels": [16, 12, 8, 8], "noise_dim": 3},
                 "discriminators": {"width": 4, **each},
             },
@@ -56,17 +57,21 @@ def batch(rank: int, step: int) -> ClipBatch:
     rng = torch.Generator().manual_seed(10 * step + rank)
     return ClipBatch(
         frames=torch.randint(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
-        speech=0.1 * torch.randn(BATCH, HEARD * 640, generator=rng),
+        speech=0.1 * torch.randn(BATCH, SPEECH * 640, generator=rng),
         start=torch.tensor([0, 2]),
-        speech_mask=torch.arange(HEARD).expand(BATCH, -1) < torch.tensor([[HEARD], [HEARD - 1]]),
+        speech_mask=torch.arange(SPEECH).expand(BATCH, -1) < torch.tensor([[SPEECH], [SPEECH - 1]]),
         still=torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(BATCH, IDENTITY, generator=rng), dim=-1),
-        emotion=torch.randn(BATCH, HEARD, len(EMOTIONS), generator=rng),
+        emotion=torch.randn(BATCH, SPEECH, len(EMOTIONS), generator=rng),
     )
 
 
+def context(settings: Recipe, factory: EngineFactory, rank: int) -> TaskContext:
+    return TaskContext(settings, "", factory, torch.device("cpu"), rank)
+
+
 def distil(settings: Recipe, factory: EngineFactory, rank: int) -> DistillTask:
-    return DistillTask(settings, Student(settings.student, IDENTITY, EMOTIONS), factory, rank, {})
+    return DistillTask(context(settings, factory, rank), Student(settings.student, IDENTITY, EMOTIONS), {})
 
 
 def distil_clip_by_clip(settings: Recipe, factory: EngineFactory, rank: int) -> DistillTask:
@@ -87,21 +92,21 @@ def distil_clip_by_clip(settings: Recipe, factory: EngineFactory, rank: int) -> 
 
 def gan(settings: Recipe, factory: EngineFactory, rank: int) -> GanTask:
     model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
-    return GanTask(settings, model, adversaries, factory, torch.device("cpu"), rank, {})
+    return GanTask(context(settings, factory, rank), model, adversaries, {})
 
 
 def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int, world: int) -> dict[str, Any]:
     """Every parameter after a few steps, the logged scalars, and whether each player moved."""
     torch.manual_seed(0)
     parts = settings.parallel.accumulate
-    options = {
-        "bf16": settings.parallel.bf16 == "on",
-        "grad_clip": 1.0,
-        "micro_batch": BATCH // parts,
-        "world_size": world,
-        "accumulate": parts,
-    }
-    task = make_task(settings, functools.partial(factory, **options), rank)
+    config = EngineConfig(
+        world_size=world,
+        micro_batch=BATCH // parts,
+        bf16=settings.parallel.bf16 == "on",
+        grad_clip=1.0,
+        accumulate=parts,
+    )
+    task = make_task(settings, functools.partial(factory, config=config), rank)
     before = weights(task)
     torch.manual_seed(1 + rank)  # dropout, spectrogram masks
     scalars = [{k: float(v) for k, v in task.step(batch(rank, step), step).items()} for step in range(STEPS)]
@@ -118,7 +123,7 @@ def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int,
 def weights(task: DistillTask | GanTask) -> dict[str, Tensor]:
     found = {}
     for player, engine in task.engines.items():
-        with engine.gathered():
+        with engine.gathered_parameters():
             found |= {f"{player}.{name}": p.detach().clone() for name, p in engine.module.named_parameters()}
     return found
 
@@ -175,7 +180,8 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
         for stage in STAGES:
             found = sure(result[stage], unsure, skip)
             for what, value in expected.items():
-                # In parts, sums are added in another order; a step moves the discriminators by 1e-3, the others, whose rate begins to rise, by some 1e-5.
+                # In parts, sums are added in another order; a step moves the discriminators by 1e-3, the others, whose
+                # rate begins to rise, by some 1e-5.
                 atol = 1e-5 if parallel and what == "discriminators" else 1e-6
                 torch.testing.assert_close(
                     found[what], value, rtol=1e-5, atol=atol, msg=lambda m, s=stage: f"stage {s}: {m}"

@@ -1,4 +1,4 @@
-"""What the GAN's step does with the recipe's augmentation: frames and still alike, before anybody sees them; nothing when it is off."""
+"""The recipe's augmentation in the GAN's step: frames and still get the same draw; nothing changes when it is off."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from s2v_ray.clip import to_unit
 from s2v_ray.config import AugmentConfig
 from s2v_ray.media.augment import augment
 from s2v_ray.models.generator import Speech2Video
+from s2v_ray.training.engine import EngineConfig
 from s2v_ray.training.tasks import gan
 from s2v_ray.training.tasks.adversaries import Adversaries
 from tests.helpers.plain_engine import make_plain_engine
-from tests.training.engine.test_parity import BATCH, EMOTIONS, IDENTITY, batch, recipe
+from tests.training.engine.test_parity import BATCH, EMOTIONS, IDENTITY, batch, context, recipe
 
 ON = AugmentConfig(flip=0.5, rotation=5, brightness=0.1)
 
@@ -24,12 +25,12 @@ ON = AugmentConfig(flip=0.5, rotation=5, brightness=0.1)
 def one_step(
     config: AugmentConfig, step: int, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """The real frames that losses and discriminators see, the still that the generator sees, and the scalars."""
+    """The real frames of losses and discriminators, the still of the generator, and the scalars."""
     torch.manual_seed(0)
     settings = recipe(0).model_copy(update={"augment": config}).with_reference(True)
     model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
-    factory = functools.partial(make_plain_engine, bf16=False, grad_clip=1.0, micro_batch=BATCH, world_size=1)
-    task = gan.GanTask(settings, model, adversaries, factory, torch.device("cpu"), rank, {})
+    factory = functools.partial(make_plain_engine, config=EngineConfig(micro_batch=BATCH, grad_clip=1.0))
+    task = gan.GanTask(context(settings, factory, rank), model, adversaries, {})
     seen: dict[str, Tensor] = {}
 
     def remember(_: Any, args: tuple[Any, ...]) -> None:
@@ -42,18 +43,18 @@ def one_step(
         return inner(fake, real, *rest)
 
     monkeypatch.setattr(gan, "weighted_l1", l1)
-    scene = task._scene
+    inputs = task._inputs
 
     def spy(part: Any, identity: Tensor) -> Any:
-        seen["scene"] = part.real
-        return scene(part, identity)
+        seen["real"] = part.real
+        return inputs(part, identity)
 
-    monkeypatch.setattr(task, "_scene", spy)
+    monkeypatch.setattr(task, "_inputs", spy)
     model.register_forward_pre_hook(remember)
     scalars = {k: float(v) for k, v in task.step(batch(rank, step), step).items()}
-    assert seen["loss"] is seen["scene"]
+    assert seen["loss"] is seen["real"]
     monkeypatch.undo()
-    return seen["scene"], seen["still"], scalars
+    return seen["real"], seen["still"], scalars
 
 
 def test_off_leaves_the_step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.sync import load_sync, sync_uri
-from s2v_ray.training.tasks.sync import train_sync
+from s2v_ray.training.teach import train_sync
 
 SIZE, FRAMES = 32, 40
 RECIPE = {
@@ -58,7 +58,7 @@ def corpus(folder: Path, in_step: bool) -> str:
 
 def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, recipe: Recipe) -> None:
     uri = corpus(tmp_path, in_step=True)
-    result = train_sync(uri, recipe, "expert", lambda line: None)
+    result = train_sync(uri, recipe, "expert")
     assert result["accuracy"] > 0.8
     network = load_sync(uri, "expert")
     assert not any(p.requires_grad for p in network.parameters())
@@ -74,7 +74,7 @@ def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, recipe: Recipe) -> N
 def test_at_chance_it_is_refused_and_nothing_is_published(tmp_path: Path, recipe: Recipe) -> None:
     uri = corpus(tmp_path, in_step=False)
     with pytest.raises(storage.ArtifactError, match=r"sync expert is at 0\.\d+ on held-out clips \(chance 0\.50"):
-        train_sync(uri, recipe, "expert", lambda line: None)
+        train_sync(uri, recipe, "expert")
     assert not storage.exists(sync_uri(uri, "expert"))
 
 
@@ -84,4 +84,4 @@ def test_too_short_clips_are_named(tmp_path: Path, recipe: Recipe) -> None:
         update={"gan": recipe.gan.model_copy(update={"sync": recipe.gan.sync.model_copy(update={"window": 30})})}
     )
     with pytest.raises(storage.ArtifactError, match="at least 45 frames"):
-        train_sync(uri, longer, "judge", lambda line: None)
+        train_sync(uri, longer, "judge")

@@ -15,7 +15,10 @@ from s2v_ray.clip import Clip
 from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.models import teachers
 from s2v_ray.models.teachers import ConvFace
-from s2v_ray.training.tasks import teachers as teach
+from s2v_ray.training import teach
+from s2v_ray.training.stills import augment_faces, read_stills
+from s2v_ray.training.tasks.teachers import FaceTask, face_specs, whiten_within_speakers
+from tests.helpers.logs import logged
 
 SIZE, FRAMES = 32, 6
 SPEAKERS = {"ann": (200, 60, 60), "ben": (60, 200, 60), "cat": (60, 60, 200), "dan": (190, 190, 60)}
@@ -23,7 +26,7 @@ EMOTIONS = {"happy": 8, "sad": 2}  # rows of the brow
 
 
 def draw(speaker: str, emotion: str, opening: float, rng: np.random.Generator) -> np.ndarray:
-    """The skin tells who, the brow's height how, the mouth's height what: uint8 ``[S, S, 3]``."""
+    """Skin encodes the speaker, brow height the emotion, mouth height the opening: uint8 ``[S, S, 3]``."""
     frame = np.full((SIZE, SIZE, 3), 120.0)
     frame[2:30, 4:28] = SPEAKERS.get(speaker, (130, 130, 130))
     row = EMOTIONS.get(emotion, 5)
@@ -43,11 +46,11 @@ def make_corpus(
     drawn = [(s, e, k) for s in speakers for e in emotions for k in range(6)]
     named = [drawn[i] for i in rng.permutation(len(drawn))] if shuffled else drawn
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-    for n, ((speaker, emotion, k), (said_speaker, said_emotion, _)) in enumerate(zip(drawn, named, strict=True)):
+    for n, ((speaker, emotion, k), (named_speaker, named_emotion, _)) in enumerate(zip(drawn, named, strict=True)):
         opening = rng.uniform(size=FRAMES).astype(np.float32)
         frames = np.stack([draw(speaker, emotion, o, rng) for o in opening])
         clip = Clip(
-            f"clip{n:03d}", frames, np.zeros(FRAMES * 640, np.float32), said_speaker, said_emotion, str(k), "drawn",
+            f"clip{n:03d}", frames, np.zeros(FRAMES * 640, np.float32), named_speaker, named_emotion, str(k), "drawn",
             np.zeros((FRAMES, 5, 2), np.float32), opening if mouth else None,
         )  # fmt: skip
         rows["val" if k >= 4 else "train"].append(shards.encode_clip(clip))
@@ -67,14 +70,10 @@ def recipe(**sections: Any) -> Recipe:
     return parse_recipe({"teach": {"steps": 60, "batch": 32, "width": 8, "embedding": 16, "lr": 5e-3}} | sections)
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     corpus = make_corpus(tmp_path_factory.mktemp("corpus"))
-    return corpus, teach.teach_faces(corpus, recipe(), quiet)
+    return corpus, teach.teach_faces(corpus, recipe())
 
 
 def test_teachers_and_judges_learn(taught: tuple[str, dict[str, Any]]) -> None:
@@ -120,33 +119,64 @@ def test_judges_differ_from_teachers(taught: tuple[str, dict[str, Any]]) -> None
         teacher, judge = (teachers.load(storage.join(corpus, group, role)) for group in ("teachers", "judges"))
         assert teacher.card.channels != judge.card.channels
         assert teacher.digest != judge.digest
-    stills = teach.read_stills(corpus)
+    stills = read_stills(corpus)
     cells = {(s, e, h) for s, e, h in zip(stills.speaker, stills.emotion, stills.half, strict=True)}
     assert {h for *_, h in cells} == {-1, 0, 1}
     assert len(cells) == 3 * len(SPEAKERS) * len(EMOTIONS)  # each half, and val, has every speaker with every emotion
 
 
-def test_same_seed_same_network(taught: tuple[str, dict[str, Any]]) -> None:
+def test_same_seed_same_network(taught: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     corpus, _ = taught
-    stills = teach.read_stills(corpus)
+    stills = read_stills(corpus)
     few = recipe(teach={"steps": 30, "batch": 32, "width": 8, "embedding": 16, "lr": 5e-3})
     state = torch.random.get_rng_state()
-    first, second = (teach.train_face(teach.jobs(few)[1], stills, few, quiet)[0].state_dict() for _ in range(2))
+    first, second = (trained(few, stills, make_corpus(tmp_path / name)) for name in ("first", "second"))
     assert all(torch.equal(first[k], second[k]) for k in first)
-    assert torch.equal(state, torch.random.get_rng_state())  # others' randomness is left alone
+    assert torch.equal(state, torch.random.get_rng_state()), "the caller's random generator is restored"
+
+
+def trained(settings: Recipe, stills: Any, corpus: str) -> dict[str, torch.Tensor]:
+    """Weights of the emotion teacher."""
+    network = teach.train_face(face_specs(settings)[1], stills, settings, corpus).network
+    assert network is not None
+    return network.state_dict()
+
+
+def test_an_interrupted_training_continues_to_the_same_network(
+    taught: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, _ = taught
+    stills = read_stills(corpus)
+    few = recipe(teach={"steps": 32, "batch": 32, "width": 8, "embedding": 16, "lr": 5e-3})
+    whole = trained(few, stills, make_corpus(tmp_path / "whole"))
+    step = FaceTask.step
+
+    def killed(task: FaceTask, batch: Any, number: int) -> Any:
+        if number == 20:
+            raise KeyboardInterrupt
+        return step(task, batch, number)
+
+    cut = make_corpus(tmp_path / "cut")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FaceTask, "step", killed)
+        trained(few, stills, cut)
+    with logged() as lines:
+        resumed = trained(few, stills, cut)
+    assert "teachers/emotion continues from the checkpoint of step 16" in lines
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_one_emotion_asks_for_a_card(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, emotions=("sad",))
     with pytest.raises(storage.ArtifactError, match="name only the emotion 'sad'; name a card in teachers.emotion"):
-        teach.teach_faces(corpus, recipe(), quiet)
+        teach.teach_faces(corpus, recipe())
     assert not (tmp_path / "teachers").exists()
 
 
 def test_no_speakers_asks_for_a_card(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, speakers=("",))
     with pytest.raises(storage.ArtifactError, match="name no speaker; name a card in teachers.identity"):
-        teach.teach_faces(corpus, recipe(), quiet)
+        teach.teach_faces(corpus, recipe())
 
 
 def test_named_cards_are_installed_and_the_rest_is_skipped_with_reasons(tmp_path: Path) -> None:
@@ -168,35 +198,35 @@ def test_named_cards_are_installed_and_the_rest_is_skipped_with_reasons(tmp_path
         card = made.card.model_dump(mode="json") | {"weights": str(tmp_path / role / made.card.weights)}
         (tmp_path / f"{role}.yaml").write_text(yaml.safe_dump(card))
         cards[role] = str(tmp_path / f"{role}.yaml")
-    said: list[str] = []
-    found = teach.teach_faces(corpus, recipe(teachers=cards), said.append)
+    with logged() as lines:
+        found = teach.teach_faces(corpus, recipe(teachers=cards))
     assert set(found["networks"]) == {"teachers/identity", "teachers/emotion", "judges/identity"}
     assert found["skipped"] == {
         "judges/emotion": "the training clips name no emotion",
         "judges/mouth": "no clip of the corpus knows its mouth opening",
     }
-    assert "judges/mouth skipped: no clip of the corpus knows its mouth opening" in said
+    assert "judges/mouth skipped: no clip of the corpus knows its mouth opening" in lines
     assert teachers.load(storage.join(corpus, "teachers/emotion")).labels == ("x", "y")
 
 
 def test_a_network_at_chance_is_refused(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, shuffled=True)
     with pytest.raises(storage.ArtifactError, match="teachers/identity is at chance on clips it never saw"):
-        teach.teach_faces(corpus, recipe(), quiet)
+        teach.teach_faces(corpus, recipe())
     assert not (tmp_path / "teachers").exists()
 
 
 def test_empty_or_missing_corpus(tmp_path: Path) -> None:
     with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
-        teach.teach_faces(str(tmp_path), recipe(), quiet)
+        teach.teach_faces(str(tmp_path), recipe())
     storage.write_manifest(
         str(tmp_path), "corpus", shards.CORPUS_SCHEMA, splits={split: {"shards": 0} for split in shards.SPLITS}
     )
     with pytest.raises(storage.ArtifactError, match="no training clips"):
-        teach.teach_faces(str(tmp_path), recipe(), quiet)
+        teach.teach_faces(str(tmp_path), recipe())
 
 
-def test_sharpen_takes_out_what_varies_within_a_speaker() -> None:
+def test_whitening_removes_variation_within_a_speaker() -> None:
     torch.manual_seed(0)
     network = ConvFace(4, 8).eval()
     features = torch.randn(400, 32)
@@ -204,7 +234,7 @@ def test_sharpen_takes_out_what_varies_within_a_speaker() -> None:
     features[:, :2] += 4 * torch.eye(3)[speaker][:, :2]
     features[:, 5] += 3 * emotion
     before = network.head(features).detach()
-    teach.sharpen(network, before, speaker)
+    whiten_within_speakers(network, before, speaker)
     after = network.head(features).detach()
     assert torch.linalg.matrix_rank(after - after.mean(0), atol=1e-3) == 2  # three speakers differ in two directions
 
@@ -219,7 +249,7 @@ def test_augmentation_keeps_the_picture() -> None:
     torch.manual_seed(0)
     faces = torch.rand(64, 3, 32, 32) * 2 - 1
     faces = F.interpolate(F.avg_pool2d(faces, 8), size=(32, 32), mode="bilinear")
-    changed = teach.augment(faces)
+    changed = augment_faces(faces)
     assert changed.shape == faces.shape
     correlation = torch.stack(
         [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(faces, changed, strict=True)]

@@ -1,0 +1,202 @@
+"""From row groups of shards to windows of clips: reading, cutting, decoding, collating. Knows no Ray."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from s2v_ray import shards, storage
+from s2v_ray.clip import ClipBatch
+from s2v_ray.media.timing import frames_to_samples
+from s2v_ray.training.data.plan import RowGroupJob
+
+READ_AHEAD = 4
+"""Row groups that are read concurrently: an object store answers more slowly than its data is decoded."""
+TEACHERS = ("identity", "emotion")
+
+Window = dict[str, np.ndarray]
+"""A decoded window: the fields of ``ClipBatch`` for one clip, ``speech`` as int16, and ``id``."""
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """What is cut out of each clip.
+
+    Attributes:
+        corpus: URI of the corpus.
+        frames: T, target frames.
+        speech_frames: L >= T, frames of speech.
+        seed: seed of the positions.
+        teachers: whether the teachers' outputs are joined.
+    """
+
+    corpus: str
+    frames: int
+    speech_frames: int
+    seed: int
+    teachers: bool = True
+
+    def nbytes(self, side: int) -> int:
+        """Size of a decoded window of frames with ``side`` pixels."""
+        return (self.frames + 1) * side * side * 3 + frames_to_samples(self.speech_frames) * 2
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Columns of a row group, and the teachers' outputs for the rows of a job.
+
+    Attributes:
+        ids: clip ids of all rows.
+        lengths: frames of all rows.
+        frames: Arrow array: encoded frames of all rows.
+        speech: Arrow array: 16-bit PCM of all rows.
+        outputs: by role of the teacher, for the rows of the job.
+    """
+
+    ids: list[str]
+    lengths: list[int]
+    frames: Any
+    speech: Any
+    outputs: dict[str, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A whole clip before decoding.
+
+    Attributes:
+        id: the clip's id.
+        length: number of frames.
+        frame: index -> JPEG of the frame.
+        speech: little-endian int16 PCM.
+        outputs: the teachers' outputs by role.
+    """
+
+    id: str
+    length: int
+    frame: Callable[[int], bytes]
+    speech: bytes | memoryview
+    outputs: dict[str, np.ndarray]
+
+
+def decode_jobs(jobs: Iterable[RowGroupJob], spec: WindowSpec) -> Iterator[list[Window]]:
+    """Yield the windows of each job, while the next ``READ_AHEAD`` row groups are being read."""
+    waiting = iter(jobs)
+    with ThreadPoolExecutor(READ_AHEAD, "read-ahead") as pool:
+
+        def submit(count: int) -> Iterator[tuple[RowGroupJob, Any]]:
+            return ((job, pool.submit(read_group, job, spec)) for job in itertools.islice(waiting, count))
+
+        reading = deque(submit(READ_AHEAD))
+        while reading:
+            job, future = reading.popleft()
+            group = future.result()
+            reading.extend(submit(1))
+            yield [cut_window(clip, spec, job.epoch) for clip in clips_of(group, job.rows)]
+
+
+def read_group(job: RowGroupJob, spec: WindowSpec) -> RowGroup:
+    """Read the row group of a job and the teachers' outputs for its rows.
+
+    Raises:
+        ArtifactError: the shard is damaged, or outputs are missing or belong to other clips.
+    """
+    with shards.open_shard(job.uri) as f:
+        columns = ["id", "num_frames", "frames", "speech"]
+        table = f.read_row_group(job.group, columns, use_threads=False).combine_chunks()
+    ids: list[str] = table["id"].to_pylist()
+    roles = TEACHERS if spec.teachers else ()
+    named = [ids[row] for row in job.rows]
+    return RowGroup(
+        ids,
+        table["num_frames"].to_pylist(),
+        table["frames"].chunk(0),
+        table["speech"].chunk(0),
+        {role: read_outputs(spec.corpus, role, job, named) for role in roles},
+    )
+
+
+def clips_of(group: RowGroup, rows: Sequence[int]) -> Iterator[EncodedClip]:
+    """Yield the clips of the given rows."""
+    for i, row in enumerate(rows):
+        encoded = group.frames[row].values
+        yield EncodedClip(
+            group.ids[row],
+            group.lengths[row],
+            lambda k, encoded=encoded: encoded[k].as_py(),  # type: ignore[misc]  # default binds the loop variable
+            group.speech[row].as_buffer(),
+            {role: values[i] for role, values in group.outputs.items()},
+        )
+
+
+def cut_window(clip: EncodedClip, spec: WindowSpec, epoch: int) -> Window:
+    """Cut a random window out of a clip; only its frames and one still are decoded.
+
+    The position depends on seed, epoch and clip alone.
+    """
+    t, length, n = spec.frames, spec.speech_frames, clip.length
+    rng = np.random.default_rng([spec.seed, epoch, zlib.crc32(clip.id.encode())])
+    first = int(rng.integers(n - t + 1))
+    earliest, latest = max(0, first + t - length), min(first, max(0, n - length))
+    offset = int(rng.integers(earliest, latest + 1))  # first frame of the speech
+    valid = min(length, n - offset)
+    outside = n - t
+    still = int(rng.integers(outside)) if outside else int(rng.integers(n))
+    still += t if outside and still >= first else 0
+    pixels = shards.decode_frames([clip.frame(k) for k in [*range(first, first + t), still]])
+    speech = np.zeros(frames_to_samples(length), np.int16)
+    samples = np.frombuffer(clip.speech, "<i2")[frames_to_samples(offset) : frames_to_samples(offset + valid)]
+    speech[: len(samples)] = samples
+    window: Window = {
+        "id": np.asarray(clip.id),
+        "frames": pixels[:t],
+        "still": pixels[t],
+        "speech": speech,
+        "start": np.asarray(first - offset, np.int64),
+        "speech_mask": np.arange(length) < valid,
+    }
+    if "identity" in clip.outputs:
+        window["identity"] = clip.outputs["identity"]
+    if "emotion" in clip.outputs:
+        window["emotion"] = np.zeros((length, clip.outputs["emotion"].shape[1]), np.float32)
+        window["emotion"][:valid] = clip.outputs["emotion"][offset : offset + valid]
+    return window
+
+
+def read_outputs(corpus: str, role: str, job: RowGroupJob, ids: list[str]) -> list[np.ndarray]:
+    """Read a teacher's outputs for the rows of a job.
+
+    Raises:
+        ArtifactError: there are none, or they belong to other clips than ``ids``.
+    """
+    uri = shards.outputs_uri(corpus, role, job.uri)
+    try:
+        with shards.open_shard(uri) as f:
+            inside = job.group < f.num_row_groups
+            table = f.read_row_group(job.group, use_threads=False).take(list(job.rows)) if inside else None
+    except FileNotFoundError:
+        raise storage.ArtifactError(f"the {role} teacher has no outputs for {job.uri}: run `s2v teach`") from None
+    if table is None or table["id"].to_pylist() != ids:
+        raise storage.ArtifactError(
+            f"the {role} teacher's outputs {uri} belong to other clips than those of {job.uri}: run `s2v teach` again"
+        )
+    flat = [v.values.to_numpy(zero_copy_only=False) for v in table["values"]]
+    return [
+        values.astype(np.float32).reshape(shape) for values, shape in zip(flat, table["shape"].to_pylist(), strict=True)
+    ]
+
+
+def collate(windows: Sequence[Window]) -> ClipBatch:
+    """Stack decoded windows to a batch; pixels stay uint8."""
+    names = [name for name in windows[0] if name != "id"]
+    stacked = {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in names}
+    stacked["speech"] = stacked["speech"].float().div_(32767.0).clamp_(-1.0, 1.0)
+    return ClipBatch(**stacked, ids=[str(w["id"]) for w in windows])
