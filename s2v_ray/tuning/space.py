@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from s2v_ray import storage
 from s2v_ray.config import Positive, Recipe, RecipeError, Section, Share, Weight, digest, parse_recipe
 from s2v_ray.metrics import VALIDATION, Metric
-from s2v_ray.training.alarms import ALARMS
+from s2v_ray.training.tasks import known_alarms
 
 Params = dict[str, Any]
 """Key of the recipe -> value: what makes a trial."""
@@ -205,7 +205,7 @@ class Space(Section):
     def _consistent(self) -> Space:
         if unknown := [m for m in (*self.objectives, *([self.lead] if self.lead else [])) if m not in VALIDATION]:
             raise ValueError(f"unknown figure {unknown[0]!r}; validation measures {', '.join(VALIDATION)}")
-        names = [a.name for a in ALARMS]
+        names = [a.name for a in known_alarms()]
         if unknown := [a for a in self.stop_on if a not in names]:
             raise ValueError(f"stop_on: unknown alarm {unknown[0]!r}; there are {', '.join(names)}")
         if isinstance(self.winner, Ranks) and (unknown := [m for m in self.winner.weights if m not in self.objectives]):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from s2v_ray.training.alarms import DATA_ALARMS, PATIENCE, AlarmMonitor
-from s2v_ray.training.tasks import distill
-from s2v_ray.training.tasks.adversaries import ADVERSARIES
+from s2v_ray.training.alarms import PATIENCE, AlarmMonitor
+from s2v_ray.training.tasks import known_alarms
 
-ALARMS = (*DATA_ALARMS, *(alarm for member in ADVERSARIES.values() for alarm in member.alarms), *distill.ALARMS)
+ALARMS = known_alarms()
 
 WELL = {
     "data_wait": 0.02,

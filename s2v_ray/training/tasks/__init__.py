@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from s2v_ray.config import DistillConfig, GanConfig, Recipe
+from s2v_ray.training.alarms import DATA_ALARMS, Alarm
 from s2v_ray.training.tasks import distill, gan
+from s2v_ray.training.tasks.adversaries import ADVERSARIES
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.trainer import Task
 from s2v_ray.training.validation import window_frames
@@ -37,3 +39,8 @@ TASKS: dict[Kind, TaskEntry] = {
     "gan": TaskEntry(gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames),
 }
 """All tasks that ``launch`` runs."""
+
+
+def known_alarms() -> tuple[Alarm, ...]:
+    """Return the alarms of all tasks and registered discriminators."""
+    return (*DATA_ALARMS, *(alarm for member in ADVERSARIES.values() for alarm in member.alarms), *distill.ALARMS)
