@@ -104,7 +104,10 @@ def run_demo(
     )
     report = write_report(evaluation, results)
     steps.run(
-        "generate", (), None, lambda: {"speech": _speak(speech, recipe), **asdict(generate_file(generator, speech, video))}
+        "generate",
+        (),
+        None,
+        lambda: {"speech": _speak(speech, recipe), **asdict(generate_file(generator, speech, video))},
     )
 
     artifacts = {**report, "video": video, "bundle": generator}

@@ -26,7 +26,7 @@ EDGES: dict[str, set[str]] = {
     "media": {"config", "storage"},
     "clip": {"media"},
     "shards": {"clip", "media", "storage"},
-    "cluster.runtime": {"config"},
+    "cluster.runtime": {"config", "storage"},
     "models": {"config", "media", "storage"},
     "puppets": {"config", "logs", "media", "storage"},
     "ingest": BASE | {"cluster.runtime", "models", "shards"},
@@ -36,7 +36,8 @@ EDGES: dict[str, set[str]] = {
     "tuning": BASE | {"cluster.runtime", "evaluation", "inference", "models", "shards", "training"},
     "serving": BASE | {"cluster.runtime", "evaluation", "inference", "models"},
     "cluster": BASE | {"models", "shards", "training"},
-    "demo": BASE | {"evaluation", "inference", "ingest", "puppets", "shards", "training"},
+    "teach": {"config", "ingest", "training"},
+    "demo": BASE | {"teach", "evaluation", "inference", "ingest", "puppets", "shards", "training"},
     "cli": BASE
     | {
         "cluster",
@@ -47,6 +48,7 @@ EDGES: dict[str, set[str]] = {
         "ingest",
         "models",
         "puppets",
+        "teach",
         "serving",
         "shards",
         "training",
@@ -64,7 +66,7 @@ RAY_FILES = {
     "tuning/sweep.py",
     "serving/app.py",
 }
-DEEPSPEED_FILES = {"training/engine/base.py"}
+DEEPSPEED_FILES = {"training/engine/deepspeed_api.py"}
 
 
 def imports(file: Path) -> list[tuple[str, bool]]:

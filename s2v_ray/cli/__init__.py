@@ -242,9 +242,7 @@ def generate(args: argparse.Namespace, recipe: None, progress: Progress) -> Outc
         raise ValueError("--face needs --teacher CORPUS/teachers/identity, whose code of the face is the seen identity")
     else:
         codes["still"] = face
-    result = generate_file(
-        predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed
-    )
+    result = generate_file(predictor, args.speech, args.output, **codes, emotion=args.emotion, seed=args.seed)
     progress(f"wrote {args.output}: {result.seconds:.1f} s of video in {result.elapsed:.1f} s")
     return {"video": args.output}, asdict(result)
 

@@ -298,7 +298,9 @@ def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
     rows = {"real": np.concatenate([c.frames[:SHOWN_FRAMES] for c in clips])}
     for number in chosen:
         predictor = Predictor(storage.join(sweep.run_of(number, sweep.segments(number)[-1]), "bundle"))
-        rows[f"trial {number}"] = np.concatenate([chunk for sound in speech for chunk in predictor.generate(GenerationRequest(sound))])
+        rows[f"trial {number}"] = np.concatenate(
+            [chunk for sound in speech for chunk in predictor.generate(GenerationRequest(sound))]
+        )
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         path = Path(folder) / "best.mp4"
         write_mp4(str(path), pictures.side_by_side(rows), np.concatenate(speech), metadata=SYNTHETIC)
