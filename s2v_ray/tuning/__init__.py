@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: the space, searchers, schedulers, and the trials on Ray Tune."""

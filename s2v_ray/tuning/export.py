@@ -1,4 +1,4 @@
-"""The winner of a sweep as a bundle that says where it comes from."""
+"""Exports the winner of a sweep as a bundle with its lineage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from s2v_ray.tuning.trials import Sweep, summary
 
 
 def export_best(sweep: Sweep, out: str) -> dict[str, Any]:
-    """Writes the winner's bundle to ``out``; the weights are those of its run, the card tells the sweep as well.
+    """Write the winner's bundle to ``out``: the weights of its run, and a card that also describes the sweep.
 
-    The card's lineage keeps what the run knew (corpus, student or teachers, digest of the trial's recipe), and gains ``sweep``: URI, name and digests
-    of space and recipe, the trial, its values, its runs (from whose checkpoints they began), and what it was chosen from.
+    The card's lineage keeps that of the run (corpus, student or teachers, digest of the trial's recipe), and gains
+    ``sweep``: URI, name, digests of space and recipe, the trial, its values, its runs (with the checkpoints they
+    started from), and the trials it was chosen from.
 
     Returns:
         ``bundle`` (URI), ``trial``, ``scores``, ``lineage``.
@@ -25,9 +26,7 @@ def export_best(sweep: Sweep, out: str) -> dict[str, Any]:
     """
     found = summary(sweep, sweep.trials())
     if found["winner"] is None:
-        raise storage.ArtifactError(
-            f"no trial of the sweep {sweep.uri} has finished: `s2v tune --resume` goes on with it"
-        )
+        raise storage.ArtifactError(f"no trial of the sweep {sweep.uri} has finished: `s2v tune --resume` continues it")
     source = storage.join(found["run"], "bundle")
     kind = cast(Kind, read_card(source)["kind"])
     model, card = load_bundle(source, kind)

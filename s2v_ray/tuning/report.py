@@ -1,4 +1,4 @@
-"""One HTML file that shows a sweep: table, plots, what a population changed, and video of the best."""
+"""The report of a sweep as one HTML file: table, plots, changes of a population, and video of the best trials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,22 @@ from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import VALIDATION
+from s2v_ray.tuning.parameters import Choice, LogUniform, Params
 from s2v_ray.tuning.search import make_study
-from s2v_ray.tuning.space import Choice, LogUniform, Params, better
-from s2v_ray.tuning.trials import Sweep, Trial, summary
+from s2v_ray.tuning.space import better
+from s2v_ray.tuning.trials import Segment, Sweep, Trial, summary
 from s2v_ray.tuning.winner import mean_ranks
 
 SHOWN_TRIALS = 3
-"""Trials whose videos are shown, the best ones."""
+"""Trials whose videos are shown."""
 SHOWN_CLIPS = 2
 SHOWN_FRAMES = 75
-LEAST_TRIALS = 5
-"""Fewer say nothing of importances."""
+MIN_TRIALS = 5
+"""Smallest number of trials for importances."""
 
 
 def write_report(sweep: Sweep) -> dict[str, str]:
-    """Writes SWEEP/report.html, self-contained; of a sweep that still runs, as far as it came.
+    """Write SWEEP/report.html, self-contained; of a running sweep, its state so far.
 
     Returns:
         ``report``: its URI.
@@ -51,7 +53,7 @@ def write_report(sweep: Sweep) -> dict[str, str]:
 
 
 def format_table(sweep: Sweep) -> str:
-    """Trials by number, for the terminal: state, steps, figures, values."""
+    """Format the trials as a table for the terminal: state, steps, metrics, values."""
     trials = sweep.trials()
     figures = _figures(sweep, trials)
     lines = [["trial", "state", "steps", *(f"{m} {VALIDATION[m].arrow}" for m in figures), "values"]]
@@ -69,57 +71,78 @@ def format_table(sweep: Sweep) -> str:
     return "\n".join([*text, "* the winner, + in the Pareto set" if result["pareto"] else "no trial has finished"])
 
 
-def exploits(sweep: Sweep, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """What a population changed in mid-run.
+@dataclass(frozen=True)
+class Exploit:
+    """A run that started from another trial's checkpoint, in population based training.
 
-    Returns:
-        for each run that began from another trial's checkpoint: ``trial``; ``left`` and ``before``, the step at which it gave up its own
-        run and the leading figure there; ``parent``, ``step`` and ``parent_value``, the same of the trial it began from; ``changed``, (key,
-        the other trial's value, the new one); ``until`` and ``after``, step and figure at the end of the new run, or None.
+    Attributes:
+        trial: the trial.
+        left: step at which it gave up its own run.
+        before: primary metric there.
+        parent: the other trial.
+        step: step of the other trial's checkpoint.
+        parent_value: primary metric there.
+        changed: key, value of the other trial, new value.
+        until: step at the end of the new run, or None.
+        after: primary metric there, or None.
     """
-    lead = sweep.space.leading
+
+    trial: int
+    left: int
+    before: float
+    parent: int
+    step: int
+    parent_value: float
+    changed: list[tuple[str, Any, Any]]
+    until: int | None
+    after: float | None
+
+
+def exploits(sweep: Sweep, trials: Sequence[Trial]) -> list[Exploit]:
+    """Return what a population changed in running trials."""
     by_number = {t.number: t for t in trials}
-    found = []
-    for trial in trials:
-        segments = sweep.segments(trial.number)
-        for index, segment in enumerate(segments):
-            if segment.parent is None:
-                continue
-            earlier = [p for p in trial.curve if p["segment"] == index - 1]
-            own = [p for p in trial.curve if p["segment"] == index]
-            parent = [p for p in by_number[segment.parent].curve if p["step"] == segment.step]
-            theirs = _params_at(sweep, segment.parent, segment.begin_from)
-            changed = [(k, theirs.get(k), v) for k, v in segment.params.items() if theirs.get(k) != v]
-            found.append(
-                {
-                    "trial": trial.number,
-                    "left": earlier[-1]["step"] if earlier else 0,
-                    "before": earlier[-1][lead] if earlier else float("nan"),
-                    "parent": segment.parent,
-                    "step": segment.step,
-                    "parent_value": parent[-1][lead] if parent else float("nan"),
-                    "changed": changed,
-                    "until": own[-1]["step"] if own else None,
-                    "after": own[-1][lead] if own else None,
-                }
-            )
-    return found
+    return [
+        _exploit(sweep, by_number, trial, index, segment)
+        for trial in trials
+        for index, segment in enumerate(sweep.segments(trial.number))
+        if segment.parent is not None
+    ]
+
+
+def _exploit(sweep: Sweep, by_number: dict[int, Trial], trial: Trial, index: int, segment: Segment) -> Exploit:
+    metric, parent = sweep.space.primary_metric, segment.parent
+    assert parent is not None, "only runs with a parent are exploits"
+    earlier = [p for p in trial.curve if p["segment"] == index - 1]
+    own = [p for p in trial.curve if p["segment"] == index]
+    origin = [p for p in by_number[parent].curve if p["step"] == segment.step]
+    theirs = _params_at(sweep, parent, segment.begin_from)
+    return Exploit(
+        trial=trial.number,
+        left=earlier[-1]["step"] if earlier else 0,
+        before=earlier[-1][metric] if earlier else float("nan"),
+        parent=parent,
+        step=segment.step,
+        parent_value=origin[-1][metric] if origin else float("nan"),
+        changed=[(k, theirs.get(k), v) for k, v in segment.params.items() if theirs.get(k) != v],
+        until=own[-1]["step"] if own else None,
+        after=own[-1][metric] if own else None,
+    )
 
 
 def _params(sweep: Sweep, trial: Trial) -> Params:
-    """The values that a trial ended with."""
+    """Return the values that a trial ended with."""
     segments = sweep.segments(trial.number)
     return segments[-1].params if segments else trial.params
 
 
 def _params_at(sweep: Sweep, number: int, checkpoint: str) -> Params:
-    """The values of the run that wrote ``checkpoint``."""
+    """Return the values of the run that wrote ``checkpoint``."""
     return next(s.params for s in sweep.segments(number) if checkpoint.startswith(sweep.run_of(number, s) + "/"))
 
 
 def _figures(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
     seen = {m for t in trials for m in t.scores()}
-    first = [m for m in dict.fromkeys((*sweep.space.objectives, sweep.space.leading)) if m in seen]
+    first = [m for m in dict.fromkeys((*sweep.space.objectives, sweep.space.primary_metric)) if m in seen]
     return first + [m for m in VALIDATION if m in seen and m not in first]
 
 
@@ -137,10 +160,10 @@ def _page(sweep: Sweep, trials: list[Trial]) -> str:
         keys=list(sweep.space.parameters),
         rows=[{"trial": t, "scores": t.scores(), "params": _params(sweep, t)} for t in trials],
         exploits=exploits(sweep, trials),
-        lead=sweep.space.leading,
+        metric=sweep.space.primary_metric,
         curves=[
             _curves(sweep, trials, m)
-            for m in dict.fromkeys((sweep.space.leading, *sweep.space.objectives))
+            for m in dict.fromkeys((sweep.space.primary_metric, *sweep.space.objectives))
             if m in figures
         ],
         parallel=_parallel(sweep, trials),
@@ -170,7 +193,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
-    """One line for each run; where a trial began from another's checkpoint, a dotted line leads there."""
+    """Plot one line for each run, with a dotted line from the checkpoint of another trial that it started from."""
     best = summary(sweep, trials)["winner"]
     figure, axes = _figure(9, 3)
     for trial in trials:
@@ -203,22 +226,22 @@ def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
 
 
 def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
-    """A line for each trial through its values, darker where its leading figure is better."""
-    lead, keys = sweep.space.leading, list(sweep.space.parameters)
-    shown = [(t, _params(sweep, t)) for t in trials if lead in t.scores()]
+    """Plot a line for each trial through its values, darker if its primary metric is better."""
+    metric, keys = sweep.space.primary_metric, list(sweep.space.parameters)
+    shown = [(t, _params(sweep, t)) for t in trials if metric in t.scores()]
     figure, axes = _figure(max(8.0, 1.3 * len(keys)), 3.6)
     if not shown:
         return _svg(figure)
     from matplotlib import colormaps
 
-    columns = [*keys, lead]
-    order = np.argsort(np.argsort([t.scores()[lead] * (1 if better(lead) == "lower" else -1) for t, _ in shown]))
+    columns = [*keys, metric]
+    order = np.argsort(np.argsort([t.scores()[metric] * (1 if better(metric) == "lower" else -1) for t, _ in shown]))
     low_high = [_bounds(sweep, k) for k in keys]
-    values = [t.scores()[lead] for t, _ in shown]
+    values = [t.scores()[metric] for t, _ in shown]
     low_high.append((min(values), max(values)))
     for rank, (trial, params) in zip(order, shown, strict=True):
         heights = [*(_height(sweep, k, params.get(k), bounds) for k, bounds in zip(keys, low_high, strict=False))]
-        heights.append((trial.scores()[lead] - low_high[-1][0]) / ((low_high[-1][1] - low_high[-1][0]) or 1.0))
+        heights.append((trial.scores()[metric] - low_high[-1][0]) / ((low_high[-1][1] - low_high[-1][0]) or 1.0))
         shade = 1.0 - 0.8 * rank / max(1, len(shown) - 1)
         axes.plot(
             range(len(columns)),
@@ -250,7 +273,7 @@ def _bounds(sweep: Sweep, key: str) -> tuple[Any, Any]:
 
 
 def _height(sweep: Sweep, key: str, value: Any, bounds: tuple[Any, Any]) -> float:
-    """Where a value lies between its bounds, in [0, 1]; NaN, a gap in the line, where it was not drawn."""
+    """Return the position of a value between its bounds, in [0, 1]; NaN, a gap in the line, if it was not drawn."""
     parameter = sweep.space.parameters[key]
     if value is None:
         return float("nan")
@@ -261,12 +284,14 @@ def _height(sweep: Sweep, key: str, value: Any, bounds: tuple[Any, Any]) -> floa
 
 
 def _importance(sweep: Sweep, trials: Sequence[Trial]) -> str:
-    """Bars of fANOVA's importances (Hutter et al. 2014); "" where there are too few trials, or they are all alike."""
+    """Plot fANOVA's importances (Hutter et al. 2014); "" if there are too few trials, or all are equal."""
     import optuna
 
-    lead = sweep.space.leading
-    values = {t.number: t.scores()[lead] for t in trials if t.state in ("finished", "stopped") and lead in t.scores()}
-    if len(values) < LEAST_TRIALS or len(set(values.values())) == 1:
+    metric = sweep.space.primary_metric
+    values = {
+        t.number: t.scores()[metric] for t in trials if t.state in ("finished", "stopped") and metric in t.scores()
+    }
+    if len(values) < MIN_TRIALS or len(set(values.values())) == 1:
         return ""
     kept = [t for t in trials if t.number in values]
     study = make_study(sweep.space, sweep.recipe, kept)
@@ -281,7 +306,7 @@ def _importance(sweep: Sweep, trials: Sequence[Trial]) -> str:
 
 
 def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
-    """The best trials beside the real clips, playable, with sound; b"" where there is nothing to see."""
+    """Return an MP4 of the best trials beside the real clips, with sound; b"" if there is none."""
     scores = {
         t.number: t.scores()
         for t in trials

@@ -1,75 +1,103 @@
-"""Which values to try next: a function of the space and of what the trials so far have shown. So it needs no state that a kill could lose."""
+"""Searchers: which values the next trial gets, a function of the space and of the trials so far.
+
+``SEARCHERS`` is the table of all. A package outside adds one with ``register_searcher`` in a module that the recipe
+names in ``plugins``, and selects it by ``searcher`` in the space.
+"""
 
 from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from s2v_ray.config import Recipe
-from s2v_ray.tuning.space import Choice, Int, LogUniform, Params, Space, better, draw
+from s2v_ray.tuning.parameters import Choice, Int, LogUniform, Params
+from s2v_ray.tuning.space import Space, better, draw
 from s2v_ray.tuning.trials import Trial
 
 if TYPE_CHECKING:
     import optuna
 
-STARTUP = 8
-"""Random trials before TPE models anything (Optuna's own default is 10)."""
+STARTUP_TRIALS = 8
+"""Random trials before TPE fits a model (Optuna's default is 10)."""
+
+Searcher = Callable[[Space, Recipe, Sequence[Trial], int], Params]
+"""Space, recipe, trials so far and number of the new trial -> its values; the same for the same trials."""
+SEARCHERS: dict[str, Searcher] = {}
+
+
+def register_searcher(name: str) -> Callable[[Searcher], Searcher]:
+    """Return a decorator that adds a searcher to ``SEARCHERS``."""
+
+    def add(searcher: Searcher) -> Searcher:
+        SEARCHERS[name] = searcher
+        return searcher
+
+    return add
 
 
 def suggest(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) -> Params:
-    """Values for trial ``number``; the same ones for the same trials before it."""
-    if space.searcher == "random":
-        return draw(space, recipe, number)
-    study = make_study(space, recipe, trials, number)
-    asked = study.ask()
+    """Return the values of trial ``number`` by the space's searcher."""
+    return SEARCHERS[space.searcher](space, recipe, trials, number)
+
+
+@register_searcher("random")
+def search_randomly(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) -> Params:  # noqa: ARG001  # independent of them
+    """Draw independent random values."""
+    return draw(space, recipe, number)
+
+
+@register_searcher("tpe")
+def search_by_tpe(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) -> Params:
+    """Ask Optuna's multivariate tree of Parzen estimators."""
+    optuna_trial = make_study(space, recipe, trials, number).ask()
     params: Params = {}
     for key, parameter in space.parameters.items():
         if parameter.is_active(params):
-            params[key] = _ask(asked, key, parameter, recipe)
+            params[key] = _suggest(optuna_trial, key, parameter, recipe)
     return params
 
 
 def make_study(space: Space, recipe: Recipe, trials: Sequence[Trial], seed: int = 0) -> optuna.Study:
-    """Optuna's view of the trials: values of all objectives, as far as each trial came. One that runs still, or failed, counts as running or failed."""
+    """Build an Optuna study of the trials with the values of all objectives."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    own_seed = zlib.crc32(f"{space.seed}-{seed}".encode())
+    sampler_seed = zlib.crc32(f"{space.seed}-{seed}".encode())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # said of multivariate since 2020
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # about "multivariate"
         sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=own_seed
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
         )
-    directions = [
-        optuna.study.StudyDirection.MINIMIZE if better(m) == "lower" else optuna.study.StudyDirection.MAXIMIZE
-        for m in space.objectives
-    ]
+    direction = optuna.study.StudyDirection
+    directions = [direction.MINIMIZE if better(m) == "lower" else direction.MAXIMIZE for m in space.objectives]
     study = optuna.create_study(directions=directions, sampler=sampler)
-    states = optuna.trial.TrialState
     for trial in trials:
-        params = {k: _index(space.parameters[k], v) for k, v in trial.params.items()}
-        told: dict[str, Any] = {
-            "params": params,
-            "distributions": {k: _distribution(space.parameters[k], recipe) for k in params},
-        }
-        scores = trial.scores()
-        if trial.state in ("finished", "stopped") and all(m in scores for m in space.objectives):
-            study.add_trial(
-                optuna.trial.create_trial(state=states.COMPLETE, values=[scores[m] for m in space.objectives], **told)
-            )
-        else:
-            study.add_trial(
-                optuna.trial.create_trial(state=states.RUNNING if trial.state == "running" else states.FAIL, **told)
-            )
+        study.add_trial(_frozen(space, recipe, trial))
     return study
+
+
+def _frozen(space: Space, recipe: Recipe, trial: Trial) -> optuna.trial.FrozenTrial:
+    import optuna
+
+    states = optuna.trial.TrialState
+    params = {k: _encoded(space.parameters[k], v) for k, v in trial.params.items()}
+    distributions = {k: _distribution(space.parameters[k], recipe) for k in params}
+    scores = trial.scores()
+    if trial.state in ("finished", "stopped") and all(m in scores for m in space.objectives):
+        values = [scores[m] for m in space.objectives]
+        return optuna.trial.create_trial(
+            state=states.COMPLETE, values=values, params=params, distributions=distributions
+        )
+    state = states.RUNNING if trial.state == "running" else states.FAIL
+    return optuna.trial.create_trial(state=state, params=params, distributions=distributions)
 
 
 def _distribution(parameter: Any, recipe: Recipe) -> optuna.distributions.BaseDistribution:
     import optuna
 
-    if isinstance(parameter, Choice):  # by index: Optuna stores scalars alone
+    if isinstance(parameter, Choice):  # by index, because Optuna stores scalars only
         return optuna.distributions.CategoricalDistribution(tuple(range(len(parameter.values))))
     if isinstance(parameter, Int):
         return optuna.distributions.IntDistribution(*parameter.bounds(recipe))
@@ -77,20 +105,14 @@ def _distribution(parameter: Any, recipe: Recipe) -> optuna.distributions.BaseDi
     return optuna.distributions.FloatDistribution(low, high, log=isinstance(parameter, LogUniform))
 
 
-def _ask(asked: optuna.Trial, key: str, parameter: Any, recipe: Recipe) -> Any:
+def _suggest(trial: optuna.Trial, key: str, parameter: Any, recipe: Recipe) -> Any:
     if isinstance(parameter, Choice):
-        return parameter.values[asked.suggest_categorical(key, range(len(parameter.values)))]
+        return parameter.values[trial.suggest_categorical(key, range(len(parameter.values)))]
     low, high = parameter.bounds(recipe)
-    return (
-        asked.suggest_int(key, low, high)
-        if isinstance(parameter, Int)
-        else asked.suggest_float(key, low, high, log=isinstance(parameter, LogUniform))
-    )
+    if isinstance(parameter, Int):
+        return trial.suggest_int(key, int(low), int(high))
+    return trial.suggest_float(key, low, high, log=isinstance(parameter, LogUniform))
 
 
-def _index(parameter: Any, value: Any) -> Any:
-    return (
-        parameter.values.index(tuple(value) if isinstance(value, list) else value)
-        if isinstance(parameter, Choice)
-        else value
-    )
+def _encoded(parameter: Any, value: Any) -> Any:
+    return parameter.index_of(value) if isinstance(parameter, Choice) else value

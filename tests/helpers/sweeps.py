@@ -13,8 +13,10 @@ from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.student import Student
-from s2v_ray.training.launch import Stopped
+from s2v_ray.training.launch import StoppedError
+from s2v_ray.training.runs import RunSpec
 from s2v_ray.tuning import sweep as module
+from s2v_ray.tuning import trial_run
 from s2v_ray.tuning.space import parse_space, trial_recipe
 from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
@@ -51,7 +53,7 @@ def make_sweep(folder: str, **fields: Any) -> Sweep:
 def add_trial(
     sweep: Sweep, number: int, curve: list[tuple[int, float, float]], state: str = "finished", reason: str = ""
 ) -> Trial:
-    """A trial with one segment: (step, mouth_l1, psnr) of each validation; with a bundle where it finished."""
+    """A trial with one segment: (step, mouth_l1, psnr) of each validation; with a bundle if it finished."""
     params = {
         "gan.lr": 0.001 * (number + 1),
         "gan.discriminators.frame.interval": 2,
@@ -60,7 +62,7 @@ def add_trial(
     trial = Trial(number, params, state, reason)  # type: ignore[arg-type]
     trial.started()
     for step, mouth, psnr in curve:
-        trial.note({"step": step, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": mouth, "psnr": psnr})
+        trial.add_point({"step": step, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": mouth, "psnr": psnr})
     sweep.write(trial)
     sweep.write_segments(number, [Segment("run-0", params)])
     if state == "finished":
@@ -78,25 +80,17 @@ def add_trial(
     return trial
 
 
-class StandIn(module._Trial):
-    """A trial whose run is a stand-in: its L1 tells how far gan.lr is from 0.001, and falls with the steps."""
+class FakeTrainable(module.Trainable):
+    """A trial whose run is a fake: its L1 is the distance of gan.lr from 0.001, and falls with the steps."""
 
     def setup(self, config: dict[str, Any]) -> None:
         super().setup(config)
-        module.launch = stand_in_run
+        trial_run.launch = fake_launch
 
 
-def stand_in_run(
-    kind: str,
-    recipe: Recipe,
-    corpus: str,
-    run: str,
-    *,
-    record: Callable[[dict[str, Any]], bool],
-    begin_from: str = "",
-    **settings: Any,
-) -> None:
-    """Validates and checkpoints as the recipe says, goes on from what it finds, and ends in a bundle."""
+def fake_launch(spec: RunSpec, *, on_record: Callable[[dict[str, Any]], bool], **settings: Any) -> None:
+    """Validates and checkpoints as the recipe says, continues from existing checkpoints, and writes a bundle."""
+    recipe, run, begin_from = spec.recipe, spec.run, spec.begin_from
     own = storage.list_files(storage.join(run, "checkpoints"))
     start = max((int(uri[-8:]) for uri in own), default=int(begin_from[-8:]) if begin_from else 0)
     if begin_from:
@@ -104,6 +98,7 @@ def stand_in_run(
     every, steps = recipe.log.validate_every, recipe.gan.steps
     for step in range(start + every, steps + 1, every):
         storage.write_bytes(storage.join(run, "checkpoints", f"step-{step:08d}"), b"")
-        if not record({"step": step, "val_mouth_l1": abs(math.log10(recipe.gan.lr) + 3) + 1 / step, "val_psnr": 10.0}):
-            raise Stopped("stopped")
+        l1 = abs(math.log10(recipe.gan.lr) + 3) + 1 / step
+        if not on_record({"step": step, "val_mouth_l1": l1, "val_psnr": 10.0}):
+            raise StoppedError("stopped")
     save_bundle(storage.join(run, "bundle"), Speech2Video(recipe, 6, EMOTIONS), recipe, "speech2video", {}, {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -30,18 +30,19 @@ def sweep(tmp_path: Path) -> Sweep:
     new = {**last.params, "gan.lr": 0.0025, "gan.discriminators.frame.interval": 1}
     checkpoint = storage.join(made.folder(1), "run-0", "checkpoints", "step-00000006")
     made.write_segments(6, [Segment("run-0", last.params), Segment("run-1", new, checkpoint, 1, 6)])
-    last.note({"step": 12, "segment": 1, "start": 6, "at": 0.0, "mouth_l1": 0.1, "psnr": 20.0})
+    last.add_point({"step": 12, "segment": 1, "start": 6, "at": 0.0, "mouth_l1": 0.1, "psnr": 20.0})
     made.write(last)
-    os.rename(tmp_path / "sweep" / "trials" / "00006" / "run-0" / "bundle", tmp_path / "bundle")
-    os.makedirs(tmp_path / "sweep" / "trials" / "00006" / "run-1")
-    os.rename(tmp_path / "bundle", tmp_path / "sweep" / "trials" / "00006" / "run-1" / "bundle")
+    trial = tmp_path / "sweep" / "trials" / "00006"
+    (trial / "run-1").mkdir(parents=True)
+    (trial / "run-0" / "bundle").rename(trial / "run-1" / "bundle")
     return made
 
 
 def test_exploits_tell_who_from_whom_what_and_with_what_effect(sweep: Sweep) -> None:
     (found,) = exploits(sweep, sweep.trials())
-    changed = found.pop("changed")
-    assert found == {
+    values = asdict(found)
+    changed = values.pop("changed")
+    assert values == {
         "trial": 6,
         "left": 6,
         "before": 0.7,

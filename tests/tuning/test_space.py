@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from s2v_ray.config import load_recipe
-from s2v_ray.tuning.space import SpaceError, draw, explore, load_space, parse_space, trial_recipe, with_params
+from s2v_ray.tuning.parameters import SpaceError, with_params
+from s2v_ray.tuning.space import draw, explore, load_space, parse_space, trial_recipe
 
 RECIPE = load_recipe("debug")  # gan.steps 12
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_spaces").glob("*.yaml"))
@@ -85,14 +86,14 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
         ),
         (space(scheduler="asha", rungs=3), "unknown key 'rungs'"),
         (space(objektives=["l1"]), "did you mean 'objectives'?"),
-        (space(objectives=["beauty"]), "unknown figure 'beauty'; validation measures l1, mouth_l1"),
+        (space(objectives=["beauty"]), "unknown metric 'beauty'; validation measures l1, mouth_l1"),
         (space(objectives=[]), "objectives"),
         (space(stop_on=["boredom"]), "unknown alarm 'boredom'"),
         (space(winner={"rule": "ranks", "weights": {"psnr": 1}}), "'psnr' is not among the objectives"),
         (space(scheduler="pbt", searcher="tpe"), "searcher must be random with scheduler pbt"),
         (
             space(scheduler="pbt", parameters={"gan.batch": {"distribution": "choice", "values": [4, 8]}}),
-            "cannot change in mid-run",
+            "cannot change in a running trial",
         ),
         (
             space(
@@ -116,7 +117,7 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_a_sentence(data: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_named(data: dict[str, Any], message: str) -> None:
     with pytest.raises(SpaceError) as error:
         parse_space(data, RECIPE, "x.yaml")
     assert str(error.value).startswith("x.yaml: ") and message in str(error.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.tuning.search import STARTUP, make_study, suggest
+from s2v_ray.tuning.search import STARTUP_TRIALS, make_study, suggest
 from s2v_ray.tuning.space import parse_space
 from s2v_ray.tuning.trials import Segment, Trial, claim_sweep, open_sweep, summary
 from tests.helpers.sweeps import add_trial, make_sweep, tiny_recipe
@@ -27,7 +27,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
     sweep = make_sweep(str(tmp_path))
     same = (sweep.uri, sweep.space, sweep.recipe, sweep.corpus, sweep.student)
-    with pytest.raises(storage.ArtifactError, match="holds this sweep already: --resume goes on with it"):
+    with pytest.raises(storage.ArtifactError, match="holds this sweep already: --resume continues it"):
         claim_sweep(*same, False)
     assert claim_sweep(*same, True) == sweep
     other = parse_space({**sweep.space.model_dump(mode="json"), "trials": 3}, sweep.recipe)
@@ -42,10 +42,12 @@ def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
 def test_steps_are_those_of_all_runs_and_lost_ones_are_told_once() -> None:
     trial = Trial(0, {})
     for step in (3, 6, 9):
-        trial.note({"step": step, "segment": 0, "start": 0, "at": 0.0, "l1": 1.0 / step})
-    trial.note({"step": 6, "segment": 0, "start": 0, "at": 0.0, "l1": 0.5})  # resumed from the checkpoint of step 3
+        trial.add_point({"step": step, "segment": 0, "start": 0, "at": 0.0, "l1": 1.0 / step})
+    trial.add_point(
+        {"step": 6, "segment": 0, "start": 0, "at": 0.0, "l1": 0.5}
+    )  # resumed from the checkpoint of step 3
     assert [p["step"] for p in trial.curve] == [3, 6] and trial.scores() == {"l1": 0.5} and trial.steps() == 6
-    trial.note({"step": 12, "segment": 1, "start": 9, "at": 0.0, "l1": 0.1})  # began from another's step 9
+    trial.add_point({"step": 12, "segment": 1, "start": 9, "at": 0.0, "l1": 0.1})  # began from another's step 9
     assert trial.steps() == 9
 
 
@@ -64,7 +66,7 @@ def test_summary_counts_and_picks(tmp_path: Path) -> None:
 
 
 def test_tpe_needs_only_the_table_and_follows_what_was_good(tmp_path: Path) -> None:
-    sweep = make_sweep(str(tmp_path), searcher="tpe", objectives=["mouth_l1"], lead="mouth_l1")
+    sweep = make_sweep(str(tmp_path), searcher="tpe", objectives=["mouth_l1"], metric="mouth_l1")
     recipe = tiny_recipe()
     trials: list[Trial] = []
     for number in range(24):
@@ -72,10 +74,10 @@ def test_tpe_needs_only_the_table_and_follows_what_was_good(tmp_path: Path) -> N
         assert params == suggest(sweep.space, recipe, trials, number), "a resumed sweep goes on as an uninterrupted one"
         trial = Trial(number, params, "finished")
         loss = abs(params["gan.discriminators.frame.start"] - 4) + (params["gan.discriminators.frame.interval"] != 2)
-        trial.note({"step": 12, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": float(loss)})
+        trial.add_point({"step": 12, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": float(loss)})
         trials.append(trial)
-    early, late = ([t.scores()["mouth_l1"] for t in part] for part in (trials[:STARTUP], trials[-8:]))
-    assert sum(late) / 8 < sum(early) / STARTUP
+    early, late = ([t.scores()["mouth_l1"] for t in part] for part in (trials[:STARTUP_TRIALS], trials[-8:]))
+    assert sum(late) / 8 < sum(early) / STARTUP_TRIALS
     running, failed = Trial(24, trials[0].params), Trial(25, trials[0].params, "failed")
     assert [t.state.name for t in make_study(sweep.space, recipe, [*trials, running, failed]).trials[-3:]] == [
         "COMPLETE",
@@ -99,10 +101,10 @@ def test_tpe_takes_several_objectives_and_parameters_that_are_not_always_there(t
     }
     sweep = make_sweep(str(tmp_path), searcher="tpe", parameters=parameters)
     trials: list[Trial] = []
-    for number in range(STARTUP + 6):
+    for number in range(STARTUP_TRIALS + 6):
         trial = Trial(number, suggest(sweep.space, sweep.recipe, trials, number), "finished")
         assert ("gan.discriminators.sync.interval" in trial.params) == (trial.params["gan.discriminators.sync.lr"] > 0)
-        trial.note(
+        trial.add_point(
             {
                 "step": 12,
                 "segment": 0,

@@ -1,4 +1,4 @@
-"""What a trial tells Ray Tune of its run, and how it ends it. The run is a stand-in; Ray is not started."""
+"""What Ray Tune gets of a trial's run, and how the run is ended. The run is a fake; Ray is not started."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.training.launch import Stopped
+from s2v_ray.training.launch import StoppedError
+from s2v_ray.training.runs import RunSpec
 from s2v_ray.tuning import sweep as module
+from s2v_ray.tuning import trial_run
 from s2v_ray.tuning.trials import Segment, Sweep
 from tests.helpers.sweeps import make_sweep
 
@@ -22,34 +24,34 @@ def val(step: int, mouth_l1: float) -> Record:
 
 
 class Runs:
-    """In place of ``launch``: gives its records one after another, and remembers what it was asked for."""
+    """Replaces ``launch``: reports its records one after another, and keeps what it was called with."""
 
     def __init__(self, records: list[Record], error: Exception | None = None) -> None:
         self.records, self.error = records, error
-        self.asked: list[dict[str, Any]] = []
-        self.heard: list[int] = []
+        self.specs: list[RunSpec] = []
+        self.clusters: list[Any] = []
+        self.reported: list[int] = []
 
-    def __call__(
-        self, kind: str, recipe: Any, corpus: str, run: str, *, record: Callable[[Record], bool], **settings: Any
-    ) -> None:
-        self.asked.append({"recipe": recipe, "run": run, **settings})
+    def __call__(self, spec: RunSpec, *, cluster: Any, on_record: Callable[[Record], bool]) -> None:
+        self.specs.append(spec)
+        self.clusters.append(cluster)
         for one in self.records:
-            self.heard.append(one["step"])
-            if not record(one):
-                raise Stopped("stopped")
+            self.reported.append(one["step"])
+            if not on_record(one):
+                raise StoppedError("stopped")
         if self.error:
             raise self.error
 
 
 def trial(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, runs: Runs, params: dict[str, Any] | None = None) -> Any:
-    monkeypatch.setattr(module, "launch", runs)
-    monkeypatch.setattr(module._Trial, "trial_name", "00003")
-    return module._Trial(
+    monkeypatch.setattr(trial_run, "launch", runs)
+    monkeypatch.setattr(module.Trainable, "trial_name", "00003")
+    return module.Trainable(
         {"sweep": sweep.uri, "share": {"CPU": 2.0}, "trial": {"number": 3, "params": params or {"gan.lr": 0.002}}}
     )
 
 
-def told(result: dict[str, Any]) -> dict[str, Any]:
+def shown(result: dict[str, Any]) -> dict[str, Any]:
     return {
         k: v for k, v in result.items() if k in ("step", "segment", "start", "done", "ended") or k.startswith("val_")
     }
@@ -62,17 +64,14 @@ def test_it_trains_from_validation_to_validation_and_no_further(
     runs = Runs([{"step": 3, "loss": 1.0}, val(3, 0.5), {"step": 6, "loss": 1.0}, val(6, 0.4), val(12, 0.3)])
     own = trial(sweep, monkeypatch, runs)
     at = {"segment": 0, "start": 0}
-    assert told(own.step()) == {**val(3, 0.5), **at}
-    assert runs.heard == [3, 3], "it waits for Ray Tune's decision"
-    assert told(own.step()) == {**val(6, 0.4), **at}
-    assert told(own.step()) == {**val(12, 0.3), **at, "ended": "finished", "done": True}
-    (asked,) = runs.asked
-    assert (
-        asked["run"] == storage.join(sweep.uri, "trials", "00003", "run-0")
-        and asked["cluster"] == {"CPU": 2.0}
-        and asked["student"] == sweep.student
-    )
-    assert asked["recipe"].gan.lr == 0.002 and asked["recipe"].log.validate_every == 3
+    assert shown(own.step()) == {**val(3, 0.5), **at}
+    assert runs.reported == [3, 3], "it waits for Ray Tune's decision"
+    assert shown(own.step()) == {**val(6, 0.4), **at}
+    assert shown(own.step()) == {**val(12, 0.3), **at, "ended": "finished", "done": True}
+    (spec,) = runs.specs
+    assert spec.run == storage.join(sweep.uri, "trials", "00003", "run-0")
+    assert runs.clusters == [{"CPU": 2.0}] and spec.student == sweep.student
+    assert spec.recipe.gan.lr == 0.002 and spec.recipe.log.validate_every == 3
     assert sweep.segments(3) == [Segment("run-0", {"gan.lr": 0.002})]
 
 
@@ -81,7 +80,7 @@ def test_one_that_is_stopped_ends_its_run(tmp_path: Path, monkeypatch: pytest.Mo
     own = trial(make_sweep(str(tmp_path)), monkeypatch, runs)
     own.step()
     own.cleanup()
-    assert runs.heard == [3] and not own.thread.is_alive()
+    assert runs.reported == [3] and not own.trial_run.thread.is_alive()
 
 
 def test_an_alarm_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,23 +90,23 @@ def test_an_alarm_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch,
         Runs([{"step": 3, "alarms": ["data_starved"]}, val(3, 0.5), alarms, val(6, 0.4)]),
     )
-    assert told(own.step())["step"] == 3
-    assert told(own.step()) == {"ended": "stopped: sync_at_chance", "done": True}
+    assert shown(own.step())["step"] == 3
+    assert shown(own.step()) == {"ended": "stopped: sync_at_chance", "done": True}
 
 
-def test_what_fails_for_good_is_told_and_what_may_pass_is_tried_again(
+def test_what_fails_for_good_is_reported_and_what_may_pass_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_sweep(str(tmp_path))
-    assert told(trial(sweep, monkeypatch, Runs([], ValueError("the loss is not finite"))).step()) == {
+    assert shown(trial(sweep, monkeypatch, Runs([], ValueError("the loss is not finite"))).step()) == {
         "ended": "failed: the loss is not finite",
         "done": True,
     }
     for error in (storage.StoreError("no answer"), RuntimeError("a node died")):
         with pytest.raises(type(error)):
             trial(sweep, monkeypatch, Runs([], error)).step()
-    told_of = told(trial(sweep, monkeypatch, Runs([{"step": 3, "val_l1": 0.1}])).step())
-    assert told_of["ended"].startswith("failed: validation does not measure mouth_l1, psnr on this corpus")
+    result = shown(trial(sweep, monkeypatch, Runs([{"step": 3, "val_l1": 0.1}])).step())
+    assert result["ended"].startswith("failed: validation does not measure mouth_l1, psnr on this corpus")
 
 
 def test_one_that_takes_over_anothers_checkpoint_begins_a_new_run_there(
@@ -129,12 +128,9 @@ def test_one_that_takes_over_anothers_checkpoint_begins_a_new_run_there(
     runs = Runs(records)
     own = trial(sweep, monkeypatch, runs, {"gan.lr": 0.009})
     own.load_checkpoint(str(tmp_path))
-    assert told(own.step()) == {**val(6, 0.4), "segment": 1, "start": 3}
-    assert (
-        runs.asked[0]["begin_from"] == other
-        and runs.asked[0]["run"].endswith("/00003/run-1")
-        and runs.asked[0]["recipe"].gan.lr == 0.009
-    )
+    assert shown(own.step()) == {**val(6, 0.4), "segment": 1, "start": 3}
+    (spec,) = runs.specs
+    assert spec.begin_from == other and spec.run.endswith("/00003/run-1") and spec.recipe.gan.lr == 0.009
     assert sweep.segments(3)[1] == Segment("run-1", {"gan.lr": 0.009}, other, 1, 3)
 
     restarted = trial(
