@@ -73,7 +73,7 @@ def run_demo(
     )
     steps = Steps(out, recipe, progress)
 
-    steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed, progress))
+    steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed))
     steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe))
     steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe))
     steps.run(
@@ -194,8 +194,9 @@ def _fingerprint(output: str | None) -> str:
 
 def _speak(path: str, recipe: Recipe) -> str:
     """Writes the new sentence as a WAV file: the voice of the first puppet, the last emotion of the recipe; returns ``path``."""
-    from s2v_ray.puppets.corpus import make_puppet
-    from s2v_ray.puppets.voice import RATE, speak
+    from s2v_ray.puppets.espeak import RATE
+    from s2v_ray.puppets.traits import make_puppet
+    from s2v_ray.puppets.voice import speak
 
     voice = make_puppet(recipe.seed, 0, recipe.puppets.speakers).voice
     said = speak(voice, recipe.puppets.emotions[-1], SENTENCE)

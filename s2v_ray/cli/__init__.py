@@ -81,7 +81,7 @@ def puppets(args: argparse.Namespace, recipe: config.Recipe, progress: Progress)
     from s2v_ray.puppets.corpus import make_puppets
 
     out = storage.absolute(args.out)
-    return {"puppets": out}, make_puppets(out, recipe.puppets, recipe.seed, progress)
+    return {"puppets": out}, make_puppets(out, recipe.puppets, recipe.seed)
 
 
 def ingest(args: argparse.Namespace, recipe: config.Recipe, progress: Progress) -> Outcome:

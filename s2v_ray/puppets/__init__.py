@@ -1,6 +1,6 @@
-"""The built-in corpus whose truth is known: espeak-ng voices and drawn faces.
+"""The built-in synthetic corpus with known ground truth: voices of espeak-ng and drawn faces.
 
-One identity shapes both the voice and the face of a puppet, one emotion both its prosody and its expression, and the
-phonemes of what it says move its mouth. Clips are written as ordinary MP4 files with a truth file beside each, so that
-they enter by the same door as real data.
+The identity of a puppet determines its voice and its face, the emotion determines prosody and expression, and the
+phonemes determine the shape of the mouth. Clips are written as ordinary MP4 files, with a file of ground truth
+beside each, and are ingested in the same way as real data.
 """

@@ -1,4 +1,4 @@
-"""Phonemes -> mouth shapes, frame by frame."""
+"""Mouth shapes of phonemes, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from s2v_ray.media.timing import FPS
 from s2v_ray.puppets.voice import Phoneme
 
-_STEP = 0.005  # seconds between the points at which shapes are blended, before they are taken at the frames
-_BLEND = 0.022  # coarticulation: standard deviation of the blend, seconds
+_STEP = 0.005  # seconds between the points of the grid on which shapes are blended
+_BLEND = 0.022  # standard deviation of the blend (coarticulation), seconds
 
-# opening 0..1, width -1..1 (spread > 0), rounding 0..1, lip under the teeth 0..1
-_SHAPES: dict[str, tuple[float, float, float, float]] = {
+Shape = tuple[float, float, float, float]
+"""Opening 0..1, width -1..1 (spread > 0), rounding 0..1, lower lip under the teeth 0..1."""
+
+_SHAPES: dict[str, Shape] = {
     "a": (0.95, 0.10, 0.0, 0.0),
     "A": (1.00, -0.05, 0.1, 0.0),
     "V": (0.68, 0.00, 0.0, 0.0),
@@ -54,15 +56,22 @@ _SHAPES: dict[str, tuple[float, float, float, float]] = {
     "h": (0.40, 0.0, 0.0, 0.0),
     "?": (0.25, 0.0, 0.0, 0.0),
 }
-_REST = (0.0, 0.0, 0.0, 0.0)
-_UNKNOWN = (0.25, 0.0, 0.0, 0.0)
+_REST: Shape = (0.0, 0.0, 0.0, 0.0)
+_UNKNOWN: Shape = (0.25, 0.0, 0.0, 0.0)
 _CLOSED = frozenset("mbp")
 
 
 @dataclass(frozen=True)
 class MouthTrack:
-    """Mouth shapes at the frames, each float64 ``[T]``: opening 0..1, width -1..1, rounding 0..1, tuck 0..1 (lower lip
-    under the teeth), closed 0..1 (1 where a bilabial presses the lips together)."""
+    """Mouth shapes at the frames of a clip, float64 ``[T]`` each.
+
+    Attributes:
+        opening: 0..1.
+        width: -1..1.
+        rounding: 0..1.
+        tuck: lower lip under the teeth, 0..1.
+        closed: 0..1; 1 where a bilabial closes the lips.
+    """
 
     opening: np.ndarray
     width: np.ndarray
@@ -71,8 +80,8 @@ class MouthTrack:
     closed: np.ndarray
 
 
-def shapes(phoneme: str) -> list[tuple[float, float, float, float]]:
-    """The shapes one phoneme passes through: a diphthong (espeak writes "aI") has two, a pause rests."""
+def shapes(phoneme: str) -> list[Shape]:
+    """Returns the consecutive shapes of a phoneme: two for a diphthong (such as "aI"), rest for a pause."""
     if phoneme.startswith("_") or _CLOSED & set(phoneme):
         return [_REST]
     gain = 1.0 if "'" in phoneme else 0.85  # unstressed vowels are smaller
@@ -80,7 +89,7 @@ def shapes(phoneme: str) -> list[tuple[float, float, float, float]]:
 
 
 def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> MouthTrack:
-    """Blended shapes of ``phonemes`` at the middle of each of ``frames`` frames, where the frame's speech lies."""
+    """Returns the blended shapes of ``phonemes`` at the centre of each of ``frames`` frames."""
     n = round(frames / FPS / _STEP) + 1
     grid = np.arange(n) * _STEP
     held = np.zeros((n, 4))
@@ -91,19 +100,19 @@ def mouth_track(phonemes: Sequence[Phoneme], frames: int) -> MouthTrack:
         for shape, start, end in zip(parts, edges[:-1], edges[1:], strict=True):
             held[(grid >= start) & (grid < end)] = shape
         if _CLOSED & set(p.phoneme):
-            # at least one frame wide, so that no lip closure falls between two frames
+            # At least one frame long, so that every closure of the lips is visible in some frame.
             middle, half = (p.start + p.end) / 2, max((p.end - p.start) * 0.35, 0.5 / FPS)
             closed[np.abs(grid - middle) <= half] = 1.0
     blended = np.stack([_blur(column, _BLEND) for column in held.T])
     soft = np.maximum(closed, _blur(closed, 0.012))
     at = (np.arange(frames) + 0.5) / FPS
-    take = [np.interp(at, grid, column) for column in blended]
+    opening, width, rounding, tuck = (np.interp(at, grid, column) for column in blended)
     closed_at = np.interp(at, grid, soft)
-    return MouthTrack(take[0] * (1.0 - closed_at), take[1], take[2], take[3], closed_at)
+    return MouthTrack(opening * (1.0 - closed_at), width, rounding, tuck, closed_at)
 
 
 def _blur(values: np.ndarray, deviation: float) -> np.ndarray:
-    """``values`` ``[N]`` over the grid, weighted by a Gaussian of ``deviation`` seconds; the ends are held."""
+    """Smooths ``values`` ``[N]`` on the grid by a Gaussian of ``deviation`` seconds; the ends are repeated."""
     reach = round(4.0 * deviation / _STEP)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _STEP / deviation) ** 2)
     return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), mode="valid")

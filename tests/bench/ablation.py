@@ -112,7 +112,7 @@ def make_corpus(out: str, recipe: Recipe) -> str:
 
     videos, corpus = storage.join(out, "puppets"), storage.join(out, "corpus")
     steps = Steps(out, recipe, print)
-    steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed, print))
+    steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed))
     steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe))
     steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe, print))
     return corpus
