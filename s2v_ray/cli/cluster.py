@@ -1,0 +1,165 @@
+"""Commands about clusters: plan, submit, doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from typing import Annotated, Any
+
+import click
+import typer
+import yaml
+
+from s2v_ray import storage
+from s2v_ray.cli.base import JsonPath, Outcome, Overrides, RecipeName, command, load_recipe
+
+logger = logging.getLogger(__name__)
+
+WORKER_COUNTS = [2**i for i in range(11)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    panel = "Clusters"
+    app.command(rich_help_panel=panel)(plan)
+    words_follow = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+    app.command(rich_help_panel=panel, context_settings=words_follow)(submit)
+    app.command(rich_help_panel=panel)(doctor)
+
+
+@command
+def plan(
+    corpus: Annotated[str, typer.Option(metavar="URI", help="The corpus: size and number of clips.")],
+    cluster: Annotated[str, typer.Option(metavar="URI", help="Manifest of the cluster: cluster/aws.yaml.")],
+    measured: Annotated[
+        str, typer.Option(metavar="URI", help="A run of `s2v train` whose speed is used, or a YAML file of measurements.")
+    ],
+    prices: Annotated[str | None, typer.Option(metavar="URI", help="Default: prices.yaml beside the manifest.")] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="A number of workers; may be repeated; default 1 2 4 ... 1024.")
+    ] = None,
+    hours: Annotated[float, typer.Option(help="Hours of video of the projection, used once.")] = 1e6,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URI", help="A run whose speed is compared with the prediction; may be repeated."),
+    ] = None,
+    plot: Annotated[str | None, typer.Option(metavar="PATH", help="SVG to write: speed over workers.")] = None,
+    recipe: RecipeName = "full",
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Estimate what a training run needs: memory, speed, hours, cost and bottleneck for several numbers of workers.
+
+    JSON result: rows (by number of workers), memory (bytes of a rank), engines (parameters), projection (one pass over --hours of
+    video), compared (predicted and measured speed of each --against), measured, corpus, assumptions, warnings.
+    """
+    from s2v_ray.cluster import planning
+    from s2v_ray.cluster.manifests import load_cluster
+
+    settings, manifest = load_recipe(recipe, overrides), storage.absolute(cluster)
+    price_list = storage.absolute(prices or storage.join(manifest.rpartition("/")[0], "prices.yaml"))
+    hourly = yaml.safe_load(storage.read_bytes(price_list))
+    speed = planning.read_measured(measured)
+    setup = planning.make_setup(settings, speed, planning.read_corpus(corpus), load_cluster(manifest), hourly)
+    result = planning.make_plan(setup, sorted(set(workers or WORKER_COUNTS)), hours)
+    result["prices"] = {"date": str(hourly["date"]), "source": hourly["source"]}
+    result["compared"] = planning.compare(setup, [planning.read_measured(uri) for uri in against or ()])
+    print(planning.format_plan(result))
+    print(f"prices of {hourly['date']}: {hourly['source']}")
+    for c in result["compared"]:
+        print(
+            f"{c['run']}: {c['workers']} workers, {c['predicted']:.2f} clips/s predicted, {c['measured']:.2f} measured "
+            f"({c['error']:+.1%})"
+        )
+    artifacts = {}
+    if plot:
+        artifacts["plot"] = storage.absolute(plot)
+        storage.write_bytes(artifacts["plot"], planning.draw_plan(result).encode())
+    return Outcome(artifacts, result, settings)
+
+
+@command
+def submit(
+    words: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND ...", help="A command of s2v with its arguments.")
+    ],
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS.")
+    ] = "",
+    working_dir: Annotated[str, typer.Option(metavar="PATH", help="Folder that is uploaded.")] = ".",
+    pip: Annotated[
+        str, typer.Option(metavar="FILE", help="Requirements to install on the nodes; default: their image has everything.")
+    ] = "",
+    image: Annotated[str, typer.Option(metavar="URI", help="Image to run in, which then contains the code too.")] = "",
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Pass this environment variable on; may be repeated.")
+    ] = None,
+    attempt: Annotated[int, typer.Option(metavar="N", help="Run the same command again, under another id.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Run it.")] = False,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Print the `ray job submit` that runs a command of s2v on a cluster; --yes runs it and follows the job.
+
+    Errors in the command are found before it is submitted. The submission id is derived from command and recipe: submitted twice,
+    it runs once. Environment variables are passed by name; secrets are not passed, the nodes have their own.
+
+    JSON result: submission_id, command, submitted (whether a new job was).
+    """
+    from s2v_ray.cluster.submit import PASSED, Job, plain
+    from s2v_ray.cluster.submit import submit as run
+
+    arguments = plain(words)
+    variables = dict.fromkeys([*(v for v in PASSED if v in os.environ), *(env or ())])
+    job = Job(
+        arguments, _recipe_digest(arguments), attempt, address, working_dir, pip=pip, image=image, variables=tuple(variables)
+    )
+    print(job.shown())
+    submitted = run(job, os.environ) if yes else False
+    if yes and not submitted:
+        logger.warning(
+            "the cluster has job %s already: `ray job logs -f %s`; --attempt %d runs it again",
+            job.submission_id, job.submission_id, job.attempt + 1,
+        )  # fmt: skip
+    return Outcome({}, {"submission_id": job.submission_id, "command": job.shown(), "submitted": submitted})
+
+
+def _recipe_digest(words: tuple[str, ...]) -> str:
+    """Parse a command of s2v without running it; return the digest of its recipe, or "".
+
+    Raises:
+        click.UsageError: the command is not valid.
+        RecipeError: its recipe is not valid.
+    """
+    from s2v_ray.cli.app import app
+
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group), "the application has several commands"
+    parent = click.Context(group, info_name="s2v")
+    name, inner, arguments = group.resolve_command(parent, list(words))
+    assert inner is not None, "resolve_command raises for unknown commands"
+    parameters: dict[str, Any] = inner.make_context(name, arguments, parent=parent).params
+    if "recipe" not in parameters:
+        return ""
+    return load_recipe(parameters["recipe"], parameters.get("overrides")).digest()
+
+
+@command
+def doctor(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="The place to check: a folder, or s3://bucket/key.")],
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Check a place, local or s3://, and this machine, and explain what is wrong. Nothing remains there.
+
+    Exit status 1 if a check fails.
+
+    JSON result: checks (name, status ok, warn or fail, and a message each), failed (number).
+    """
+    from s2v_ray.cluster.preflight import examine
+
+    checks = []
+    for check in examine(uri):
+        print(f"{check.status:4}  {check.name:14}  {check.sentence}", flush=True)
+        checks.append(dataclasses.asdict(check))
+    failed = sum(c["status"] == "fail" for c in checks)
+    return Outcome({}, {"checks": checks, "failed": failed}, failed=failed > 0)

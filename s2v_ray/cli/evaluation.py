@@ -1,0 +1,86 @@
+"""Commands that measure: evaluate, study."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from s2v_ray import storage
+from s2v_ray.cli.base import Corpus, JsonPath, Outcome, Overrides, RecipeName, bundle_of, command, load_recipe
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for function in (evaluate, study):
+        app.command(rich_help_panel="Evaluation")(function)
+
+
+@command
+def evaluate(
+    corpus: Corpus,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="URI of the folder for the report.")],
+    bundle: Annotated[str, typer.Option(metavar="URI", help="Run of `s2v train`, or its bundle.")],
+    reference_bundle: Annotated[
+        str | None, typer.Option(metavar="URI", help="Run of `s2v train --reference`, or its bundle.")
+    ] = None,
+    recipe: RecipeName = "puppets",
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Measure a bundle on held-out speech, beside real clips, the still frame and the reference baseline.
+
+    JSON result: rows (row to values, metric to mean and 95% interval), student, bars, contrast, metrics (name to better, unit), and
+    what it was measured on.
+    """
+    from s2v_ray.evaluation.evaluate import evaluate as run
+    from s2v_ray.evaluation.report import format_table, write_report
+
+    settings, target = load_recipe(recipe, overrides), storage.absolute(out)
+    reference = bundle_of(reference_bundle) if reference_bundle else None
+    results = run(storage.absolute(corpus), target, bundle_of(bundle), settings, reference_bundle=reference)
+    artifacts = write_report(target, results)
+    print(format_table(results))
+    for name, uri in artifacts.items():
+        print(f"{name}: {uri}")
+    return Outcome(artifacts, results, settings)
+
+
+class StudyAction(StrEnum):
+    """What `s2v study` does."""
+
+    make = "make"
+    report = "report"
+
+
+@command
+def study(
+    action: Annotated[StudyAction, typer.Argument(metavar="ACTION", help="make or report.")],
+    uri: Annotated[str, typer.Argument(metavar="STUDY", help="URI of the study.")],
+    corpus: Annotated[str | None, typer.Option(metavar="URI", help="make: the corpus; clips of its test split.")] = None,
+    bundle: Annotated[str | None, typer.Option(metavar="URI", help="make: run of `s2v train`, or its bundle.")] = None,
+    reference_bundle: Annotated[
+        str | None, typer.Option(metavar="URI", help="make: run of `s2v train --reference`, or its bundle.")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="make: number of clips.")] = 20,
+    seed: Annotated[int, typer.Option(help="make: seed of the clips and of the order of questions.")] = 0,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Run a user study: make its clips, ask people at /study of `s2v serve --study URI`, and report their answers.
+
+    JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and high of the
+    95% interval, count).
+    """
+    from s2v_ray.evaluation.user_study import format_report, make_study, report
+
+    study_uri = storage.absolute(uri)
+    if action is StudyAction.report:
+        result = report(study_uri)
+        print(format_report(result))
+        return Outcome({}, result)
+    if not corpus or not bundle:
+        raise ValueError("study make needs --corpus and --bundle")
+    reference = bundle_of(reference_bundle) if reference_bundle else None
+    made = make_study(storage.absolute(corpus), study_uri, bundle_of(bundle), reference, clips=clips, seed=seed)
+    return Outcome({"study": study_uri}, made)

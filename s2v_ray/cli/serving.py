@@ -1,0 +1,164 @@
+"""Commands that serve: serve, export."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from s2v_ray import storage
+from s2v_ray.cli.base import JsonPath, Outcome, bundle_of, command
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on; the default is this machine alone.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+TokenEnv = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Require the bearer token in this environment variable.")
+]
+Reference = Annotated[str | None, typer.Option(metavar="URI", help="A reference bundle, to compare with.")]
+More = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=URI", help="Another bundle that clients can request by name; may be repeated."),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="The identity teacher (CORPUS/teachers/identity); a face can then replace a voice."),
+]
+Detector = Annotated[str | None, typer.Option(metavar="URI", help="Face detector: haar (default), or YuNet weights.")]
+Jobs = Annotated[str | None, typer.Option(metavar="URI", help="Folder of the jobs; default of `serve`: a temporary one.")]
+StudyUri = Annotated[str | None, typer.Option("--study", metavar="URI", help="A study of `s2v study make`, at /study.")]
+Replicas = Annotated[
+    tuple[int, int] | None, typer.Option(metavar="MIN MAX", help="Replicas, scaled by load; default 1 1.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu (default) or cuda.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for function in (serve, export):
+        app.command(rich_help_panel="Serving")(function)
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """Options of an endpoint that `serve` and `export` share; None where not given."""
+
+    token_env: str | None
+    device: str | None
+    detector: str | None
+    teacher: str | None
+    jobs: str | None
+    study: str | None
+    reference: str | None
+    more: list[str] | None
+    replicas: tuple[int, int] | None
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields of ``ServeSettings`` that were given."""
+        given: dict[str, Any] = {"token_env": self.token_env, "device": self.device, "detector": self.detector}
+        for name, uri in (("teacher", self.teacher), ("jobs", self.jobs), ("study", self.study)):
+            given[name] = storage.absolute(uri) if uri else None
+        given["reference"] = bundle_of(self.reference) if self.reference else None
+        pairs = [word.partition("=") for word in self.more or ()]
+        given["bundles"] = {name: bundle_of(uri) for name, _, uri in pairs} or None
+        given["replicas"] = self.replicas
+        return {name: value for name, value in given.items() if value}
+
+
+@command
+def serve(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Run of `s2v train`, or its bundle.")],
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token_env: TokenEnv = None,
+    reference: Reference = None,
+    more: More = None,
+    teacher: Teacher = None,
+    detector: Detector = None,
+    jobs: Jobs = None,
+    study: StudyUri = None,
+    replicas: Replicas = None,
+    device: Device = None,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Serve a bundle on this machine: an HTTP API, a page at /, and a user study at /study. Ctrl-C ends it.
+
+    Only this machine can reach it unless --host says otherwise; then require a token: --token-env NAME, with the token in that
+    variable.
+
+    JSON result: address.
+    """
+    from s2v_ray.models.bundle import read_card
+    from s2v_ray.serving.app import serve_until_interrupted
+    from s2v_ray.serving.settings import parse_settings
+
+    if host not in LOOPBACK and not token_env:
+        logger.warning("everyone who reaches %s can use this endpoint: require a token with --token-env", host)
+    options = EndpointOptions(token_env, device, detector, teacher, jobs, study, reference, more, replicas)
+    with tempfile.TemporaryDirectory(prefix="s2v-jobs-") as folder:
+        settings = parse_settings({"bundle": bundle_of(bundle), "jobs": folder} | options.settings())
+        for uri in settings.uris().values():
+            read_card(uri, "speech2video")
+
+        def ready(address: str) -> None:
+            logger.info("serving %s at %s", settings.bundle, address)
+
+        serve_until_interrupted(settings, host, port, ready)
+    return Outcome({}, {"address": f"http://{host}:{port}"})
+
+
+@command
+def export(
+    bundle: Annotated[str | None, typer.Argument(metavar="[BUNDLE]", help="Run of `s2v train`, or its bundle.")] = None,
+    best: Annotated[str | None, typer.Option(metavar="URI", help="A sweep whose winner is exported.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="URI", help="Bundle to write, with --best.")
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token_env: TokenEnv = None,
+    reference: Reference = None,
+    more: More = None,
+    teacher: Teacher = None,
+    detector: Detector = None,
+    jobs: Jobs = None,
+    study: StudyUri = None,
+    replicas: Replicas = None,
+    device: Device = None,
+    json_path: JsonPath = None,
+) -> Outcome:
+    """Write, beside a bundle, the config file with which `serve deploy` serves it on a cluster.
+
+    s2v export BUNDLE: for a bundle, or that of a run.
+
+    s2v export --best SWEEP -o BUNDLE: first writes the bundle of a sweep's winner, whose card has its lineage. A student is not
+    served.
+
+    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values, digests of recipe
+    and corpus).
+    """
+    from s2v_ray.serving.deploy import write_serve_config
+
+    if bool(best) == bool(bundle) or bool(best) != bool(output):
+        raise ValueError("s2v export takes a bundle, or --best SWEEP with -o BUNDLE")
+    winner: dict[str, Any] = {}
+    if best and output:
+        from s2v_ray.tuning.export import export_best
+        from s2v_ray.tuning.trials import open_sweep
+
+        sweep = open_sweep(storage.absolute(best))
+        winner = export_best(sweep, storage.absolute(output))
+        logger.info("the bundle of trial %s is at %s", winner["trial"], winner["bundle"])
+        if sweep.space.task == "distill":
+            return Outcome({"bundle": winner["bundle"]}, winner)
+    target = bundle_of(output or bundle or "")
+    options = EndpointOptions(token_env, device, detector, teacher, jobs, study, reference, more, replicas)
+    uri = write_serve_config(target, host=host, port=port, **options.settings())
+    logger.info("wrote %s: `serve deploy` takes it", uri)
+    return Outcome({"serve": uri, "bundle": target}, {**winner, "serve": uri, "bundle": target})
