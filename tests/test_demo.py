@@ -11,7 +11,7 @@ import pytest
 
 from s2v_ray import storage
 from s2v_ray.config import Recipe, load_recipe
-from s2v_ray.demo import Steps
+from s2v_ray.demo import History, Step
 
 
 class Chain:
@@ -34,10 +34,11 @@ class Chain:
 
             return do
 
-        steps = Steps(str(self.out), recipe, lambda line: None)
+        history = History(str(self.out), recipe)
         for name, section in (("puppets", "puppets"), ("distill", "distill"), ("train", "gan")):
-            assert steps.run(name, (section,), str(self.out / name), work(name)) == {"clips": 3, "name": name}
-        assert set(steps.summary()) == {"puppets", "distill", "train"}
+            step = Step(name, (section,), str(self.out / name), work(name))
+            assert history.run(step) == {"clips": 3, "name": name}
+        assert set(history.summary()) == {"puppets", "distill", "train"}
         return ran
 
 
@@ -71,7 +72,7 @@ def test_a_change_runs_its_step_and_the_later_ones(chain: Chain, override: str, 
 
 
 @pytest.mark.parametrize("damage", ["removed", "replaced"])
-def test_an_artifact_that_was_touched_is_made_again(chain: Chain, damage: str) -> None:
+def test_an_artifact_that_was_changed_is_made_again(chain: Chain, damage: str) -> None:
     recipe = load_recipe("debug")
     chain.run(recipe)
     if damage == "removed":
@@ -81,7 +82,7 @@ def test_an_artifact_that_was_touched_is_made_again(chain: Chain, damage: str) -
     assert chain.run(recipe)[0] == "distill"
 
 
-def test_an_unfinished_step_is_taken_up_where_it_stopped(chain: Chain) -> None:
+def test_an_unfinished_step_continues(chain: Chain) -> None:
     recipe = load_recipe("debug")
     with pytest.raises(ValueError, match="stopped"):
         chain.run(recipe, fail="distill")
@@ -89,7 +90,7 @@ def test_an_unfinished_step_is_taken_up_where_it_stopped(chain: Chain) -> None:
     assert (chain.out / "distill" / "unfinished").exists()
 
 
-def test_foreign_things_are_left_alone(chain: Chain) -> None:
+def test_files_of_others_are_not_touched(chain: Chain) -> None:
     (chain.out / "distill").mkdir(parents=True)
     (chain.out / "distill" / "thesis.txt").write_text("mine")
     with pytest.raises(storage.ArtifactError, match="was not made by `s2v demo`"):

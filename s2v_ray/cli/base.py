@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import logging
+import inspect
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -49,45 +51,78 @@ class Outcome:
     failed: bool = False
 
 
-def command(function: Callable[..., Outcome]) -> Callable[..., int]:
-    """Turn a function that returns an ``Outcome`` into a Typer command.
+def command(function: Callable[..., Outcome]) -> Callable[..., None]:
+    """Turn a function that returns an ``Outcome`` into a Typer command with the option ``--json``.
 
-    It shows progress while the function runs, and writes ``--json``: ``{"command", "version", "recipe", "config_digest",
-    "seconds", "artifacts", "result"}``. Keys are added over time, never renamed.
+    It shows progress while the function runs, prints errors that the user can correct as one message, and writes
+    ``--json``: ``{"command", "version", "recipe", "config_digest", "seconds", "artifacts", "result"}``. Keys are added
+    over time, never renamed.
     """
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> int:
-        json_path, began = kwargs.get("json_path"), time.monotonic()
-        if json_path:
-            storage.check_writable(storage.absolute(json_path).rpartition("/")[0])
-        with logs.installed(console_handler()):
-            outcome = function(*args, **kwargs)
-        if json_path:
-            recipe = outcome.recipe
-            report = {
-                "command": function.__name__,
-                "version": version(),
-                "recipe": recipe.name if recipe else None,
-                "config_digest": recipe.digest() if recipe else None,
-                "seconds": round(time.monotonic() - began, 2),
-                "artifacts": outcome.artifacts,
-                "result": outcome.result,
-            }
-            storage.write_json(storage.absolute(json_path), report)
-        return 1 if outcome.failed else 0
+    def run(*args: Any, json_path: str | None = None, **kwargs: Any) -> None:
+        raise typer.Exit(_status(functools.partial(function, *args, **kwargs), function.__name__, json_path))
 
+    signature = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter("json_path", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=JsonPath)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect.signature
+        parameters=[*signature.parameters.values(), option]
+    )
+    run.__annotations__ = {**function.__annotations__, "json_path": JsonPath}
     return run
 
 
-def logger_of(name: str) -> logging.Logger:
-    """Return the logger of a command module."""
-    return logging.getLogger(name)
+def _status(work: Callable[[], Outcome], name: str, json_path: str | None) -> int:
+    """Run a command; return its exit status."""
+    try:
+        began = time.monotonic()
+        if json_path:
+            storage.check_writable(storage.absolute(json_path).rpartition("/")[0])
+        with logs.installed(console_handler()):
+            outcome = work()
+        if json_path:
+            storage.write_json(storage.absolute(json_path), _report(name, outcome, time.monotonic() - began))
+        return 1 if outcome.failed else 0
+    except KeyboardInterrupt:
+        print("s2v: interrupted", file=sys.stderr)
+        return 130
+    except Exception as e:
+        if os.environ.get("S2V_DEBUG") == "1" or not _is_expected(e):
+            raise
+        print(f"s2v: error: {storage.scrub(_message(e))}", file=sys.stderr)
+        return 1
+
+
+def _report(name: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    recipe = outcome.recipe
+    return {
+        "command": name,
+        "version": version(),
+        "recipe": recipe.name if recipe else None,
+        "config_digest": recipe.digest() if recipe else None,
+        "seconds": round(seconds, 2),
+        "artifacts": outcome.artifacts,
+        "result": outcome.result,
+    }
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the user can correct the error: values, files, networks, a loss that is not finite."""
+    botocore = type(error).__module__.startswith("botocore.")
+    return isinstance(error, (ValueError, OSError, FloatingPointError)) or botocore
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, FileNotFoundError) and not isinstance(error, storage.ArtifactError):
+        return f"no such file: {error}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def load_recipe(name: str, overrides: Sequence[str] | None) -> config.Recipe:
     """Load the recipe of a command."""
-    return config.load_recipe(name, overrides or ())
+    return config.load_recipe(name, tuple(overrides or ()))
 
 
 def bundle_of(uri: str) -> str:

@@ -7,12 +7,11 @@ import logging
 import os
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
 
 from s2v_ray import storage
-from s2v_ray.cli.base import JsonPath, Outcome, Overrides, RecipeName, command, load_recipe
+from s2v_ray.cli.base import Outcome, Overrides, RecipeName, command, load_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +32,13 @@ def plan(
     corpus: Annotated[str, typer.Option(metavar="URI", help="The corpus: size and number of clips.")],
     cluster: Annotated[str, typer.Option(metavar="URI", help="Manifest of the cluster: cluster/aws.yaml.")],
     measured: Annotated[
-        str, typer.Option(metavar="URI", help="A run of `s2v train` whose speed is used, or a YAML file of measurements.")
+        str,
+        typer.Option(metavar="URI", help="A run of `s2v train` whose speed is used, or a YAML file of measurements."),
     ],
     prices: Annotated[str | None, typer.Option(metavar="URI", help="Default: prices.yaml beside the manifest.")] = None,
     workers: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="A number of workers; may be repeated; default 1 2 4 ... 1024.")
+        list[int] | None,
+        typer.Option(metavar="N", help="A number of workers; may be repeated; default 1 2 4 ... 1024."),
     ] = None,
     hours: Annotated[float, typer.Option(help="Hours of video of the projection, used once.")] = 1e6,
     against: Annotated[
@@ -47,12 +48,12 @@ def plan(
     plot: Annotated[str | None, typer.Option(metavar="PATH", help="SVG to write: speed over workers.")] = None,
     recipe: RecipeName = "full",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Estimate what a training run needs: memory, speed, hours, cost and bottleneck for several numbers of workers.
 
-    JSON result: rows (by number of workers), memory (bytes of a rank), engines (parameters), projection (one pass over --hours of
-    video), compared (predicted and measured speed of each --against), measured, corpus, assumptions, warnings.
+    JSON result: rows (by number of workers), memory (bytes of a rank), engines (parameters), projection (one pass over
+    --hours of video), compared (predicted and measured speed of each --against), measured, corpus, assumptions,
+    warnings.
     """
     from s2v_ray.cluster import planning
     from s2v_ray.cluster.manifests import load_cluster
@@ -81,15 +82,14 @@ def plan(
 
 @command
 def submit(
-    words: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND ...", help="A command of s2v with its arguments.")
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="A command of s2v with its arguments.")],
     address: Annotated[
         str, typer.Option(metavar="URL", help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS.")
     ] = "",
     working_dir: Annotated[str, typer.Option(metavar="PATH", help="Folder that is uploaded.")] = ".",
     pip: Annotated[
-        str, typer.Option(metavar="FILE", help="Requirements to install on the nodes; default: their image has everything.")
+        str,
+        typer.Option(metavar="FILE", help="Requirements to install on the nodes; default: their image has everything."),
     ] = "",
     image: Annotated[str, typer.Option(metavar="URI", help="Image to run in, which then contains the code too.")] = "",
     env: Annotated[
@@ -97,12 +97,12 @@ def submit(
     ] = None,
     attempt: Annotated[int, typer.Option(metavar="N", help="Run the same command again, under another id.")] = 1,
     yes: Annotated[bool, typer.Option("--yes", help="Run it.")] = False,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Print the `ray job submit` that runs a command of s2v on a cluster; --yes runs it and follows the job.
 
-    Errors in the command are found before it is submitted. The submission id is derived from command and recipe: submitted twice,
-    it runs once. Environment variables are passed by name; secrets are not passed, the nodes have their own.
+    Errors in the command are found before it is submitted. The submission id is derived from command and recipe:
+    submitted twice, it runs once. Environment variables are passed by name; secrets are not passed, the nodes have
+    their own.
 
     JSON result: submission_id, command, submitted (whether a new job was).
     """
@@ -112,7 +112,14 @@ def submit(
     arguments = plain(words)
     variables = dict.fromkeys([*(v for v in PASSED if v in os.environ), *(env or ())])
     job = Job(
-        arguments, _recipe_digest(arguments), attempt, address, working_dir, pip=pip, image=image, variables=tuple(variables)
+        arguments,
+        _recipe_digest(arguments),
+        attempt,
+        address,
+        working_dir,
+        pip=pip,
+        image=image,
+        variables=tuple(variables),
     )
     print(job.shown())
     submitted = run(job, os.environ) if yes else False
@@ -128,17 +135,15 @@ def _recipe_digest(words: tuple[str, ...]) -> str:
     """Parse a command of s2v without running it; return the digest of its recipe, or "".
 
     Raises:
-        click.UsageError: the command is not valid.
+        TyperException: the command is not valid.
         RecipeError: its recipe is not valid.
     """
     from s2v_ray.cli.app import app
 
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group), "the application has several commands"
-    parent = click.Context(group, info_name="s2v")
-    name, inner, arguments = group.resolve_command(parent, list(words))
-    assert inner is not None, "resolve_command raises for unknown commands"
-    parameters: dict[str, Any] = inner.make_context(name, arguments, parent=parent).params
+    group: Any = typer.main.get_command(app)
+    if words[0] not in group.commands:
+        raise typer.BadParameter(f"there is no command {words[0]!r}; known: {', '.join(group.commands)}")
+    parameters = group.commands[words[0]].make_context(words[0], list(words[1:])).params
     if "recipe" not in parameters:
         return ""
     return load_recipe(parameters["recipe"], parameters.get("overrides")).digest()
@@ -147,7 +152,6 @@ def _recipe_digest(words: tuple[str, ...]) -> str:
 @command
 def doctor(
     uri: Annotated[str, typer.Argument(metavar="URI", help="The place to check: a folder, or s3://bucket/key.")],
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Check a place, local or s3://, and this machine, and explain what is wrong. Nothing remains there.
 

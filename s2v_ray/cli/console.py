@@ -19,7 +19,7 @@ from s2v_ray import storage
 from s2v_ray.logs import Progress, progress_of
 
 LINE_SECONDS = 5.0
-"""Smallest interval between two progress lines of one stage, in a pipe or job log. The last one of a stage is always printed."""
+"""Smallest interval between two progress lines of one stage in a pipe; the last one of a stage is always printed."""
 
 
 def console_handler() -> logging.Handler:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from s2v_ray import storage
-from s2v_ray.cli.base import Corpus, JsonPath, Outcome, Overrides, RecipeName, command, load_recipe
+from s2v_ray.cli.base import Corpus, Outcome, Overrides, RecipeName, command, load_recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,6 @@ def puppets(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write to.")],
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Make the synthetic corpus with known ground truth: espeak-ng voices and drawn faces, as ordinary MP4 files.
 
@@ -39,7 +38,6 @@ def ingest(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="URI of the corpus to write.")],
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Turn video files into a corpus: decode, align faces, split, write shards. Rejected files are counted by reason.
 
@@ -62,16 +60,15 @@ def offsets(
         ),
     ],
     max_offset: Annotated[int, typer.Option(metavar="FRAMES", help="Largest offset in either direction.")] = 15,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Measure the audio-video offset of a corpus by source, speaker and clip.
 
-    --sync names a sync network that was trained on another corpus that is in step (puppets are): a network that was trained on
-    recordings with a constant offset takes that offset for being in step, and finds 0. Correct the offset with
-    s2v ingest SOURCE CORPUS2 --set ingest.offsets=OUT --set ingest.offset=source (or speaker, or clip).
+    --sync names a sync network that was trained on another corpus that is in step (puppets are): a network that was
+    trained on recordings with a constant offset takes that offset for being in step, and finds 0. Correct the offset
+    with s2v ingest SOURCE CORPUS2 --set ingest.offsets=OUT --set ingest.offset=source (or speaker, or clip).
 
-    JSON result: source and speakers (frames, confidence, distance, clips of each; positive frames: the audio is late), clips (offset
-    to number of files), short (clips too short to measure).
+    JSON result: source and speakers (frames, confidence, distance, clips of each; positive frames: the audio is late),
+    clips (offset to number of files), short (clips too short to measure).
     """
     from s2v_ray import shards
     from s2v_ray.ingest.offsets import format_table, measure_corpus
@@ -81,17 +78,15 @@ def offsets(
     network, digest = open_sync(storage.absolute(sync), size=shards.read_corpus_manifest(uri)["size"])
     result = measure_corpus(uri, target, network, digest, max_offset)
     print(format_table(result))
-    return Outcome({"offsets": target}, result)
+    return Outcome({"offsets": target}, result.to_dict())
 
 
 @command
-def teach(
-    corpus: Corpus, recipe: RecipeName = "puppets", overrides: Overrides = None, json_path: JsonPath = None
-) -> Outcome:
+def teach(corpus: Corpus, recipe: RecipeName = "puppets", overrides: Overrides = None) -> Outcome:
     """Train the teachers and judges that the recipe does not name, and store the teachers' outputs for each clip.
 
-    JSON result: networks (place in the corpus to figures on unseen clips), skipped (place to reason), sync and sync_expert
-    (accuracy), annotations (by teacher), seconds.
+    JSON result: networks (place in the corpus to figures on unseen clips), skipped (place to reason), sync and
+    sync_expert (accuracy), annotations (by teacher), seconds.
     """
     from s2v_ray.teach import teach_corpus
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s2v_ray import storage
-from s2v_ray.cli.base import Corpus, JsonPath, Outcome, Overrides, RecipeName, bundle_of, command, load_recipe
+from s2v_ray.cli.base import Corpus, Outcome, Overrides, RecipeName, bundle_of, command, load_recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +27,11 @@ def evaluate(
     ] = None,
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Measure a bundle on held-out speech, beside real clips, the still frame and the reference baseline.
 
-    JSON result: rows (row to values, metric to mean and 95% interval), student, bars, contrast, metrics (name to better, unit), and
-    what it was measured on.
+    JSON result: rows (row to values, metric to mean and 95% interval), student, bars, contrast, metrics (name to
+    better, unit), and what it was measured on.
     """
     from s2v_ray.evaluation.evaluate import evaluate as run
     from s2v_ray.evaluation.report import format_table, write_report
@@ -58,19 +57,20 @@ class StudyAction(StrEnum):
 def study(
     action: Annotated[StudyAction, typer.Argument(metavar="ACTION", help="make or report.")],
     uri: Annotated[str, typer.Argument(metavar="STUDY", help="URI of the study.")],
-    corpus: Annotated[str | None, typer.Option(metavar="URI", help="make: the corpus; clips of its test split.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(metavar="URI", help="make: the corpus; clips of its test split.")
+    ] = None,
     bundle: Annotated[str | None, typer.Option(metavar="URI", help="make: run of `s2v train`, or its bundle.")] = None,
     reference_bundle: Annotated[
         str | None, typer.Option(metavar="URI", help="make: run of `s2v train --reference`, or its bundle.")
     ] = None,
     clips: Annotated[int, typer.Option(help="make: number of clips.")] = 20,
     seed: Annotated[int, typer.Option(help="make: seed of the clips and of the order of questions.")] = 0,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Run a user study: make its clips, ask people at /study of `s2v serve --study URI`, and report their answers.
 
-    JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and high of the
-    95% interval, count).
+    JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and
+    high of the 95% interval, count).
     """
     from s2v_ray.evaluation.user_study import format_report, make_study, report
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s2v_ray import storage
-from s2v_ray.cli.base import JsonPath, Outcome, bundle_of, command
+from s2v_ray.cli.base import Outcome, bundle_of, command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,21 +33,23 @@ def generate(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Identity teacher that the bundle was distilled from: CORPUS/teachers/identity."),
+        typer.Option(
+            metavar="URI", help="Identity teacher that the bundle was distilled from: CORPUS/teachers/identity."
+        ),
     ] = None,
     detector: Annotated[
         str, typer.Option(metavar="URI", help="Face detector: haar, YuNet weights, or none for an aligned crop.")
     ] = "haar",
     seed: Annotated[int, typer.Option(help="Seed of the noise (blinks, small movements).")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Generate a talking-face MP4, marked as synthetic, from speech (WAV, FLAC, MP3, or the audio of a video).
 
-    The recipe is the bundle's own. With --face and --teacher, the face in the picture replaces the voice (image identity); a
-    reference bundle takes --face alone.
+    The recipe is the bundle's own. With --face and --teacher, the face in the picture replaces the voice (image
+    identity); a reference bundle takes --face alone.
 
-    JSON result: output, frames, seconds (of video), elapsed (seconds of work), realtime_factor (above 1: faster than real time).
+    JSON result: output, frames, seconds (of video), elapsed (seconds of work), realtime_factor (above 1: faster than
+    real time).
     """
     from s2v_ray.inference.predictor import Predictor
     from s2v_ray.inference.writer import generate_file
@@ -61,12 +64,14 @@ def generate(
             raise ValueError("--teacher goes with --face and a bundle that is not a reference baseline")
         codes["identity"] = load(storage.absolute(teacher))(picture[None])[0]
     elif picture is not None and not predictor.reference:
-        raise ValueError("--face needs --teacher CORPUS/teachers/identity, whose code of the face is the image identity")
+        raise ValueError(
+            "--face needs --teacher CORPUS/teachers/identity, whose code of the face is the image identity"
+        )
     else:
         codes["still"] = picture
     result = generate_file(predictor, speech, output, **codes, emotion=emotion, seed=seed)
-    logger.info("wrote %s: %.1f s of video in %.1f s", output, result["seconds"], result["elapsed"])
-    return Outcome({"video": output}, result)
+    logger.info("wrote %s: %.1f s of video in %.1f s", output, result.seconds, result.elapsed)
+    return Outcome({"video": output}, asdict(result))
 
 
 def _read_face(uri: str, detector: str, size: int) -> np.ndarray:

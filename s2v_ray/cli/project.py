@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from s2v_ray import config, storage
-from s2v_ray.cli.base import JsonPath, Outcome, Overrides, RecipeName, command, load_recipe
+from s2v_ray.cli.base import Outcome, Overrides, RecipeName, command, load_recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -21,11 +21,11 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write to.")],
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also train the reference baseline; default: image identity replaces it.")
+        bool,
+        typer.Option("--reference", help="Also train the reference baseline; default: image identity replaces it."),
     ] = False,
     recipe: RecipeName = "demo",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Run the whole chain on the synthetic corpus: a table of metrics, a report, a contact sheet and an MP4.
 
@@ -44,7 +44,6 @@ def demo(
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|URI]", help="Recipe to print in full.")] = None,
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """List the built-in recipes; with a name or URI, print that recipe in full, defaults included.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from s2v_ray import storage
-from s2v_ray.cli.base import JsonPath, Outcome, bundle_of, command
+from s2v_ray.cli.base import Outcome, bundle_of, command
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +28,14 @@ More = Annotated[
 ]
 Teacher = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="The identity teacher (CORPUS/teachers/identity); a face can then replace a voice."),
+    typer.Option(
+        metavar="URI", help="The identity teacher (CORPUS/teachers/identity); a face can then replace a voice."
+    ),
 ]
 Detector = Annotated[str | None, typer.Option(metavar="URI", help="Face detector: haar (default), or YuNet weights.")]
-Jobs = Annotated[str | None, typer.Option(metavar="URI", help="Folder of the jobs; default of `serve`: a temporary one.")]
+Jobs = Annotated[
+    str | None, typer.Option(metavar="URI", help="Folder of the jobs; default of `serve`: a temporary one.")
+]
 StudyUri = Annotated[str | None, typer.Option("--study", metavar="URI", help="A study of `s2v study make`, at /study.")]
 Replicas = Annotated[
     tuple[int, int] | None, typer.Option(metavar="MIN MAX", help="Replicas, scaled by load; default 1 1.")
@@ -85,12 +89,11 @@ def serve(
     study: StudyUri = None,
     replicas: Replicas = None,
     device: Device = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Serve a bundle on this machine: an HTTP API, a page at /, and a user study at /study. Ctrl-C ends it.
 
-    Only this machine can reach it unless --host says otherwise; then require a token: --token-env NAME, with the token in that
-    variable.
+    Only this machine can reach it unless --host says otherwise; then require a token: --token-env NAME, with the token
+    in that variable.
 
     JSON result: address.
     """
@@ -131,17 +134,16 @@ def export(
     study: StudyUri = None,
     replicas: Replicas = None,
     device: Device = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Write, beside a bundle, the config file with which `serve deploy` serves it on a cluster.
 
     s2v export BUNDLE: for a bundle, or that of a run.
 
-    s2v export --best SWEEP -o BUNDLE: first writes the bundle of a sweep's winner, whose card has its lineage. A student is not
-    served.
+    s2v export --best SWEEP -o BUNDLE: first writes the bundle of a sweep's winner, whose card has its lineage. A
+    student is not served.
 
-    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values, digests of recipe
-    and corpus).
+    JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values,
+    digests of recipe and corpus).
     """
     from s2v_ray.serving.deploy import write_serve_config
 

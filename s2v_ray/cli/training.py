@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from s2v_ray import storage
-from s2v_ray.cli.base import Corpus, JsonPath, Outcome, Overrides, RecipeName, Run, bundle_of, command, load_recipe
+from s2v_ray.cli.base import Corpus, Outcome, Overrides, RecipeName, Run, bundle_of, command, load_recipe
 from s2v_ray.config import Recipe
 
 
@@ -23,7 +23,6 @@ def distill(
     run: Run,
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
     """Distill the teachers into the student, whose only input is speech. Labels of the corpus are not used.
 
@@ -45,9 +44,8 @@ def train(
     reference: Annotated[bool, typer.Option("--reference", help="Train the reference baseline.")] = False,
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
-    """Train the generator against its discriminators; --reference trains the baseline that also gets a still of the speaker.
+    """Train the generator against its discriminators; --reference trains the baseline that also gets a still.
 
     JSON result: run, bundle, steps, metrics (the last training record and those of the validation).
     """
@@ -63,24 +61,27 @@ def train(
 def tune(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="URI of the corpus, or the word report.")],
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="URI of the sweep: table, runs, report.")],
-    space: Annotated[str | None, typer.Option(metavar="URI", help="YAML file: what to vary, and how to search.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="URI", help="YAML file: what to vary, and how to search.")
+    ] = None,
     student: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Run of `s2v distill`, or its bundle; default: one is distilled for all trials."),
+        typer.Option(
+            metavar="URI", help="Run of `s2v distill`, or its bundle; default: one is distilled for all trials."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the sweep at SWEEP.")] = False,
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
-    json_path: JsonPath = None,
 ) -> Outcome:
-    """Run a sweep over loss weights, schedules and other keys. Each trial is a whole run; a rule of the space picks the winner.
+    """Run a sweep over keys of the recipe. Each trial is a whole run; a rule of the space picks the winner.
 
     s2v tune CORPUS SWEEP --space FILE runs the trials, prints them, and writes SWEEP/report.html.
 
     s2v tune report SWEEP prints and writes that again, also of a running sweep.
 
-    --resume continues an interrupted sweep with the same space and recipe: no finished trial runs again, an unfinished one
-    continues from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE. Exit status 1 if no trial has finished.
+    --resume continues an interrupted sweep with the same space and recipe: no finished trial runs again, an unfinished
+    one continues from its checkpoint. Then: s2v export --best SWEEP -o BUNDLE. Exit status 1 if no trial has finished.
 
     JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
     """
@@ -94,7 +95,9 @@ def tune(
         existing = open_sweep(uri)
         result = summary(existing, existing.trials())
     else:
-        raise ValueError("s2v tune needs --space FILE, one of tune_spaces/ or your own; `s2v tune report SWEEP` shows a sweep")
+        raise ValueError(
+            "s2v tune needs --space FILE, one of tune_spaces/ or your own; `s2v tune report SWEEP` shows a sweep"
+        )
     opened = open_sweep(uri)
     artifacts = {"sweep": uri, **write_report(opened)}
     print(format_table(opened))
@@ -102,7 +105,9 @@ def tune(
     return Outcome(artifacts, result, settings, failed=result["winner"] is None)
 
 
-def _run_sweep(uri: str, space: str, recipe: Recipe, corpus: str, student: str | None, resume: bool) -> dict[str, object]:
+def _run_sweep(
+    uri: str, space: str, recipe: Recipe, corpus: str, student: str | None, resume: bool
+) -> dict[str, object]:
     from s2v_ray.tuning.space import load_space
     from s2v_ray.tuning.sweep import run_sweep
 

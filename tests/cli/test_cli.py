@@ -1,8 +1,9 @@
-"""The command line: what a person gets who makes a mistake, and what a program gets that reads --json."""
+"""The command line: messages for mistakes, and the report of --json."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import wave
@@ -41,11 +42,11 @@ EMOTIONS = ("neutral", "happy")
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    """Runs a command that must fail as a user's mistake does; returns its sentence."""
+    """Runs a command that must fail by a user's mistake; returns its message."""
     capsys.readouterr()
     assert cli.main([str(a) for a in argv]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("s2v: ")]
-    assert len(lines) == 1, "one sentence, not a traceback"
+    assert len(lines) == 1, "one message, not a traceback"
     assert lines[0].startswith("s2v: error: ")
     return lines[0]
 
@@ -90,19 +91,15 @@ def speech(tmp_path: Path) -> Path:
 def test_every_command_has_help_that_names_the_keys_of_its_json(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
-    assert stop.value.code == 0
+    assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    assert "JSON result:" in text and "--json PATH" in text
+    assert "JSON result:" in text and re.search(r"--json +PATH", text)
 
 
 @pytest.mark.parametrize("argv", [[], ["dance"], ["train", "corpus", "run"], ["puppets"]])
 def test_wrong_usage_is_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
-    assert stop.value.code == 2
-    assert "usage: s2v" in capsys.readouterr().err
+    assert cli.main(argv) == 2
+    assert "Usage: s2v" in capsys.readouterr().err
 
 
 def test_help_and_generate_import_no_ray(generator: Path, speech: Path, tmp_path: Path) -> None:
@@ -131,14 +128,14 @@ def test_built_in_recipes_load(name: str) -> None:
 
 
 def test_unknown_key_is_named_with_the_nearest_right_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    sentence = fails(capsys, "puppets", tmp_path / "out", "--recipe", "debug", "--set", "puppets.speaker=3")
-    assert "'puppets.speaker'" in sentence and "did you mean 'puppets.speakers'" in sentence
+    message = fails(capsys, "puppets", tmp_path / "out", "--recipe", "debug", "--set", "puppets.speaker=3")
+    assert "'puppets.speaker'" in message and "did you mean 'puppets.speakers'" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_ill_typed_key_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    sentence = fails(capsys, "puppets", tmp_path / "out", "--set", "puppets.speakers=many")
-    assert "puppets.speakers" in sentence and "'many'" in sentence
+    message = fails(capsys, "puppets", tmp_path / "out", "--set", "puppets.speakers=many")
+    assert "puppets.speakers" in message and "'many'" in message
 
 
 def test_unknown_recipe_names_the_nearest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -160,8 +157,8 @@ def test_empty_source(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
 
 def test_unwritable_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    sentence = fails(capsys, "puppets", tmp_path / "file" / "out", "--recipe", "debug")
-    assert "cannot write" in sentence
+    message = fails(capsys, "puppets", tmp_path / "file" / "out", "--recipe", "debug")
+    assert "cannot write" in message
     assert tree(tmp_path) == {"file": b"not a folder"}
 
 
@@ -186,8 +183,8 @@ def test_corpus_of_another_schema(
         "evaluate": [out, "--bundle", generator],
     }[command]
     before = tree(tmp_path)
-    sentence = fails(capsys, command, corpus, *more, "--recipe", "debug")
-    assert f"schema {CORPUS_SCHEMA + 1}" in sentence
+    message = fails(capsys, command, corpus, *more, "--recipe", "debug")
+    assert f"schema {CORPUS_SCHEMA + 1}" in message
     assert tree(tmp_path) == before
 
 
@@ -200,8 +197,8 @@ def test_bundle_of_the_wrong_kind(
 ) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"an earlier video")
-    sentence = fails(capsys, "generate", "--bundle", student, speech, "-o", out)
-    assert "student" in sentence and "speech2video" in sentence
+    message = fails(capsys, "generate", "--bundle", student, speech, "-o", out)
+    assert "student" in message and "speech2video" in message
     assert out.read_bytes() == b"an earlier video"
 
 
@@ -228,10 +225,8 @@ def test_missing_bundle_and_speech(
 def test_unknown_emotion_names_the_known_ones(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, generator: Path, speech: Path
 ) -> None:
-    sentence = fails(
-        capsys, "generate", "--bundle", generator, speech, "-o", tmp_path / "out.mp4", "--emotion", "bored"
-    )
-    assert "'bored'" in sentence and "neutral, happy" in sentence
+    message = fails(capsys, "generate", "--bundle", generator, speech, "-o", tmp_path / "out.mp4", "--emotion", "bored")
+    assert "'bored'" in message and "neutral, happy" in message
 
 
 def test_face_needs_a_teacher(
