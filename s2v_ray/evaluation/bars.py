@@ -1,119 +1,133 @@
-"""The bars that the recipe `puppets` is held to, and whether they were met. One table; on other corpora they only give a scale."""
+"""The bars that the recipe ``puppets`` is held to. On other corpora they only give a scale."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-Results = dict[str, Any]
+from s2v_ray.evaluation.results import BarResult, ClipResults, StudentResult
+from s2v_ray.evaluation.rows import REAL, REFERENCE, SPEECH, STILL
+
+Value = Callable[[ClipResults, StudentResult], float | None]
+"""Takes a figure from the results; None if it does not apply."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure's name, what it is, how it is read off the results, its bar, and which side of it is right."""
+    """A figure and its bar.
+
+    Attributes:
+        key: name in ``results.json``.
+        what: description.
+        value: the figure.
+        bar: its bar.
+        at_least: whether the figure must be at least the bar; otherwise at most.
+    """
 
     key: str
     what: str
-    value: Callable[[Results], float | None]
-    bar: Callable[[Results], float | None]
+    value: Value
+    bar: Value
     at_least: bool = True
 
 
-def _mean(row: str, metric: str) -> Callable[[Results], float | None]:
-    return lambda r: r["rows"][row]["values"].get(metric, {}).get("mean")
+def _mean(row: str, metric: str) -> Value:
+    def value(clips: ClipResults, _: StudentResult) -> float | None:
+        interval = clips["rows"][row]["values"].get(metric)
+        return None if interval is None else interval["mean"]
+
+    return value
 
 
-def _ratio(metric: str, row: str, to: str) -> Callable[[Results], float | None]:
-    def ratio(r: Results) -> float | None:
-        if r["rows"][to]["note"]:
-            return None  # another row stands in: a ratio to it would prove nothing
-        a, b = _mean(row, metric)(r), _mean(to, metric)(r)
+def _ratio(metric: str, row: str, base: str) -> Value:
+    def value(clips: ClipResults, student: StudentResult) -> float | None:
+        if clips["rows"][base]["note"]:
+            return None  # another row is shown in its place, so a ratio to it would mean nothing
+        a, b = _mean(row, metric)(clips, student), _mean(base, metric)(clips, student)
         return a / b if a is not None and b else None
 
-    return ratio
+    return value
 
 
-def _student(name: str, part: str = "mean", plus: float = 0.0) -> Callable[[Results], float | None]:
-    return lambda r: r["student"][name][part] + plus if r["student"][name] else None
+def _accuracy(name: Literal["emotion_accuracy", "identity_accuracy"]) -> Value:
+    def value(_: ClipResults, student: StudentResult) -> float | None:
+        interval = student[name]
+        return None if interval is None else interval["mean"]
+
+    return value
 
 
-def _leak(key: str, what: str) -> Bar:
-    return Bar(key, what, _student(key, "accuracy"), _student(key, "chance", plus=0.15), at_least=False)
+def _probe(
+    name: Literal["leak_emotion", "leak_identity"], part: Literal["accuracy", "chance"], plus: float = 0.0
+) -> Value:
+    def value(_: ClipResults, student: StudentResult) -> float | None:
+        probe = student[name]
+        return None if probe is None else probe[part] + plus
+
+    return value
 
 
-def _lag(r: Results) -> float | None:
-    lag = r["rows"]["speech only"]["lags"].get("mouth")
+def _leak(key: Literal["leak_emotion", "leak_identity"], what: str) -> Bar:
+    return Bar(key, what, _probe(key, "accuracy"), _probe(key, "chance", plus=0.15), at_least=False)
+
+
+def _mouth_lag(clips: ClipResults, _: StudentResult) -> float | None:
+    lag = clips["rows"][SPEECH]["lags"].get("mouth")
     return None if lag is None else float(abs(lag))
 
 
-def _constant(value: float) -> Callable[[Results], float | None]:
-    return lambda r: value
+def _contrast_share(clips: ClipResults, _: StudentResult) -> float | None:
+    return clips["contrast"] and clips["contrast"]["share"]
+
+
+def _constant(value: float) -> Value:
+    return lambda _clips, _student: value
 
 
 BARS = (
-    Bar(
-        "student_emotion",
-        "emotion heard by the student, against the truth",
-        _student("emotion_accuracy"),
-        _constant(0.90),
-    ),
+    Bar("student_emotion", "accuracy of the student's emotion", _accuracy("emotion_accuracy"), _constant(0.90)),
     Bar(
         "student_identity",
-        "identity heard by the student: nearest teacher centroid",
-        _student("identity_accuracy"),
+        "accuracy of the student's identity: nearest teacher centroid",
+        _accuracy("identity_accuracy"),
         _constant(0.90),
     ),
     _leak("leak_emotion", "linear probe for emotion on the identity code"),
     _leak("leak_identity", "linear probe for identity on the emotion code"),
     Bar(
         "mouth_correlation",
-        "mouth opening, generated against truth: correlation",
-        _mean("speech only", "mouth_correlation"),
+        "mouth opening, generated and true: correlation",
+        _mean(SPEECH, "mouth_correlation"),
         _constant(0.80),
     ),
-    Bar("mouth_lag", "mouth opening, generated against truth: |lag| of the mean, frames", _lag, _constant(0.0), False),
+    Bar("mouth_lag", "mouth opening, generated and true: |lag| of the mean, frames", _mouth_lag, _constant(0.0), False),
     Bar(
         "emotion_shown",
-        "emotion shown, judged, relative to real clips",
-        _ratio("emotion", "speech only", "real clips"),
+        "emotion by the judge, relative to real clips",
+        _ratio("emotion", SPEECH, REAL),
         _constant(0.85),
     ),
-    Bar(
-        "psnr_ratio",
-        "PSNR relative to the reference baseline",
-        _ratio("psnr", "speech only", "reference baseline"),
-        _constant(0.95),
-    ),
-    Bar(
-        "ssim_ratio",
-        "SSIM relative to the reference baseline",
-        _ratio("ssim", "speech only", "reference baseline"),
-        _constant(0.95),
-    ),
+    Bar("psnr_ratio", "PSNR relative to the reference baseline", _ratio("psnr", SPEECH, REFERENCE), _constant(0.95)),
+    Bar("ssim_ratio", "SSIM relative to the reference baseline", _ratio("ssim", SPEECH, REFERENCE), _constant(0.95)),
     Bar(
         "mouth_error",
-        "mouth-region error, against the still frame's",
-        _mean("speech only", "error_mouth"),
-        _mean("still frame", "error_mouth"),
+        "mouth-region error, compared with the still frame",
+        _mean(SPEECH, "error_mouth"),
+        _mean(STILL, "error_mouth"),
         False,
     ),
-    Bar(
-        "emotion_contrast",
-        "share of frames that differ visibly between emotions",
-        lambda r: r["contrast"] and r["contrast"]["share"],
-        _constant(0.95),
-    ),
+    Bar("emotion_contrast", "share of frames that differ visibly between emotions", _contrast_share, _constant(0.95)),
 )
 
 
-def bars(results: Results) -> list[dict[str, Any]]:
-    """``key``, ``what``, ``value``, ``bar``, ``at_least`` (else at most) and ``met`` of each; ``met`` is None where there is no value."""
+def compare_with_bars(clips: ClipResults, student: StudentResult) -> list[BarResult]:
+    """Compares the figures of an evaluation with all bars."""
     found = []
     for bar in BARS:
-        value, limit = bar.value(results), bar.bar(results)
-        met = None if value is None or limit is None else (value >= limit if bar.at_least else value <= limit)
-        found.append(
-            {"key": bar.key, "what": bar.what, "value": value, "bar": limit, "at_least": bar.at_least, "met": met}
-        )
+        value, limit = bar.value(clips, student), bar.bar(clips, student)
+        met = None
+        if value is not None and limit is not None:
+            met = value >= limit if bar.at_least else value <= limit
+        found.append(BarResult(key=bar.key, what=bar.what, value=value, bar=limit, at_least=bar.at_least, met=met))
     return found

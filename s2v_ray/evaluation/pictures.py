@@ -1,4 +1,4 @@
-"""Tiles, labels and curves: numpy and OpenCV, no plotting library."""
+"""Images of the report: contact sheets, side-by-side frames and small curves, with numpy and OpenCV."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import cv2
 import numpy as np
 
 TILE = 96
-"""Least side of a tile, pixels."""
+"""Smallest side of a tile, in pixels."""
 GAP = 4
 LABEL_WIDTH = 200
 INK, PAPER = (30, 30, 30), 250
 
 
 def contact_sheet(clips: Sequence[Mapping[str, np.ndarray]], frames: int = 4) -> np.ndarray:
-    """A row for each label, one under the other; the clips side by side, each with ``frames`` frames evenly over its time.
+    """Draws a sheet with one row for each label and one block of frames for each clip.
 
     Args:
-        clips: label -> uint8 ``[T, H, W, 3]``, the same labels in each.
+        clips: for each clip, label -> uint8 ``[T, H, W, 3]``; all clips have the same labels.
+        frames: number of frames of each clip, evenly spaced in time.
 
     Returns:
-        uint8 ``[h, w, 3]`` RGB.
+        RGB image, uint8 ``[h, w, 3]``.
     """
     labels = list(clips[0])
     tile = _tile_size(next(iter(clips[0].values())))
@@ -39,7 +40,7 @@ def contact_sheet(clips: Sequence[Mapping[str, np.ndarray]], frames: int = 4) ->
 
 
 def side_by_side(rows: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """Frames with the rows next to each other, each under its label; even sides, as H.264 needs."""
+    """Yields frames with the rows next to each other, each below its label; sides are even, as H.264 requires."""
     tile = 2 * _tile_size(next(iter(rows.values())))
     for t in range(min(len(frames) for frames in rows.values())):
         frame = np.full((tile + 32, len(rows) * (tile + GAP) - GAP, 3), PAPER, np.uint8)
@@ -51,27 +52,29 @@ def side_by_side(rows: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def to_png(image: np.ndarray) -> bytes:
+    """Encodes an RGB image, uint8 ``[H, W, 3]``, as PNG."""
     ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not ok:
-        raise ValueError(f"a picture of {image.shape} could not be encoded")
+        raise ValueError(f"an image of shape {image.shape} cannot be encoded as PNG")
     return data.tobytes()
 
 
 def curve_svg(name: str, steps: Sequence[float], values: Sequence[float], width: int = 260, height: int = 120) -> str:
-    """A small line chart as inline SVG, with its range written beside it."""
+    """Draws a small line chart as inline SVG, with its first and last value as its title."""
     x, y = np.asarray(steps), np.asarray(values)
     low, high = float(y.min()), float(y.max())
     px = 4 + (x - x[0]) / max(float(x[-1] - x[0]), 1e-12) * (width - 8)
     py = height - 4 - (y - low) / max(high - low, 1e-12) * (height - 26)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))
+    title = f"{escape(name)}: {y[0]:.4g} to {y[-1]:.4g} at step {x[-1]:.0f}"
     return (
-        f'<svg width="{width}" height="{height}" role="img"><text x="4" y="13">{escape(name)}: {y[0]:.4g} to {y[-1]:.4g} at step {x[-1]:.0f}</text>'
+        f'<svg width="{width}" height="{height}" role="img"><text x="4" y="13">{title}</text>'
         f'<polyline points="{points}" fill="none" stroke="#2563a8" stroke-width="1.5"/></svg>'
     )
 
 
 def _tile_size(frames: np.ndarray) -> int:
-    size = frames.shape[1]
+    size: int = frames.shape[1]
     return size * -(-TILE // size)
 
 

@@ -1,198 +1,181 @@
-"""Pictures, video, page and table from the results and examples that ``evaluate`` left."""
+"""Writes the report of an evaluation (page, images, video) and formats its table for the terminal."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
 
 from s2v_ray import storage
 from s2v_ray.evaluation import pictures
+from s2v_ray.evaluation.examples import Examples, read_examples
+from s2v_ray.evaluation.results import BarResult, IntervalResult, MetricResult, Results
+from s2v_ray.evaluation.rows import IMAGE_IDENTITY, REAL, REFERENCE, SPEECH
 from s2v_ray.media.video import SYNTHETIC, write_mp4
-from s2v_ray.metrics import METRICS, Metric
+from s2v_ray.metrics import Metric
+from s2v_ray.metrics.clip_metrics import METRICS
 
-Results = dict[str, Any]
-SHOWN_ROWS = ("real clips", "reference baseline", "speech only")
-TERMINAL_METRICS = (
-    "psnr",
-    "ssim",
-    "error_mouth",
-    "ssim_mouth",
-    "movement_mouth",
-    "cpbd",
-    "csim",
-    "emotion",
-    "mouth_correlation",
-    "lse_c",
-    "lse_d",
-)
-"""The metrics whose columns fit a terminal; the report has all."""
-NO_CURVES = {"step", "clips_per_second", "data_wait", "seconds_left"}
-"""What a run records of its progress, not of its learning."""
+SHOWN_ROWS = (REAL, REFERENCE, SPEECH)
+"""Rows of the contact sheet and of the video."""
+NOT_PLOTTED = {"step", "clips_per_second", "data_wait", "seconds_left"}
+"""Keys of ``metrics.jsonl`` that are about the progress of a run."""
+VERDICTS = {True: "met", False: "missed", None: "does not apply"}
 
 
 def write_report(out_uri: str, results: Results) -> dict[str, str]:
-    """Writes OUT/report.html (self-contained), contact.png, emotions.png and sample.mp4, from ``results`` and OUT/examples.npz.
+    """Writes OUT/report.html (self-contained), contact.png, emotions.png and sample.mp4.
+
+    Args:
+        out_uri: folder of the evaluation, with ``examples.npz``.
+        results: results of that evaluation.
 
     Returns:
-        name -> URI of what was written: ``report``, ``contact``, ``emotions`` (where the bundle has several), ``sample``, and ``results``.
+        Name -> URI of the files: ``results``, ``report``, ``contact``, ``sample``, and ``emotions`` if the bundle has
+        several emotions.
 
     Raises:
-        ArtifactError: OUT holds no examples of an evaluation.
+        ArtifactError: there is no evaluation at ``out_uri``.
     """
-    index, arrays = _read_examples(out_uri)
+    examples = read_examples(out_uri)
+    rows = dict(shown_row(results, row) for row in SHOWN_ROWS)
+    images = _images(examples, rows)
+    curves = [pictures.curve_svg(name, *curve) for name, curve in _training_curves(results["bundle"]).items()]
+    first = examples.clips[0]
+    files = {f"{name}.png": data for name, data in images.items()}
+    files["sample.mp4"] = _video({label: first.rows[row] for label, row in rows.items()}, first.speech)
+    files["report.html"] = _page(results, images, curves).encode()
     found = {"results": storage.join(out_uri, "results.json")}
-
-    def write(name: str, file: str, data: bytes) -> None:
+    for file, data in files.items():
+        name = file.partition(".")[0]
         found[name] = storage.join(out_uri, file)
         storage.write_bytes(found[name], data)
-
-    rows = dict(_shown(results, row) for row in SHOWN_ROWS)
-    images = {
-        "contact": pictures.contact_sheet(
-            [{label: arrays[clip["rows"][row]] for label, row in rows.items()} for clip in index["clips"]]
-        )
-    }
-    if index["emotions"]:
-        images["emotions"] = pictures.contact_sheet(
-            [{e: arrays[key] for e, key in clip["rows"].items()} for clip in index["emotions"][:2]], frames=5
-        )
-    encoded = {name: pictures.to_png(image) for name, image in images.items()}
-    for name, data in encoded.items():
-        write(name, f"{name}.png", data)
-    first = index["clips"][0]
-    write(
-        "sample",
-        "sample.mp4",
-        _sample({label: arrays[first["rows"][row]] for label, row in rows.items()}, arrays[first["speech"]]),
-    )
-    curves = [
-        pictures.curve_svg(name, steps, values) for name, (steps, values) in _loss_curves(results["bundle"]).items()
-    ]
-    write("report", "report.html", _page(results, encoded, curves).encode())
     return found
 
 
 def format_table(results: Results) -> str:
-    """The rows, the student's figures and the bars, for the terminal."""
-    shown = [
-        m
-        for m in TERMINAL_METRICS
-        if any(row["values"].get(m, {}).get("mean") is not None for row in results["rows"].values())
-    ]
-    marks = {row: "*" if found["note"] else "" for row, found in results["rows"].items()}
-    lines = [["", *(f"{METRICS[m].name} {METRICS[m].arrow}" for m in shown)]]
-    lines += [
-        [row + marks[row], *(_short(found["values"].get(m), METRICS[m]) for m in shown)]
-        for row, found in results["rows"].items()
-    ]
+    """Formats the rows, the notes of the student's figures and the bars for the terminal."""
+    metrics = {
+        name: metric
+        for name, metric in _metrics_with_values(results).items()
+        if name not in METRICS or METRICS[name].in_summary
+    }
+    lines = [["", *(f"{metric.name} {metric.arrow}" for metric in metrics.values())]]
+    for row, found in results["rows"].items():
+        cells = [_format_short(found["values"].get(name), metric) for name, metric in metrics.items()]
+        lines.append([row + ("*" if found["note"] else ""), *cells])
     text = [
-        f"{results['clips']} clips of the split {results['split']}, {results['speakers']} speakers; mean ± half of the 95% interval",
-        _columns(lines),
+        f"{results['clips']} clips of the split {results['split']}, {results['speakers']} speakers; "
+        "mean ± half of the 95% interval",
+        _align(lines),
     ]
     text += [f"* {row['note']}" for row in results["rows"].values() if row["note"]]
-    text += [f"no judge for {', '.join(results['missing_judges'])} in this corpus"] if results["missing_judges"] else []
-    bars = [["figure", "value", "bar (puppets)", ""], *(_bar(b) for b in results["bars"])]
-    return "\n".join([*text, "", _columns(bars), *results["student"]["notes"]])
+    if results["missing_judges"]:
+        text.append(f"this corpus has no judge for {', '.join(results['missing_judges'])}")
+    bars = [["figure", "value", "bar (puppets)", ""], *(_format_bar(bar) for bar in results["bars"])]
+    return "\n".join([*text, "", _align(bars), *results["student"]["notes"]])
 
 
-def _bar(bar: dict[str, Any]) -> list[str]:
+def shown_row(results: Results, row: str) -> tuple[str, str]:
+    """Label of a row, and the row whose frames are shown: the image identity replaces a missing reference baseline."""
+    return (f"reference: {IMAGE_IDENTITY}", IMAGE_IDENTITY) if results["rows"][row]["note"] else (row, row)
+
+
+def _metrics_with_values(results: Results) -> dict[str, Metric]:
+    """Metrics that have a value in any row."""
+
+    def has_value(name: str) -> bool:
+        values = (row["values"].get(name) for row in results["rows"].values())
+        return any(value is not None and value["mean"] is not None for value in values)
+
+    return {name: _metric(found) for name, found in results["metrics"].items() if has_value(name)}
+
+
+def _metric(found: MetricResult) -> Metric:
+    return Metric(found["name"], found["better"], found["unit"], found["digits"], found["about"])
+
+
+def _images(examples: Examples, rows: Mapping[str, str]) -> dict[str, bytes]:
+    """Name -> PNG."""
+    clips = [{label: clip.rows[row] for label, row in rows.items()} for clip in examples.clips]
+    sheets = {"contact": pictures.contact_sheet(clips)}
+    if examples.emotions:
+        sheets["emotions"] = pictures.contact_sheet(examples.emotions[:2], frames=5)
+    return {name: pictures.to_png(image) for name, image in sheets.items()}
+
+
+def _format_bar(bar: BarResult) -> list[str]:
+    value = "–" if bar["value"] is None else f"{bar['value']:.3f}"
     limit = "–" if bar["bar"] is None else f"{'≥' if bar['at_least'] else '≤'} {bar['bar']:.3g}"
-    return [
-        bar["what"],
-        "–" if bar["value"] is None else f"{bar['value']:.3f}",
-        limit,
-        {True: "met", False: "missed", None: "does not apply"}[bar["met"]],
-    ]
+    return [bar["what"], value, limit, VERDICTS[bar["met"]]]
 
 
-def _short(value: dict[str, Any] | None, metric: Metric) -> str:
-    if value is None or value["mean"] is None:
+def _format_short(value: IntervalResult | None, metric: Metric) -> str:
+    """Mean and half of the interval."""
+    if value is None or value["mean"] is None or value["low"] is None or value["high"] is None:
         return "–"
     return f"{value['mean']:.{metric.digits}f} ±{(value['high'] - value['low']) / 2:.{metric.digits}f}"
 
 
-def _full(value: dict[str, Any] | None, metric: Metric) -> str:
+def _format_full(value: IntervalResult | None, metric: Metric) -> str:
+    """Mean and both ends of the interval."""
     if value is None or value["mean"] is None:
         return "–"
-    mean, low, high = (f"{value[k]:.{metric.digits}f}" for k in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    return f"{value['mean']:.{metric.digits}f} [{value['low']:.{metric.digits}f}, {value['high']:.{metric.digits}f}]"
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> str:
+def _align(lines: Sequence[Sequence[str]]) -> str:
+    """Formats columns: the first is aligned left, the others right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    formats = [str.ljust, *[str.rjust] * (len(widths) - 1)]
     return "\n".join(
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        "  ".join(align(cell, width) for align, cell, width in zip(formats, line, widths, strict=True)).rstrip()
         for line in lines
     )
 
 
-def _page(results: Results, images: dict[str, bytes], curves: list[str]) -> str:
+def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str]) -> str:
     source = resources.files("s2v_ray.evaluation") / "templates" / "report.html"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    full: Callable[[dict[str, Any] | None, Metric], str] = _full
     return environment.from_string(source.read_text()).render(
         r=results,
-        metrics={
-            m: metric
-            for m, metric in METRICS.items()
-            if any(row["values"].get(m, {}).get("mean") is not None for row in results["rows"].values())
-        },
-        full=full,
-        bars=[_bar(b) for b in results["bars"]],
+        metrics=_metrics_with_values(results),
+        real=REAL,
+        format_full=_format_full,
+        bars=[_format_bar(bar) for bar in results["bars"]],
         images={name: base64.b64encode(data).decode() for name, data in images.items()},
         curves=curves,
     )
 
 
-def _sample(rows: dict[str, np.ndarray], speech: np.ndarray) -> bytes:
-    """The rows of one clip side by side, playable, with sound."""
+def _video(rows: Mapping[str, np.ndarray], speech: np.ndarray) -> bytes:
+    """The rows of one clip side by side with their speech, as MP4."""
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         path = Path(folder) / "sample.mp4"
-        write_mp4(str(path), pictures.side_by_side(rows), speech, metadata=SYNTHETIC)
+        write_mp4(path, pictures.side_by_side(rows), speech, metadata=SYNTHETIC)
         return path.read_bytes()
 
 
-def _shown(results: Results, row: str) -> tuple[str, str]:
-    """Label of a row, and the row whose frames it shows: the seen identity's where that stands for the reference baseline."""
-    return ("reference: seen identity", "seen identity") if results["rows"][row]["note"] else (row, row)
-
-
-def _read_examples(out_uri: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with np.load(
-            io.BytesIO(storage.read_bytes(storage.join(out_uri, "examples.npz"))), allow_pickle=False
-        ) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise storage.ArtifactError(f"there is no evaluation at {out_uri}: run `s2v evaluate` first") from None
-    return json.loads(str(arrays.pop("index"))), arrays
-
-
-def _loss_curves(bundle_uri: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Name -> steps and values, from the metrics.jsonl of the run that the bundle lies in; empty where there is none."""
+def _training_curves(bundle_uri: str) -> dict[str, tuple[list[float], list[float]]]:
+    """Name -> steps and values, from ``metrics.jsonl`` of the run that contains the bundle; empty without a run."""
     run = bundle_uri.rstrip("/").rpartition("/")[0]
     try:
         lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for line in filter(None, lines):
-        record = json.loads(line)
+    for record in (json.loads(line) for line in lines if line):
+        if "step" not in record:
+            continue
         for name, value in record.items():
-            if "step" in record and name not in NO_CURVES and isinstance(value, int | float) and np.isfinite(value):
+            if name not in NOT_PLOTTED and isinstance(value, int | float) and np.isfinite(value):
                 steps, values = curves.setdefault(name, ([], []))
                 steps.append(float(record["step"]))
                 values.append(float(value))

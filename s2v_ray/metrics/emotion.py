@@ -1,4 +1,4 @@
-"""Which emotion does it show? The judge's verdict, and whether emotions can be told apart in what was generated."""
+"""Emotion: the judge's emotion of a clip, and how visibly the emotions differ in generated frames."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from s2v_ray.metrics.image import crop
 
 VISIBLE = 2.0
-"""Mean absolute difference over the face from which two frames differ visibly, grey levels of 255."""
+"""Smallest mean absolute difference over the face that counts as visible, in grey levels of 255."""
 NOISE_FACTOR = 2.0
-"""And at least so many times the difference that another noise seed makes."""
+"""A visible difference is also at least this multiple of the difference between two noise seeds."""
 
 
-def verdict(logits: Tensor, labels: Sequence[str]) -> str:
-    """The judge's emotion of a clip: the largest of the mean logits.
+def clip_emotion(logits: Tensor, labels: Sequence[str]) -> str:
+    """The emotion that a judge gives a clip: the label of the largest mean logit.
 
     Args:
-        logits: ``[N, K]``, frame by frame.
+        logits: ``[N, K]``: logits of N frames.
         labels: K names.
     """
     return labels[int(logits.mean(0).argmax())]
@@ -32,11 +32,12 @@ class Contrast:
     """How visibly emotions differ in frames of the same speech and identity.
 
     Attributes:
-        share: of (frame, pair of emotions), those that differ visibly.
-        worst_pair: the pair told apart in the fewest frames, and ``worst_share``, its share.
-        difference: mean absolute difference over all frames and pairs, grey levels.
-        noise: the same between two seeds of one emotion.
-        threshold: grey levels from which a difference counted as visible.
+        share: share of all (frame, pair of emotions) that differ visibly.
+        worst_pair: the pair of emotions that differs in the fewest frames.
+        worst_share: share of the frames in which that pair differs visibly.
+        difference: mean absolute difference over all frames and pairs, in grey levels.
+        noise: mean absolute difference between two seeds of one emotion, in grey levels.
+        threshold: smallest difference that counted as visible, in grey levels.
     """
 
     share: float
@@ -48,20 +49,20 @@ class Contrast:
 
 
 def emotion_contrast(frames: Mapping[str, np.ndarray], again: np.ndarray) -> Contrast:
-    """Compares the same speech and identity generated with each emotion.
+    """Compares frames of the same speech and identity that were generated with each emotion.
 
-    A frame differs visibly between two emotions when its mean absolute difference over the face region is larger than
-    ``max(VISIBLE, NOISE_FACTOR * noise)``; noise is that difference between two seeds of the first emotion.
+    A frame differs visibly between two emotions if its mean absolute difference over the face region is larger than
+    ``max(VISIBLE, NOISE_FACTOR * noise)``, where noise is the mean difference between two seeds of the first emotion.
 
     Args:
         frames: emotion -> uint8 ``[T, H, W, 3]``, all with one seed.
-        again: the first emotion with another seed.
+        again: frames of the first emotion with another seed.
 
     Raises:
         ValueError: fewer than two emotions.
     """
     if len(frames) < 2:
-        raise ValueError("emotions can only be compared where there are two or more")
+        raise ValueError(f"a contrast needs frames of at least two emotions, not {len(frames)}")
     first = next(iter(frames.values()))
     noise = float(_frame_difference(first, again).mean())
     threshold = max(VISIBLE, NOISE_FACTOR * noise)
@@ -73,11 +74,13 @@ def emotion_contrast(frames: Mapping[str, np.ndarray], again: np.ndarray) -> Con
 
 
 def face_region(size: int) -> tuple[int, int, int, int]:
-    """Box of brows, eyes, nose, mouth and chin in an aligned crop of ``size`` pixels: rows 0.20..0.95, columns 0.15..0.85."""
+    """Box of the face (brows to chin) in an aligned crop of ``size`` pixels: rows 0.20..0.95, columns 0.15..0.85."""
     return round(0.20 * size), round(0.95 * size), round(0.15 * size), round(0.85 * size)
 
 
 def _frame_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``[T]``: mean absolute difference over the face region, grey levels."""
     box = face_region(a.shape[1])
-    return np.abs(crop(a, box).astype(np.int16) - crop(b, box).astype(np.int16)).mean(axis=(1, 2, 3))
+    difference: np.ndarray = np.abs(crop(a, box).astype(np.int16) - crop(b, box).astype(np.int16))
+    means: np.ndarray = difference.mean(axis=(1, 2, 3))
+    return means

@@ -1,4 +1,4 @@
-"""How alike two sets of codes are as a whole: the Fréchet distance."""
+"""The Fréchet distance between two sets of codes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import numpy as np
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Fréchet distance of the Gaussians fitted to two sets of codes; 0 for equal sets, in the codes' squared unit.
+    """Squared Fréchet distance between Gaussians fitted to two sets of codes, in the codes' squared unit; 0 if equal.
 
-    ``|mean a - mean b|^2 + tr(A + B - 2 (A B)^1/2)`` with covariances A and B (Dowson and Landau 1982; of Inception's codes
-    it is FID, Heusel et al. 2017). It falls with the number of codes: only sets of one size compare.
+    ``|mean a - mean b|^2 + tr(A + B - 2 (A B)^1/2)`` with covariances A and B (Dowson and Landau 1982). With the codes
+    of Inception it is FID (Heusel et al. 2017). The distance falls with the number of codes, so only distances between
+    sets of the same size can be compared.
 
     Args:
-        a, b: ``[N, D]`` and ``[M, D]``, N and M at least 2.
+        a: ``[N, D]``, N at least 2.
+        b: ``[M, D]``, M at least 2.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: the codes have other shapes.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
@@ -24,7 +26,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     root = _root(cov_a)
-    # tr (A B)^1/2 = tr (A^1/2 B A^1/2)^1/2, whose matrix is symmetric: no complex roots of rounding errors
+    # tr (A B)^1/2 = tr (A^1/2 B A^1/2)^1/2: that matrix is symmetric, so rounding errors give no complex roots.
     shared = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0.0, None)).sum()
     distance = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a) + np.trace(cov_b) - 2.0 * shared
     return max(0.0, float(distance))
@@ -32,4 +34,5 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+    root: np.ndarray = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+    return root

@@ -1,4 +1,4 @@
-"""What leaks into a code? A linear probe tells what a linear reader could learn from it."""
+"""Linear probes: what a linear classifier can read from a code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Probe:
-    """Cross-validated accuracy of a linear probe; ``chance`` is the share of the most frequent label."""
+    """Result of a linear probe.
+
+    Attributes:
+        accuracy: cross-validated accuracy.
+        chance: share of the most frequent label.
+        classes: number of labels.
+        clips: number of clips.
+    """
 
     accuracy: float
     chance: float
@@ -27,22 +34,22 @@ class Probe:
 
 
 def linear_probe(codes: np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> Probe | None:
-    """Logistic regression on standardised codes, cross-validated so that a group (a sentence) is never on both sides.
+    """Trains a logistic regression on standardised codes, cross-validated with whole groups held out.
 
     Args:
         codes: ``[N, D]``.
-        labels: N names of what is probed for.
-        groups: N names of groups kept together.
+        labels: N labels to predict.
+        groups: N names of groups, such as sentences. A group is never split between training and test.
 
     Returns:
-        None where it does not apply: one label only, or one group only.
+        The result, or None if there is only one label or only one group.
     """
     folds = min(FOLDS, len(set(groups)))
     if len(set(labels)) < 2 or folds < 2:
         return None
     names, predicted = np.asarray(labels), np.empty_like(np.asarray(labels))
     for train, test in GroupKFold(folds).split(codes, names, np.asarray(groups)):
-        several = len(set(names[train])) > 1  # a rare label may have all its clips on the other side
+        several = len(set(names[train])) > 1  # all clips of a rare label may be held out
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500) if several else DummyClassifier())
         predicted[test] = model.fit(codes[train], names[train]).predict(codes[test])
     counts = Counter(labels)

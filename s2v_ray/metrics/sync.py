@@ -1,4 +1,4 @@
-"""Lip sync: by the mouth's opening where the truth is known, and by a sync network anywhere."""
+"""Lip sync: correlation with the true opening of the mouth, and the distances of a sync network."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_LAG = 5
-"""Lags of the mouth searched, frames either way."""
+"""Largest lag of the mouth that is searched, in frames either way."""
 MAX_OFFSET = 15
-"""Offsets of sound against picture searched, frames either way (SyncNet's)."""
+"""Largest offset between speech and frames that is searched, in frames either way, as in SyncNet."""
 MIN_OVERLAP = 5
-"""Windows, or frames, that must remain at an offset for it to count."""
+"""Smallest number of windows, or frames, that must overlap at an offset for it to count."""
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two sequences ``[T]``, in [-1, 1]; 0 where one is constant: it tells nothing of the other."""
+    """Pearson correlation of two sequences ``[T]``, in [-1, 1]; 0 if one of them is constant."""
     a, b = (x.astype(np.float64) - x.mean(dtype=np.float64) for x in (a, b))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.clip(a @ b / size, -1.0, 1.0)) if size > 1e-8 else 0.0
@@ -25,16 +25,18 @@ def cross_correlation(generated: np.ndarray, truth: np.ndarray, max_lag: int = M
     """Correlation of ``generated[t + k]`` with ``truth[t]`` for k in -max_lag..max_lag.
 
     Args:
-        generated, truth: ``[T]``.
+        generated: ``[T]``: opening of the mouth in generated frames.
+        truth: ``[T]``: true opening.
+        max_lag: largest lag, in frames.
 
     Returns:
         ``[2 * max_lag + 1]``; NaN at lags that leave fewer than ``MIN_OVERLAP`` frames.
 
     Raises:
-        ValueError: lengths differ.
+        ValueError: the lengths differ.
     """
     if generated.shape != truth.shape:
-        raise ValueError(f"openings of {generated.shape} and {truth.shape} frames cannot be compared")
+        raise ValueError(f"openings of {generated.shape} and {truth.shape} frames must have the same length")
     return np.array(
         [
             correlation(*_shifted(generated, truth, k)) if len(truth) - abs(k) >= MIN_OVERLAP else np.nan
@@ -44,9 +46,9 @@ def cross_correlation(generated: np.ndarray, truth: np.ndarray, max_lag: int = M
 
 
 def peak(curve: np.ndarray) -> int | None:
-    """Offset in frames of the maximum of a curve over offsets ``-m..m``; the one nearest 0 among equals.
+    """Offset in frames of the maximum of a curve over offsets ``-m..m``; of equal maxima, the one nearest to 0.
 
-    Positive: what was generated comes late. None where the curve is flat or empty.
+    A positive offset means that the generated frames come late. None if the curve is flat or has no finite value.
     """
     if not np.isfinite(curve).any() or np.nanmax(curve) - np.nanmin(curve) < 1e-8:
         return None
@@ -57,7 +59,13 @@ def peak(curve: np.ndarray) -> int | None:
 
 @dataclass(frozen=True)
 class SyncScore:
-    """confidence = LSE-C, distance = LSE-D, offset: frames by which the sound comes after the picture at the best match."""
+    """Score of a sync network.
+
+    Attributes:
+        confidence: LSE-C, the median minus the minimum of the mean distances over offsets.
+        distance: LSE-D, the minimum of the mean distances over offsets.
+        offset: offset of that minimum: the number of frames by which the speech comes after the frames.
+    """
 
     confidence: float
     distance: float
@@ -68,13 +76,15 @@ def sync_distances(speech: np.ndarray, frames: np.ndarray, max_offset: int = MAX
     """Mean Euclidean distance of ``speech[t + k]`` and ``frames[t]`` for k in -max_offset..max_offset.
 
     Args:
-        speech, frames: ``[N, D]`` unit embeddings of N windows by the sync network.
+        speech: ``[N, D]``: unit embeddings of N windows of speech by the sync network.
+        frames: ``[N, D]``: unit embeddings of the N windows of frames.
+        max_offset: largest offset, in frames.
 
     Returns:
         ``[2 * max_offset + 1]`` in [0, 2]; NaN at offsets that leave fewer than ``MIN_OVERLAP`` windows.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     if speech.shape != frames.shape:
         raise ValueError(f"embeddings {speech.shape} of speech and {frames.shape} of frames must have the same shape")
@@ -89,22 +99,27 @@ def sync_distances(speech: np.ndarray, frames: np.ndarray, max_offset: int = MAX
 
 
 def sync_score(distances: np.ndarray) -> SyncScore:
-    """LSE-D (the least of the mean distances over offsets) and LSE-C (their median - the least), after Chung & Zisserman
-    2016 and Prajwal et al. 2020; NaN where no offset counts."""
+    """Computes LSE-D, the minimum of the mean distances over offsets, and LSE-C, their median minus that minimum.
+
+    After Chung and Zisserman 2016 and Prajwal et al. 2020. Both are NaN if no offset counts.
+    """
     if not np.isfinite(distances).any():
         return SyncScore(float("nan"), float("nan"), None)
-    least = float(np.nanmin(distances))
-    return SyncScore(float(np.nanmedian(distances)) - least, least, peak(-distances))
+    minimum = float(np.nanmin(distances))
+    return SyncScore(float(np.nanmedian(distances)) - minimum, minimum, peak(-distances))
 
 
-def in_step_confidence(distances: np.ndarray) -> float:
-    """Median of the mean distances over offsets - that in step: LSE-C of a clip that is in step, and less, down to below 0, of
-    one that is not. NaN where no offset counts."""
-    in_step = float(distances[len(distances) // 2])
-    return float(np.nanmedian(distances)) - in_step if np.isfinite(in_step) else float("nan")
+def in_sync_confidence(distances: np.ndarray) -> float:
+    """Median of the mean distances over offsets minus the distance at offset 0.
+
+    It equals LSE-C for a clip that is in sync and is smaller, possibly negative, for one that is not. NaN if offset 0
+    does not count.
+    """
+    in_sync = float(distances[len(distances) // 2])
+    return float(np.nanmedian(distances)) - in_sync if np.isfinite(in_sync) else float("nan")
 
 
 def _shifted(a: np.ndarray, b: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """``a[t + k]`` beside ``b[t]``, where both are there."""
+    """The overlapping parts of ``a[t + k]`` and ``b[t]``."""
     n = len(b) - abs(k)
     return (a[k : k + n], b[:n]) if k >= 0 else (a[:n], b[-k : -k + n])

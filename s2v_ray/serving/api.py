@@ -22,13 +22,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2v_ray.evaluation.user_study import Answer, Study
 from s2v_ray.models.bundle import read_card
 from s2v_ray.serving import intake
-from s2v_ray.serving.errors import CODES, Refusal
+from s2v_ray.serving.errors import CODES, ApiError
 from s2v_ray.serving.jobs import Jobs
 from s2v_ray.serving.service import Gate, Order, Service
 from s2v_ray.serving.settings import DEFAULT, Limits
+from s2v_ray.serving.study import Answer, Study
 
 log = logging.getLogger(__name__)
 
@@ -96,24 +96,24 @@ class Api:
     async def order(self, form: VideoForm, max_seconds: float) -> Order:
         """Reads and checks all that was sent."""
         if not self.service.ready:
-            raise Refusal("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
+            raise ApiError("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
         name = form.model or DEFAULT
         if name not in self.settings.uris():
-            raise Refusal("unknown_model", f"model: there is no bundle {name[:80]!r}; GET /v1/models lists them")
+            raise ApiError("unknown_model", f"model: there is no bundle {name[:80]!r}; GET /v1/models lists them")
         if form.size and (form.size % 2 or not 16 <= form.size <= self.limits.side):
-            raise Refusal("bad_request", f"size: an even number from 16 to {self.limits.side}")
+            raise ApiError("bad_request", f"size: an even number from 16 to {self.limits.side}")
         predictor = (await self.service.load(name)).predictor
         if form.emotion and form.emotion not in predictor.emotions:
-            raise Refusal(
+            raise ApiError(
                 "unknown_emotion",
                 f"emotion: unknown emotion {form.emotion[:80]!r}; this bundle knows {', '.join(predictor.emotions)}",
             )
         if form.emotion and form.emotion_speech:
-            raise Refusal("bad_request", "emotion: name one or send emotion_speech, not both")
+            raise ApiError("bad_request", "emotion: name one or send emotion_speech, not both")
         if form.face and form.identity_speech:
-            raise Refusal("bad_request", "face: send a picture or identity_speech, not both")
+            raise ApiError("bad_request", "face: send a picture or identity_speech, not both")
         if predictor.reference and not form.face:
-            raise Refusal("face_needed", "face: a reference bundle needs a picture of the speaker")
+            raise ApiError("face_needed", "face: a reference bundle needs a picture of the speaker")
         async with self.decoders:
             speech = await self._speech("speech", form.speech, max_seconds)
             identity, emotion, still = None, form.emotion or None, None
@@ -303,7 +303,7 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
     async def readyz() -> dict[str, str]:
         """The bundle is loaded and has drawn a frame."""
         if not api.service.ready:
-            raise Refusal("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
+            raise ApiError("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
         return {"status": "ready"}
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -312,7 +312,7 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
         return Response(generate_latest(api.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @routes.get("/v1/study", responses=refused(404))
-    async def begin_study(participant: str | None = None) -> dict[str, Any]:
+    async def begin_study(participant: str | None = None) -> Any:
         """A participant's questions, in an order of their own."""
         return await asyncio.to_thread(_study(api).begin, participant)
 
@@ -324,7 +324,7 @@ def _routes(api: Api, errors: dict[int | str, dict[str, Any]]) -> APIRouter:
     @routes.post("/v1/study/answers", status_code=201, responses=refused(404, 409))
     async def keep_answer(answer: Answer) -> dict[str, str]:
         """Keeps an answer."""
-        await asyncio.to_thread(_study(api).answer, answer)
+        await asyncio.to_thread(_study(api).store_answer, answer)
         return {"status": "kept"}
 
     def page(name: str) -> Response:
@@ -346,18 +346,18 @@ FIELDS = tuple(inspect.signature(VideoForm).parameters)
 def _check_fields(sent: Iterable[str]) -> None:
     """A misspelt field is not ignored."""
     if unknown := sorted(set(sent) - set(FIELDS)):
-        raise Refusal("bad_request", f"{unknown[0][:80]}: there is no such field; there are {', '.join(FIELDS)}")
+        raise ApiError("bad_request", f"{unknown[0][:80]}: there is no such field; there are {', '.join(FIELDS)}")
 
 
 def _jobs(api: Api) -> Jobs:
     if api.jobs is None:
-        raise Refusal("not_found", "this endpoint takes no jobs: it was started without a folder for them")
+        raise ApiError("not_found", "this endpoint takes no jobs: it was started without a folder for them")
     return api.jobs
 
 
 def _study(api: Api) -> Study:
     if api.study is None:
-        raise Refusal("not_found", "this endpoint has no study")
+        raise ApiError("not_found", "this endpoint has no study")
     return api.study
 
 
@@ -392,7 +392,7 @@ async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if not isinstance(error, Refusal):
+    if not isinstance(error, ApiError):
         code = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}.get(
             error.status_code, "bad_request"
         )
@@ -400,13 +400,13 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
             "not_found": "there is nothing at this address",
             "method_not_allowed": "this address takes another method",
         }.get(code, str(error.detail))
-        error = Refusal(code, sentence)
+        error = ApiError(code, sentence)
     request.scope["s2v.code"] = error.code
     return JSONResponse(error.body(), error.status_code, error.headers)
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:
-    return await _on_http_error(request, Refusal("internal", "a fault of the endpoint: it has been logged"))
+    return await _on_http_error(request, ApiError("internal", "a fault of the endpoint: it has been logged"))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -414,7 +414,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()[0]
     field = ".".join(str(p) for p in found["loc"][1:]) or "the body"
     return await _on_http_error(
-        request, Refusal("bad_request", f"{field}: {found['msg'][:1].lower()}{found['msg'][1:200]}")
+        request, ApiError("bad_request", f"{field}: {found['msg'][:1].lower()}{found['msg'][1:200]}")
     )
 
 
@@ -477,7 +477,7 @@ class Guard:
                 self._check(scope)
                 body.check_length()
                 await self.app(scope, body.receive, watched)
-        except Refusal as e:
+        except ApiError as e:
             if started:
                 raise
             scope["s2v.code"] = e.code
@@ -492,7 +492,7 @@ class Guard:
         if self.api.token and (scope["path"].startswith("/v1/") or scope["path"] == "/metrics"):
             expected = b"Bearer " + self.api.token.encode()
             if not hmac.compare_digest(headers.get(b"authorization", b""), expected):
-                raise Refusal(
+                raise ApiError(
                     "unauthorized", "send the header Authorization: Bearer TOKEN with the token of this endpoint"
                 )
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -501,7 +501,7 @@ class Guard:
             and scope["method"] not in ("GET", "HEAD")
             and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1")
         ):
-            raise Refusal("foreign_origin", "requests from pages of other sites are not taken")
+            raise ApiError("foreign_origin", "requests from pages of other sites are not taken")
 
 
 class _Body:
@@ -530,7 +530,7 @@ class _Body:
             async with asyncio.timeout(self._until - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            raise Refusal("upload_too_slow", f"the request did not arrive within {self._seconds:g} s") from None
+            raise ApiError("upload_too_slow", f"the request did not arrive within {self._seconds:g} s") from None
         self._count(message)
         if self.read > self._limit:
             raise self._too_large()
@@ -540,8 +540,8 @@ class _Body:
         self.read += len(message.get("body", b""))
         self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
-    def _too_large(self) -> Refusal:
-        return Refusal(
+    def _too_large(self) -> ApiError:
+        return ApiError(
             "upload_too_large", f"the request has more than {self._mb} MiB: send the speech compressed, or less of it"
         )
 

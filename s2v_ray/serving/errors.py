@@ -34,7 +34,7 @@ CODES = {
 """Code -> HTTP status and meaning. Codes are added over time, never renamed."""
 
 
-class Refusal(HTTPException):
+class ApiError(HTTPException):
     """Ends a request.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from s2v_ray.media.face import Detector, crop_face
 from s2v_ray.media.timing import FPS, SAMPLES_PER_FRAME
 from s2v_ray.media.upload import AudioTooLongError, read_upload
-from s2v_ray.serving.errors import Refusal
+from s2v_ray.serving.errors import ApiError
 
 MAX_PICTURE_BYTES = 16 << 20
 MAX_SCANS = 64
@@ -25,16 +25,16 @@ def read_speech(field: str, file: BinaryIO, max_seconds: float, work_seconds: fl
     """float32 ``[N]``, 16 kHz mono in [-1, 1].
 
     Raises:
-        Refusal: speech_unreadable, speech_too_long, speech_too_short.
+        ApiError: speech_unreadable, speech_too_long, speech_too_short.
     """
     try:
         speech = read_upload(file, max_seconds, work_seconds)
     except AudioTooLongError as e:
-        raise Refusal("speech_too_long", f"{field}: {e}") from e
+        raise ApiError("speech_too_long", f"{field}: {e}") from e
     except ValueError as e:
-        raise Refusal("speech_unreadable", f"{field}: {e}") from e
+        raise ApiError("speech_unreadable", f"{field}: {e}") from e
     if len(speech) < SAMPLES_PER_FRAME:
-        raise Refusal("speech_too_short", f"{field}: the speech is shorter than one video frame, {1000 // FPS} ms")
+        raise ApiError("speech_too_short", f"{field}: the speech is shorter than one video frame, {1000 // FPS} ms")
     return speech
 
 
@@ -42,14 +42,14 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
     """The aligned crop, uint8 ``[size, size, 3]`` RGB, of the one face in a JPEG or PNG; without a detector the picture is taken for such a crop.
 
     Raises:
-        Refusal: picture_unreadable, picture_too_large, not_one_face.
+        ApiError: picture_unreadable, picture_too_large, not_one_face.
     """
     data = file.read(MAX_PICTURE_BYTES + 1)
     if len(data) > MAX_PICTURE_BYTES:
-        raise Refusal("picture_too_large", f"face: the picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
+        raise ApiError("picture_too_large", f"face: the picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
     width, height = _dimensions(data)
     if width * height > max_pixels:
-        raise Refusal(
+        raise ApiError(
             "picture_too_large", f"face: {width} x {height} pixels are more than the {max_pixels} that are allowed"
         )
     try:
@@ -57,7 +57,7 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
     except cv2.error:
         image = None
     if image is None or min(image.shape[:2]) < 8:
-        raise Refusal("picture_unreadable", "face: the picture is damaged or smaller than 8 pixels")
+        raise ApiError("picture_unreadable", "face: the picture is damaged or smaller than 8 pixels")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if detector is None:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
@@ -65,7 +65,7 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
         with _detecting:
             return crop_face(image, size, detector)
     except ValueError as e:
-        raise Refusal("not_one_face", f"face: the picture {e}") from e
+        raise ApiError("not_one_face", f"face: the picture {e}") from e
 
 
 def _dimensions(data: bytes) -> tuple[int, int]:
@@ -81,4 +81,4 @@ def _dimensions(data: bytes) -> tuple[int, int]:
                 height, width = struct.unpack(">HH", data[at + 5 : at + 9])
                 return width, height
             at += 1 if marker == 0xFF else 2 + length
-    raise Refusal("picture_unreadable", "face: this is neither a JPEG nor a PNG that can be read")
+    raise ApiError("picture_unreadable", "face: this is neither a JPEG nor a PNG that can be read")

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from s2v_ray import storage
-from s2v_ray.serving.errors import Refusal
+from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.service import Order, Service, tensor_of
 from s2v_ray.serving.settings import ServeSettings
 from s2v_ray.storage import ArtifactError
@@ -81,10 +81,10 @@ class Jobs:
         """Takes a job on; returns its state.
 
         Raises:
-            Refusal: too_many_jobs.
+            ApiError: too_many_jobs.
         """
         if len(self.mine) >= self.settings.limits.jobs:
-            raise Refusal(
+            raise ApiError(
                 "too_many_jobs",
                 f"{self.settings.limits.jobs} jobs wait or run already: try again later",
                 retry_after=30,
@@ -116,7 +116,7 @@ class Jobs:
         """id, state, progress in [0, 1], frames, created, updated and expires (seconds since 1970), error, and result: where the video is.
 
         Raises:
-            Refusal: unknown_job.
+            ApiError: unknown_job.
         """
         state = self.mine.get(job) or await self._load(job)
         shown = self._shown(state)
@@ -129,12 +129,12 @@ class Jobs:
         """A presigned address, or None and the MP4 itself.
 
         Raises:
-            Refusal: unknown_job, job_not_done.
+            ApiError: unknown_job, job_not_done.
         """
         state = self.mine.get(job) or await self._load(job)
         if state["state"] != "done":
             outlook = "ask again later" if state["state"] in OPEN else "it will have no video"
-            raise Refusal("job_not_done", f"the job is {state['state']}: {outlook}", retry_after=2)
+            raise ApiError("job_not_done", f"the job is {state['state']}: {outlook}", retry_after=2)
         url = await asyncio.to_thread(storage.signed_url, self._at(job, "video.mp4"), URL_SECONDS)
         return (url, b"") if url else (None, await asyncio.to_thread(storage.read_bytes, self._at(job, "video.mp4")))
 
@@ -142,7 +142,7 @@ class Jobs:
         """Ends a job, or removes the video of one that is done; returns its last state.
 
         Raises:
-            Refusal: unknown_job.
+            ApiError: unknown_job.
         """
         state = self.mine.get(job) or await self._load(job)
         if state["state"] not in OPEN:
@@ -188,7 +188,7 @@ class Jobs:
         except Exception as e:  # whatever it is, it is the job's end and not the replica's
             log.exception("job %s failed", job)
             self._drawing.pop(job, None)
-            known = isinstance(e, (ValueError, Refusal))
+            known = isinstance(e, (ValueError, ApiError))
             message = storage.scrub(str(getattr(e, "detail", e))) if known else "a fault of the endpoint"
             await self._end(state, "failed", {"code": getattr(e, "code", "internal"), "message": message})
 
@@ -219,7 +219,7 @@ class Jobs:
                 continue
             try:
                 state = await self._load(job)
-            except Refusal:
+            except ApiError:
                 await asyncio.to_thread(storage.remove, self._at(job))
                 continue
             if (
@@ -246,7 +246,7 @@ class Jobs:
             if state["expires"] < self.clock():
                 raise FileNotFoundError
         except (FileNotFoundError, json.JSONDecodeError):
-            raise Refusal(
+            raise ApiError(
                 "unknown_job", f"there is no such job; jobs are kept for {self.settings.job_hours:g} hours"
             ) from None
         return state
@@ -267,7 +267,7 @@ class Jobs:
     def _read_order(self, job: str) -> Order:
         kept = storage.read_json(self._at(job, "order.json"))
         if kept["model"] not in self.settings.uris():
-            raise Refusal("unknown_model", f"the bundle {kept['model']} is not served any more")
+            raise ApiError("unknown_model", f"the bundle {kept['model']} is not served any more")
         sound = np.frombuffer(storage.read_bytes(self._at(job, "speech.s16")), "<i2").astype(np.float32)
         sound /= 32768
         side = kept["still"]

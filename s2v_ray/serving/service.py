@@ -22,7 +22,7 @@ from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_t
 from s2v_ray.media.video import SYNTHETIC, FragmentedMp4, Mp4Writer
 from s2v_ray.models.teachers import FaceNetwork, load
 from s2v_ray.serving.batching import Batcher
-from s2v_ray.serving.errors import Refusal
+from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.settings import ServeSettings
 
 LISTEN_FRAMES = seconds_to_frames(4.0)
@@ -100,10 +100,10 @@ class Gate:
         """Every ``enter`` that returns needs one ``leave``.
 
         Raises:
-            Refusal: too many are inside.
+            ApiError: too many are inside.
         """
         if self.inside >= self.most:
-            raise Refusal(*self._refusal)
+            raise ApiError(*self._refusal)
         self.inside += 1
 
     def leave(self) -> None:
@@ -156,12 +156,12 @@ class Service:
         """The teacher's code ``[D]`` of an aligned crop: the seen identity.
 
         Raises:
-            Refusal: face_not_usable.
+            ApiError: face_not_usable.
         """
         teacher, batcher = self.teacher, await self.load(model)
         if teacher is None or teacher.dim != batcher.predictor.card["identity_dim"]:
             sentence = "face: this endpoint has no identity teacher for that bundle (--teacher): leave the picture out, or send identity_speech"
-            raise Refusal("face_not_usable", sentence)
+            raise ApiError("face_not_usable", sentence)
         return await batcher.run(lambda: teacher(face[None])[0])
 
     async def frames(self, order: Order, listen: int | None = None) -> AsyncIterator[np.ndarray]:
@@ -208,7 +208,7 @@ class Service:
         """The whole MP4 as an open file that has no name any more.
 
         Raises:
-            Refusal: too_slow.
+            ApiError: too_slow.
         """
         with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
             path = Path(folder) / "made.mp4"
@@ -217,7 +217,7 @@ class Service:
                     await self.write(order, path)
             except TimeoutError:
                 seconds = self.settings.limits.draw_seconds
-                raise Refusal(
+                raise ApiError(
                     "too_slow", f"the video took longer than {seconds:g} s: send it to /v1/jobs, or a shorter one"
                 ) from None
             return path.open("rb")

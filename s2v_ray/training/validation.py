@@ -12,10 +12,10 @@ from torch import Tensor
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.metrics import image
-from s2v_ray.metrics.emotion import verdict
+from s2v_ray.metrics.emotion import clip_emotion
 from s2v_ray.metrics.frechet import frechet_distance
 from s2v_ray.metrics.identity import cosine_identity
-from s2v_ray.metrics.sync import in_step_confidence, sync_distances
+from s2v_ray.metrics.sync import in_sync_confidence, sync_distances
 from s2v_ray.models.judges import Judges
 from s2v_ray.models.sync import WINDOW_SLACK
 from s2v_ray.training.collective import gather
@@ -68,7 +68,7 @@ class Figures:
                 self.judges.sync.embed_speech(speech).cpu().numpy(),
                 self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy(),
             )
-            self._note("sync", [in_step_confidence(sync_distances(h, s)) for h, s in zip(heard, seen, strict=True)])
+            self._note("sync", [in_sync_confidence(sync_distances(h, s)) for h, s in zip(heard, seen, strict=True)])
         few = np.unique(np.linspace(0, shown.shape[1] - 1, JUDGED_FRAMES).round().astype(int))
         for made, real in zip(shown.cpu(), batch.frames.cpu(), strict=True):
             self._note("psnr", [image.psnr(made.numpy(), real.numpy())])
@@ -83,7 +83,7 @@ class Figures:
                 labels = self.judges.emotion.labels
                 self._note(
                     "emotion",
-                    [float(verdict(self.judges.emotion(made), labels) == verdict(self.judges.emotion(real), labels))],
+                    [float(clip_emotion(self.judges.emotion(made), labels) == clip_emotion(self.judges.emotion(real), labels))],
                 )
 
     def _note(self, name: str, values: Tensor | Iterable[float]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, REFERENCE, SCHEMA, SPEECH, Answer, Study, format_report, report, wilson
-from s2v_ray.serving.errors import Refusal
+from s2v_ray.serving.errors import ApiError
 
 WHO = "0123456789abcdef" * 2
 
@@ -53,7 +53,7 @@ def test_names_tell_nothing_and_only_clips_are_given_out(uri: str) -> None:
     assert REAL not in str(shown) and SPEECH not in str(shown)
     assert study.clip("01.mp4") == b"01.mp4"
     for name in ("../manifest.json", "manifest.json", "/etc/passwd"):
-        with pytest.raises(Refusal, match="no such clip"):
+        with pytest.raises(ApiError, match="no such clip"):
             study.clip(name)
 
 
@@ -71,7 +71,7 @@ def test_an_answer_stays_and_is_given_once(uri: str) -> None:
         (Answer(participant=WHO, trial=(pair.trial + 1) % 15, answer="bored"), "bad_request"),
         (Answer(participant="../../x", trial=0, answer="left"), "bad_request"),
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ApiError) as refusal:
             study.answer(answer)
         assert refusal.value.code == code
 

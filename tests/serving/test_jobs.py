@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.serving.errors import Refusal
+from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.jobs import LEASE_SECONDS, Jobs
 from s2v_ray.serving.service import Bundles, Order, Service
 from s2v_ray.serving.settings import parse_settings
@@ -87,7 +87,7 @@ def test_a_waiting_job_can_be_cancelled_from_anywhere(replica: Callable[..., Job
         job = (await first.submit(Order(speech(1.0), "default")))["id"]
         assert (await first.cancel(job))["state"] == "cancelled"
         assert (await second.state(job))["state"] == "cancelled"
-        with pytest.raises(Refusal, match="it will have no video"):
+        with pytest.raises(ApiError, match="it will have no video"):
             await second.video(job)
 
     run(scene())
@@ -112,7 +112,7 @@ def test_too_many_and_expired(replica: Callable[..., Jobs]) -> None:
     async def scene() -> None:
         jobs, other = replica(), replica()
         orders = [await jobs.submit(Order(speech(0.2), "default")) for _ in range(2)]
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ApiError) as refusal:
             await jobs.submit(Order(speech(0.2), "default"))
         assert (
             refusal.value.code == "too_many_jobs"
@@ -122,7 +122,7 @@ def test_too_many_and_expired(replica: Callable[..., Jobs]) -> None:
         other.clock.now += 3601  # type: ignore[attr-defined]
         await other.sweep()
         assert storage.list_files(other.uri) == []
-        with pytest.raises(Refusal, match="no such job"):
+        with pytest.raises(ApiError, match="no such job"):
             await other.state(orders[0]["id"])
 
     run(scene())
