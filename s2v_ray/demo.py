@@ -19,7 +19,7 @@ import time
 import wave
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from s2v_ray.logs import Progress, log_progress
 
 logger = logging.getLogger(__name__)
 
-DEMO_SCHEMA = 1
+DEMO_SCHEMA = 2
 SENTENCE = "Nobody has ever filmed me saying this"
 
 Result = dict[str, Any]
@@ -68,6 +68,7 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
     """
     logger.info("demo: recipe %s, into %s; importing ...", recipe.name, out)
     from s2v_ray.evaluation.report import format_table, write_report
+    from s2v_ray.evaluation.results import Results
 
     history = History(out, recipe)
     steps = _steps(out, recipe, reference)
@@ -76,9 +77,10 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
         log_progress(logger, Progress("demo", i, len(steps)), "%s ...", step.name)
         results[step.name] = history.run(step)
     log_progress(logger, Progress("demo", len(steps), len(steps)), "done")
-    report = write_report(storage.join(out, "evaluation"), results["evaluate"])
+    evaluated = cast(Results, results["evaluate"])
+    report = write_report(storage.join(out, "evaluation"), evaluated)
     artifacts = {**report, "video": storage.join(out, "video.mp4"), "bundle": storage.join(out, "generator/bundle")}
-    print(format_table(results["evaluate"]))
+    print(format_table(evaluated))
     for name, path in artifacts.items():
         print(f"{name:>8}: {path}")
     return artifacts, {"steps": history.summary()}
@@ -119,7 +121,12 @@ def _steps(out: str, recipe: Recipe, reference: bool) -> list[Step]:
         steps.append(Step("reference", (), reference_gan.run, lambda: launch(reference_gan)))
     return [
         *steps,
-        Step("evaluate", ("evaluate",), evaluation, lambda: evaluate(corpus, evaluation, generator, recipe, baseline)),
+        Step(
+            "evaluate",
+            ("evaluate",),
+            evaluation,
+            lambda: dict(evaluate(corpus, evaluation, generator, recipe, baseline)),
+        ),
         Step("generate", (), None, generate),
     ]
 

@@ -43,7 +43,7 @@ def evaluate(
     print(format_table(results))
     for name, uri in artifacts.items():
         print(f"{name}: {uri}")
-    return Outcome(artifacts, results, settings)
+    return Outcome(artifacts, dict(results), settings)
 
 
 class StudyAction(StrEnum):
@@ -72,15 +72,17 @@ def study(
     JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and
     high of the 95% interval, count).
     """
-    from s2v_ray.evaluation.user_study import format_report, make_study, report
+    from s2v_ray.evaluation.study_report import compute_report, format_report
+    from s2v_ray.evaluation.user_study import StudyDesign, make_study
 
     study_uri = storage.absolute(uri)
     if action is StudyAction.report:
-        result = report(study_uri)
+        result = compute_report(study_uri)
         print(format_report(result))
-        return Outcome({}, result)
+        return Outcome({}, dict(result))
     if not corpus or not bundle:
         raise ValueError("study make needs --corpus and --bundle")
     reference = bundle_of(reference_bundle) if reference_bundle else None
-    made = make_study(storage.absolute(corpus), study_uri, bundle_of(bundle), reference, clips=clips, seed=seed)
+    design = StudyDesign(clips=clips, seed=seed)
+    made = make_study(storage.absolute(corpus), study_uri, bundle_of(bundle), reference, design)
     return Outcome({"study": study_uri}, made)

@@ -80,9 +80,7 @@ class Study:
         ]
         answers = storage.list_files(storage.join(answers_uri(self.uri), participant), ".json")
         answered = sorted(int(uri.rpartition("/")[2].removesuffix(".json")) for uri in answers)
-        return Session(
-            participant=participant, emotions=list(self.plan.emotions), trials=trials, answered=answered
-        )
+        return Session(participant=participant, emotions=list(self.plan.emotions), trials=trials, answered=answered)
 
     def clip(self, name: str) -> bytes:
         """The MP4 of that name.

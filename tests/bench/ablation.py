@@ -36,7 +36,8 @@ from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import Recipe, digest, load_recipe, parse_recipe  # noqa: E402
 from s2v_ray.demo import Steps, teach_corpus  # noqa: E402
 from s2v_ray.evaluation.student import student_figures  # noqa: E402
-from s2v_ray.metrics import METRICS, VALIDATION  # noqa: E402
+from s2v_ray.metrics import VALIDATION
+from s2v_ray.metrics.clip_metrics import METRICS  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.student import StudentOutput  # noqa: E402
 from s2v_ray.training.launch import launch  # noqa: E402
@@ -238,13 +239,13 @@ def heading(metric: str) -> str:
     if metric in HEARD:
         name, better = HEARD[metric]
         return name + {"higher": " ↑", "lower": " ↓"}[better]
-    known = METRICS.get(metric) or VALIDATION[metric]
+    known = METRICS[metric].metric if metric in METRICS else VALIDATION[metric]
     return f"{known.name} {known.arrow}"
 
 
 def loses(metric: str, full: Settings, without: Settings) -> bool:
     """Whether the mean without the part lies on the worse side of the interval of the whole method."""
-    better = HEARD[metric][1] if metric in HEARD else METRICS[metric].better
+    better = HEARD[metric][1] if metric in HEARD else METRICS[metric].metric.better
     if better == "one":
         return abs(without["mean"] - 1) > max(abs(full["low"] - 1), abs(full["high"] - 1))
     return without["mean"] < full["low"] if better == "higher" else without["mean"] > full["high"]

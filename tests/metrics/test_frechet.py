@@ -1,4 +1,4 @@
-"""The Fréchet distance against what theory says of Gaussians."""
+"""The Fréchet distance, compared with known values for Gaussians."""
 
 from __future__ import annotations
 

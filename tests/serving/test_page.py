@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from s2v_ray import storage
-from s2v_ray.evaluation.user_study import REAL, SCHEMA, SPEECH
+from s2v_ray.evaluation.user_study import REAL, SPEECH, STUDY_SCHEMA
 from s2v_ray.media.video import write_mp4
 from tests.helpers.sounds import speech, wav
 
@@ -65,7 +65,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> str:
             )
         items.append({"clip": f"c{n}", "speaker": "s", "emotion": ("happy", "sad")[n], "clips": clips})
     fields: dict[str, Any] = {"seed": 1, "pairs": 1, "singles": 1, "emotions": ["happy", "sad"], "items": items}
-    storage.write_manifest(str(folder), "study", SCHEMA, config_digest="", parents={}, **fields)
+    storage.write_manifest(str(folder), "study", STUDY_SCHEMA, config_digest="", parents={}, **fields)
     return str(folder)
 
 

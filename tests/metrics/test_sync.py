@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -16,14 +18,14 @@ def test_correlation_equals_numpy(opening: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("late", [-3, 0, 2, 5])
-def test_lag_is_positive_when_generated_comes_late(opening: np.ndarray, late: int) -> None:
+def test_the_lag_is_positive_if_generated_frames_are_late(opening: np.ndarray, late: int) -> None:
     curve = sync.cross_correlation(np.roll(opening, late), opening)
     assert len(curve) == 11
     assert sync.peak(curve) == late
     assert np.nanmax(curve) == pytest.approx(1.0)
 
 
-def test_a_still_has_no_lag(opening: np.ndarray) -> None:
+def test_a_still_frame_has_no_lag(opening: np.ndarray) -> None:
     curve = sync.cross_correlation(np.full(60, 0.3, np.float32), opening)
     assert sync.peak(curve) is None
     assert curve[5] == 0.0
@@ -44,7 +46,7 @@ def test_sync_score_finds_the_offset(late: int) -> None:
     score = sync.sync_score(distances)
     assert score.offset == late
     assert score.distance == pytest.approx(0.0, abs=1e-6)
-    assert score.confidence == pytest.approx(2**0.5, abs=0.1)  # strangers of unit length are about sqrt(2) apart
+    assert score.confidence == pytest.approx(2**0.5, abs=0.1)  # random unit vectors are about sqrt(2) apart
 
 
 def test_sync_score_by_hand() -> None:
@@ -59,9 +61,9 @@ def test_too_short_for_any_offset() -> None:
 
 
 def test_confidence_falls_when_the_best_match_is_elsewhere() -> None:
-    in_step, late = np.array([1.2, 1.0, 0.2, 1.0, 1.1]), np.array([1.2, 1.0, 1.1, 0.2, 1.0])
-    assert sync.in_step_confidence(in_step) == pytest.approx(0.8) == pytest.approx(sync.sync_score(in_step).confidence)
-    assert sync.in_step_confidence(late) == pytest.approx(-0.1) and sync.sync_score(late).confidence == pytest.approx(
-        0.8
-    )
-    assert np.isnan(sync.in_step_confidence(np.full(5, np.nan)))
+    in_sync, late = np.array([1.2, 1.0, 0.2, 1.0, 1.1]), np.array([1.2, 1.0, 1.1, 0.2, 1.0])
+    assert sync.in_sync_confidence(in_sync) == pytest.approx(0.8)
+    assert sync.sync_score(in_sync).confidence == pytest.approx(0.8)
+    assert sync.in_sync_confidence(late) == pytest.approx(-0.1)
+    assert sync.sync_score(late).confidence == pytest.approx(0.8)
+    assert np.isnan(sync.in_sync_confidence(np.full(5, np.nan)))

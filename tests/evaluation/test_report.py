@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s2v_ray import storage
+from s2v_ray.evaluation.bars import compare_with_bars
+from s2v_ray.evaluation.evaluate import evaluate_clips
+from s2v_ray.evaluation.examples import FILE
+from s2v_ray.evaluation.report import format_table, shown_row, write_report
+from s2v_ray.evaluation.results import EVALUATION_SCHEMA, Results
+from s2v_ray.evaluation.rows import ROWS, RowGenerator
+from s2v_ray.evaluation.student import student_figures
+from s2v_ray.media.video import read_video
+from tests.helpers.evaluated import FRAMES, JUDGES, RECIPE, ExactPredictor, identity, make_clips
+
+
+def evaluate(corpus: str, run: Path, reference: ExactPredictor | None) -> tuple[Results, bytes]:
+    generator = RowGenerator(ExactPredictor(late=1), reference, identity, RECIPE.seed)
+    clips, examples = evaluate_clips(make_clips(), generator, JUDGES, RECIPE)
+    student = student_figures(corpus, ExactPredictor(), RECIPE)
+    results = Results(
+        **clips,
+        student=student,
+        schema=EVALUATION_SCHEMA,
+        corpus=corpus,
+        bundle=str(run / "bundle"),
+        reference_bundle=None,
+        recipe="t<e>st",
+        config_digest="d",
+        split="test",
+        bars=compare_with_bars(clips, student),
+    )
+    return results, examples
+
+
+def test_the_report_is_complete(corpus: str, tmp_path: Path) -> None:
+    results, examples = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    (tmp_path / "run").mkdir()
+    records = '{"step": 1, "loss/x": 3.0, "note": "a"}\n{"step": 2, "loss/x": 1.5}\n'
+    (tmp_path / "run" / "metrics.jsonl").write_text(records)
+    out = str(tmp_path / "out")
+    with pytest.raises(storage.ArtifactError, match="no evaluation"):
+        write_report(out, results)
+    storage.write_bytes(storage.join(out, FILE), examples)
+    paths = write_report(out, results)
+    assert set(paths) == {"results", "report", "contact", "emotions", "sample"}
+
+    page = storage.read_bytes(paths["report"]).decode()
+    assert "t&lt;e&gt;st" in page
+    assert "loss/x: 3 to 1.5" in page
+    assert page.count("data:image/png;base64,") == 2
+    with_values = [m for m, found in results["rows"]["speech only"]["values"].items() if found["mean"] is not None]
+    assert len(with_values) > 10
+    assert all(results["metrics"][m]["name"] in page for m in with_values)
+    video = read_video(paths["sample"])
+    assert len(video.frames) == FRAMES
+    assert video.frames[0].shape[1] > 2 * video.frames[0].shape[0]
+
+
+def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
+    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    table = format_table(results)
+    assert all(row in table for row in ROWS)
+    assert "SSIM ↑" in table and "L1 mouth ↓" in table and "movement →1" in table
+    assert "ACD-C" not in table, "only the report shows every metric"
+    assert all(bar["what"] in table for bar in results["bars"])
+
+
+def test_metrics_are_described_by_the_results(corpus: str, tmp_path: Path) -> None:
+    """Results that another process wrote, with a metric of a plugin that is not loaded here, can be shown."""
+    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    results["metrics"]["other"] = {"name": "other", "better": "lower", "unit": "", "digits": 1, "about": "of a plugin"}
+    results["rows"]["speech only"]["values"]["other"] = {"mean": 2.0, "low": 1.0, "high": 3.0, "clips": 6}
+    assert "other ↓" in format_table(results)
+
+
+def test_the_image_identity_is_labelled_where_it_replaces_the_reference(corpus: str, tmp_path: Path) -> None:
+    results, _ = evaluate(corpus, tmp_path / "run", None)
+    assert shown_row(results, "reference baseline") == ("reference: image identity", "image identity")
+    assert shown_row(results, "speech only") == ("speech only", "speech only")
+    table = format_table(results)
+    assert "reference baseline*" in table and "* no reference bundle was given" in table
