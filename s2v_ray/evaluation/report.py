@@ -16,7 +16,7 @@ from s2v_ray import storage
 from s2v_ray.evaluation import pictures
 from s2v_ray.evaluation.examples import Examples, read_examples
 from s2v_ray.evaluation.results import BarResult, IntervalResult, MetricResult, Results
-from s2v_ray.evaluation.rows import IMAGE_IDENTITY, REAL, REFERENCE, SPEECH
+from s2v_ray.evaluation.rows import IMAGE_IDENTITY, REAL, REFERENCE, ROWS, SPEECH
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import Metric
 from s2v_ray.metrics.clip_metrics import METRICS
@@ -66,7 +66,8 @@ def format_table(results: Results) -> str:
         if name not in METRICS or METRICS[name].in_summary
     }
     lines = [["", *(f"{metric.name} {metric.arrow}" for metric in metrics.values())]]
-    for row, found in results["rows"].items():
+    for row in ROWS:
+        found = results["rows"][row]
         cells = [_format_short(found["values"].get(name), metric) for name, metric in metrics.items()]
         lines.append([row + ("*" if found["note"] else ""), *cells])
     text = [
@@ -74,7 +75,7 @@ def format_table(results: Results) -> str:
         "mean ± half of the 95% interval",
         _align(lines),
     ]
-    text += [f"* {row['note']}" for row in results["rows"].values() if row["note"]]
+    text += [f"* {results['rows'][row]['note']}" for row in ROWS if results["rows"][row]["note"]]
     if results["missing_judges"]:
         text.append(f"this corpus has no judge for {', '.join(results['missing_judges'])}")
     bars = [["figure", "value", "bar (puppets)", ""], *(_format_bar(bar) for bar in results["bars"])]
@@ -87,13 +88,17 @@ def shown_row(results: Results, row: str) -> tuple[str, str]:
 
 
 def _metrics_with_values(results: Results) -> dict[str, Metric]:
-    """Metrics that have a value in any row."""
+    """Metrics that have a value in any row, in the order of the table; results that were read from JSON are sorted."""
 
     def has_value(name: str) -> bool:
         values = (row["values"].get(name) for row in results["rows"].values())
         return any(value is not None and value["mean"] is not None for value in values)
 
-    return {name: _metric(found) for name, found in results["metrics"].items() if has_value(name)}
+    names = [
+        *(name for name in METRICS if name in results["metrics"]),
+        *(name for name in results["metrics"] if name not in METRICS),
+    ]
+    return {name: _metric(results["metrics"][name]) for name in names if has_value(name)}
 
 
 def _metric(found: MetricResult) -> Metric:
@@ -148,6 +153,7 @@ def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str]) 
         r=results,
         metrics=_metrics_with_values(results),
         real=REAL,
+        rows={row: results["rows"][row] for row in ROWS},
         format_full=_format_full,
         bars=[_format_bar(bar) for bar in results["bars"]],
         images={name: base64.b64encode(data).decode() for name, data in images.items()},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,12 @@ def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
     assert "SSIM ↑" in table and "L1 mouth ↓" in table and "movement →1" in table
     assert "ACD-C" not in table, "only the report shows every metric"
     assert all(bar["what"] in table for bar in results["bars"])
+
+
+def test_results_from_json_give_the_same_table(corpus: str, tmp_path: Path) -> None:
+    """JSON files have sorted keys."""
+    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    assert format_table(json.loads(json.dumps(results, sort_keys=True))) == format_table(results)
 
 
 def test_metrics_are_described_by_the_results(corpus: str, tmp_path: Path) -> None:
