@@ -46,9 +46,9 @@ def test_a_terminal_shows_one_line_for_each_stage() -> None:
         logger.info("a message [with] brackets")
     text = out.getvalue()
     assert "a message [with] brackets" in text and "not printed as a line" not in text
-    last = text.rstrip().splitlines()[-2:]
-    assert "gan" in last[0] and "12/12" in last[0] and "loss 0.5" in last[0]
-    assert "evaluate" in last[1] and "1/2" in last[1]
+    lines = text.splitlines()
+    assert any("gan" in line and "12/12" in line and "loss 0.5" in line for line in lines)
+    assert any("evaluate" in line and "1/2" in line for line in lines)
 
 
 def test_a_pipe_gets_lines() -> None:
