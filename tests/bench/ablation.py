@@ -34,13 +34,15 @@ sys.path.insert(0, str(ROOT))
 
 from s2v_ray import storage  # noqa: E402
 from s2v_ray.config import Recipe, digest, load_recipe, parse_recipe  # noqa: E402
-from s2v_ray.demo import Steps, teach_corpus  # noqa: E402
+from s2v_ray.demo import History, Step  # noqa: E402
 from s2v_ray.evaluation.student import student_figures  # noqa: E402
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.metrics.clip_metrics import METRICS  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.student import StudentOutput  # noqa: E402
+from s2v_ray.teach import teach_corpus  # noqa: E402
 from s2v_ray.training.launch import launch  # noqa: E402
+from s2v_ray.training.runs import RunSpec  # noqa: E402
 
 Settings = dict[str, Any]
 SCHEDULED = ("frame", "sequence", "sync", "emotion")
@@ -112,10 +114,13 @@ def make_corpus(out: str, recipe: Recipe) -> str:
     from s2v_ray.puppets.corpus import make_puppets
 
     videos, corpus = storage.join(out, "puppets"), storage.join(out, "corpus")
-    steps = Steps(out, recipe, print)
-    steps.run("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed))
-    steps.run("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe))
-    steps.run("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe, print))
+    history = History(out, recipe)
+    for step in (
+        Step("puppets", ("puppets",), videos, lambda: make_puppets(videos, recipe.puppets, recipe.seed)),
+        Step("ingest", ("media", "ingest", "teachers"), corpus, lambda: ingest(videos, corpus, recipe)),
+        Step("teach", ("teach", "gan"), None, lambda: teach_corpus(corpus, recipe)),
+    ):
+        history.run(step)
     return corpus
 
 
@@ -154,7 +159,7 @@ def finished(out: str, corpus: str, name: str, recipe: Recipe, base: Recipe) -> 
             "entangled" if part.entangled else "student",
         )
         print(f"---- {name}", flush=True)
-        trained = launch("gan", mine, corpus, place, student=student)
+        trained = launch(RunSpec("gan", mine, corpus, place, student))
         from s2v_ray.evaluation.evaluate import evaluate
 
         results = evaluate(corpus, storage.join(place, "evaluation"), trained["bundle"], base)
@@ -191,7 +196,7 @@ def student_of(out: str, corpus: str, recipe: Recipe, name: str) -> str:
     """Bundle of a student, distilled now unless it is there."""
     run = storage.join(out, "ablation", f"seed{recipe.seed}", name)
     print(f"---- {name}", flush=True)
-    return str(launch("distill", recipe, corpus, run)["bundle"])
+    return str(launch(RunSpec("distill", recipe, corpus, run))["bundle"])
 
 
 def distilled(out: str, corpus: str, recipe: Recipe, base: Recipe) -> Settings:

@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from s2v_ray.training import checkpoint  # noqa: E402
-from s2v_ray.training.engine.base import make_engine  # noqa: E402
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine  # noqa: E402
 
 
 def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
@@ -33,15 +32,10 @@ def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
         1, round(options.megabytes * 1e6 / 16 / width**2)
     )  # parameters twice (ZeRO keeps its own), two moments; 4 bytes each
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
-    common: dict[str, Any] = {
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.0,
-        "bf16": False,
-        "grad_clip": 1.0,
-        "micro_batch": 32,
-        "world_size": 1,
-    }
-    engine = make_engine(model, [{"params": model.parameters()}], lr=1e-4, zero_stage=1, **common)
+    config = EngineConfig(micro_batch=32, grad_clip=1.0)
+    engine = make_engine(
+        model, [{"params": model.parameters()}], OptimizerConfig(1e-4, (0.9, 0.99)), config, zero_stage=1
+    )
     sizes: list[int] = []
 
     def slow(path: str, uri: str) -> None:

@@ -10,7 +10,7 @@ weight, its gradient, each of Adam's two moments, and, from stage 1 on, DeepSpee
 
 Which phase has the peak, and what it holds beyond the arithmetic, is told line by line:
 
-One worker alone trains in plain torch, whatever the stage (``engine.LoneEngine``), and should hold nothing of the following:
+A single worker trains in plain torch at any stage (``engine.TorchEngine``), and should hold nothing of the following:
 
 - buckets. Backward, stages 1 and 2: gradients on their way, ``engine.BUCKET_ELEMENTS`` (25 million in training, whatever the model's size; here
   ``--bucket``, so that they do not hide the rest). Stage 3: twice as much, and as much again for weights that are gathered. Stage 0: DeepSpeed
@@ -38,10 +38,10 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
+sys.path.insert(0, str(ROOT))
 
 from s2v_ray.cluster import planning  # noqa: E402
-from s2v_ray.training.engine import base as engine  # noqa: E402
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, deepspeed_api, make_engine  # noqa: E402
 from tests.helpers.workers import on_workers  # noqa: E402
 
 WIDTH, BATCH, STEPS = 1024, 8, 3
@@ -138,7 +138,7 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(rank: int, world: int, stage: int, layers: int, bucket: int) -> dict[str, Any]:
     """MB of this rank: peak while it trains, and tensors by what they are."""
-    engine.BUCKET_ELEMENTS = bucket
+    deepspeed_api.BUCKET_ELEMENTS = bucket
     train(world, stage, 1, 64)
     gc.collect()
     before = resident("VmRSS")
@@ -148,16 +148,9 @@ def measure(rank: int, world: int, stage: int, layers: int, bucket: int) -> dict
 def train(world: int, stage: int, layers: int, width: int, before: float = 0.0) -> dict[str, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
-    settings: dict[str, Any] = {
-        "betas": (0.5, 0.99),
-        "weight_decay": 0.0,
-        "zero_stage": stage,
-        "bf16": False,
-        "grad_clip": 1.0,
-    }
-    made = engine.make_engine(
-        model, [{"params": model.parameters()}], lr=1e-4, micro_batch=BATCH, world_size=world, **settings
-    )
+    config = EngineConfig(world_size=world, micro_batch=BATCH, grad_clip=1.0)
+    optimizer = OptimizerConfig(1e-4, (0.5, 0.99))
+    made = make_engine(model, [{"params": model.parameters()}], optimizer, config, zero_stage=stage)
     x = torch.randn(BATCH, width)
     found: dict[str, Any] = {}
     for _ in range(STEPS):

@@ -32,6 +32,7 @@ from s2v_ray import config
 from s2v_ray.cluster import planning
 from s2v_ray.cluster.manifests import Group
 from s2v_ray.training.launch import MALLOC, launch
+from s2v_ray.training.runs import RunSpec
 
 WORKERS = (1, 2, 4)
 CLIPS = 12
@@ -176,7 +177,7 @@ def run(args: argparse.Namespace, workers: int, round_: int) -> planning.Measure
         seen.append((time.monotonic(), (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")))
         return True
 
-    launch("gan", recipe_of(args, workers), args.corpus, uri, student=args.student, record=look)
+    launch(RunSpec("gan", recipe_of(args, workers), args.corpus, uri, args.student), on_record=look)
     if len(seen) > 2:  # not where a finished run was found; the first record holds the start
         (start, before), (end, after) = seen[0], seen[-1]
         busy_file(args, workers, round_).write_text(json.dumps((after - before) / (end - start)))

@@ -44,8 +44,10 @@ from s2v_ray.ingest.crop import Process
 from s2v_ray.ingest.rejects import Reject
 from s2v_ray.ingest.sources import list_clips
 from s2v_ray.training.data import ray_stream as stream
+from s2v_ray.training.data.decode import EncodedClip, Window, WindowSpec, collate, cut_window
+from s2v_ray.training.data.plan import LANE_CLIPS
 
-FRAMES, HEARD, BATCH, SHARD, GROUP = 8, 64, 8, 32, 8
+FRAMES, SPEECH_FRAMES, BATCH, SHARD, GROUP = 8, 64, 8, 32, 8
 EPOCHS = 5  # so that what a reader does once counts as little as in training
 CHOSEN = "parquet, JPEG 92"
 
@@ -184,24 +186,17 @@ def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
                 yield from _read_tars(root, format)
             return
         steps = EPOCHS * clips // BATCH
-        yield from stream.stream(
-            root,
-            "train",
-            batch=BATCH,
-            frames=FRAMES,
-            speech_frames=HEARD,
-            seed=0,
-            steps=steps,
-            teachers=False,
-            executor="local",
+        config = stream.StreamConfig(
+            root, "train", BATCH, FRAMES, SPEECH_FRAMES, seed=0, steps=steps, teachers=False, executor="local"
         )
+        yield from stream.stream(config)
 
 
 def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
-    window = stream.Window(FRAMES, HEARD, 0, root, False)
+    window = WindowSpec(root, FRAMES, SPEECH_FRAMES, 0, teachers=False)
     urls = [str(p) for p in sorted(Path(root).glob("*.tar"))]
 
-    def cut(sample: dict[str, Any]) -> dict[str, stream.Sample]:
+    def cut(sample: dict[str, Any]) -> dict[str, Window]:
         lengths = sample["json"] if format.own else json.loads(sample["json"])
         if format.tar == "clip":
             ends = np.cumsum(lengths)
@@ -209,20 +204,18 @@ def _read_tars(root: str, format: Format) -> Iterator[ClipBatch]:
         else:
             encoded = [sample[f"{i:04d}.jpg"] for i in range(len(lengths))]
         return {
-            "sample": stream.cut_window(
-                sample["__key__"], len(lengths), encoded.__getitem__, sample["pcm"], {}, window, 0
+            "sample": cut_window(
+                EncodedClip(sample["__key__"], len(lengths), encoded.__getitem__, sample["pcm"], {}), window, 0
             )
         }
 
-    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(
-        stream.LANE_CLIPS * BATCH
-    )
+    samples = webdataset.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).shuffle(LANE_CLIPS * BATCH)
     samples = (samples.decode("rgb8") if format.own else samples).map(cut)
-    pending: list[stream.Sample] = []
+    pending: list[Window] = []
     for found in samples:
         pending.append(found["sample"])
         if len(pending) == BATCH:
-            yield stream.collate(pending)
+            yield collate(pending)
             pending = []
 
 

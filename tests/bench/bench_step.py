@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from torch.utils.flop_counter import flop_registry
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.training.engine.base import make_engine
+from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries
+from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.gan import GanTask
 from tests.bench.plain_training import make_bare_engine
 
@@ -69,9 +71,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cpu" if args.on_cpu else "cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     batch = batch_of(recipe, device)
+    config = EngineConfig(micro_batch=args.clips, grad_clip=recipe.parallel.grad_clip)
     engines: dict[str, Callable[..., Any]] = {
-        "bf16, as trained": functools.partial(make_engine, bf16=True, micro_batch=args.clips, world_size=1),
-        "fp32, eager": functools.partial(make_bare_engine, bf16=False),
+        "bf16, as trained": functools.partial(make_engine, config=replace(config, bf16=True)),
+        "fp32, eager": functools.partial(make_bare_engine, config=config),
     }
     steps = {}
     for name, factory in engines.items():
@@ -80,9 +83,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             Speech2Video(recipe, IDENTITY, EMOTIONS).to(device),
             Adversaries(recipe, IDENTITY, len(EMOTIONS)).to(device),
         )
-        task = GanTask(
-            recipe, model, judges, functools.partial(factory, grad_clip=recipe.parallel.grad_clip), device, 0, {}
-        )
+        task = GanTask(TaskContext(recipe, "", factory, device), model, judges, {})
         steps[name] = functools.partial(task.step, batch)
     rounds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(args.rounds + 1):

@@ -7,7 +7,7 @@ names (with its credentials, into a bucket of its own that is removed at the end
 after another, in turns, five sides take GAN steps with all discriminators at work:
 
 - **stack**: `launch.launch`, as `s2v train s3://corpus s3://run` calls it: one worker of Ray Train, Ray Data's tasks, the engines (one worker alone has
-  `engine.LoneEngine`), the loop with its records.
+  `engine.TorchEngine`), the loop with its records.
 - **memory**: the same worker, loop and step, but its batches are tensors that lie there already.
 - **torchrun**: a training script without Ray (`plain_training.py`): `torchrun`, DeepSpeed, the same step, a torch DataLoader with one worker over the same
   clips on local disk (a folder a clip: JPEG frames, WAV, codes), the same windows and decoder.
@@ -39,6 +39,7 @@ import uuid
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,6 +51,8 @@ from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.media.timing import SAMPLE_RATE
 from s2v_ray.training.data import ray_stream as stream
+from s2v_ray.training.data.decode import WindowSpec
+from s2v_ray.training.runs import RunSpec
 
 MOTO = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -133,10 +136,9 @@ class Turns:
 def alternating(address: tuple[str, int], segment: int) -> Callable[..., Iterator[ClipBatch]]:
     """In the place of ``stream.stream``: the real one, and its first segment again from memory, in turns."""
 
-    def batches(corpus: str, split: str, **settings: Any) -> Iterator[ClipBatch]:
-        source = stream.stream(
-            corpus, split, **settings | {"steps": 2**30}
-        )  # so that the last turn, too, has one more segment to decode
+    def batches(config: stream.StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
+        # So many steps that also the last turn has one more segment to decode.
+        source = stream.stream(replace(config, steps=2**30), start_step)
         kept = list(itertools.islice(source, segment))
         yield from take_turns(address, {"stack": source, "memory": itertools.cycle(kept)})
         yield from itertools.cycle(kept)  # to the end of the run
@@ -145,25 +147,21 @@ def alternating(address: tuple[str, int], segment: int) -> Callable[..., Iterato
 
 
 def train_with(batches: Callable[..., Iterator[ClipBatch]], settings: dict[str, Any]) -> None:
-    """``launch._work``, in Ray's worker, with these batches and no validation."""
+    """``launch._worker``, in Ray's worker, with these batches and no validation."""
     from s2v_ray.training import launch
 
     with mock.patch.object(launch, "stream", batches), mock.patch.object(launch, "_validation", lambda *_: None):
-        launch._work(settings)
+        launch._worker(settings)
 
 
 def train_on_s3(recipe: Recipe, root: str, batches: Callable[..., Iterator[ClipBatch]]) -> None:
     from s2v_ray.training import launch
 
-    with mock.patch.object(launch, "_work", functools.partial(train_with, batches)):
-        launch.launch(
-            "gan",
-            recipe,
-            storage.join(root, "corpus"),
-            storage.join(root, "run"),
-            student=storage.join(root, "student"),
-            progress=lambda line: None,
-        )
+    spec = RunSpec(
+        "gan", recipe, storage.join(root, "corpus"), storage.join(root, "run"), storage.join(root, "student")
+    )
+    with mock.patch.object(launch, "_worker", functools.partial(train_with, batches)):
+        launch.launch(spec)
 
 
 def write_folders(corpus: str, folder: Path) -> None:
@@ -339,8 +337,8 @@ def main() -> int:
     starts = [f"gan.discriminators.{name}.start=0" for name in ("frame", "sequence", "sync", "emotion")]
     recipe = load_recipe(args.recipe, [*args.set, *starts])
     gan, size = recipe.gan, shards.read_corpus_manifest(args.corpus)["size"]
-    window = stream.Window(gan.frames, gan.speech_frames, recipe.seed, args.corpus, True)
-    segment = args.stack_steps or stream.clips_in(stream.SEGMENT_BYTES, window, size) // gan.batch
+    window = WindowSpec(args.corpus, gan.frames, gan.speech_frames, recipe.seed)
+    segment = args.stack_steps or stream.segment_clips(stream.SEGMENT_BYTES, window, size) // gan.batch
     steps = (
         args.steps + args.rounds * (segment + args.steps) + 1
     )  # of the stack's worker; the checkpoint comes with the last

@@ -67,7 +67,6 @@ def sweep_of(args: argparse.Namespace, name: str, space: Space) -> Sweep:
         args.corpus,
         student=args.student,
         resume=True,
-        progress=lambda line: print(f"{name}: {line}"),
     )
     return open_sweep(uri)
 
@@ -80,33 +79,33 @@ def main() -> int:
     parser.add_argument("--recipe", default="puppets")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--space", default=str(SPACES / "loss_weights.yaml"))
-    parser.add_argument("--lead", default="mouth_l1", help="the one objective compared by")
+    parser.add_argument("--metric", default="mouth_l1", help="the one objective compared by")
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument(
         "--searcher", choices=("tpe", "random"), default="tpe", help="ASHA's; random: the same trials as random search"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--max-concurrent", type=int, default=1)
     parser.add_argument("--json")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe, args.set)
     base = load_space(args.space, recipe).model_dump(mode="json") | {
-        "objectives": [args.lead],
-        "lead": args.lead,
+        "objectives": [args.metric],
+        "metric": args.metric,
         "winner": {"rule": "ranks"},
         "stop_on": [],
     }
     rows: list[dict[str, Any]] = []
     for seed in args.seeds:
-        common = base | {"seed": seed, "at_once": args.at_once}
+        common = base | {"seed": seed, "max_concurrent": args.max_concurrent}
         random = parse_space(common | {"searcher": "random", "scheduler": "none", "trials": args.trials}, recipe)
         many = args.trials * (3 if args.searcher == "tpe" else 1)
         asha = parse_space(common | {"searcher": args.searcher, "scheduler": "asha", "trials": many}, recipe)
         plain, halved = sweep_of(args, f"random-{seed}", random).trials(), sweep_of(args, f"asha-{seed}", asha).trials()
         budget = args.trials * steps_of(random, recipe)
-        theirs, ours = history(plain, args.lead)[-1][1], [h for h in history(halved, args.lead) if h[0] <= budget]
-        sign = 1 if better(args.lead) == "lower" else -1
-        as_good = [spent for spent, best in history(halved, args.lead) if sign * best <= sign * theirs]
+        theirs, ours = history(plain, args.metric)[-1][1], [h for h in history(halved, args.metric) if h[0] <= budget]
+        sign = 1 if better(args.metric) == "lower" else -1
+        as_good = [spent for spent, best in history(halved, args.metric) if sign * best <= sign * theirs]
         rows.append(
             {
                 "seed": seed,
@@ -114,12 +113,12 @@ def main() -> int:
                 "asha": ours[-1][1] if ours else math.nan,
                 "better": bool(ours) and sign * ours[-1][1] < sign * theirs,
                 "steps": as_good[0] / budget if as_good else math.nan,
-                "idle_random": idle(plain, args.at_once),
-                "idle_asha": idle(halved, args.at_once),
+                "idle_random": idle(plain, args.max_concurrent),
+                "idle_asha": idle(halved, args.max_concurrent),
             }
         )
     print(
-        f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.lead}, {better(args.lead)} is better)"
+        f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.metric}, {better(args.metric)} is better)"
     )
     for r in rows:
         better_here = "yes" if r["better"] else "no"

@@ -16,30 +16,33 @@ import os
 import random
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe
-from s2v_ray.training.data import ray_stream as stream
-from s2v_ray.training.engine.base import has_bf16, make_engine
+from s2v_ray.training.data.decode import EncodedClip, Window, WindowSpec, collate, cut_window
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, ParamGroup, make_engine
 from s2v_ray.training.tasks import gan
+from s2v_ray.training.tasks.context import TaskContext
 from tests.bench.bench_stream import take_turns
 from tests.helpers.plain_engine import PlainEngine
 
 KEPT_BATCHES = 8
 
 
-class Clips(Dataset[stream.Sample]):
+class Clips(Dataset[Window]):
     """A random window of each clip of a folder."""
 
-    def __init__(self, folder: str, window: stream.Window) -> None:
+    def __init__(self, folder: str, window: WindowSpec) -> None:
         frames = {path: len(list(path.glob("*.jpg"))) for path in sorted(Path(folder).iterdir())}
         self.window = window
         self.clips = [(path, n) for path, n in frames.items() if n >= window.frames]
@@ -47,16 +50,15 @@ class Clips(Dataset[stream.Sample]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, i: int) -> stream.Sample:
+    def __getitem__(self, i: int) -> Window:
         path, n = self.clips[i]
         with wave.open(str(path / "speech.wav")) as f:
             speech = f.readframes(f.getnframes())
         with np.load(path / "codes.npz") as codes:
             outputs = dict(codes)
         draw = int(torch.randint(2**31, ()))
-        return stream.cut_window(
-            path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs, self.window, draw
-        )
+        clip = EncodedClip(path.name, n, lambda k: (path / f"{k:04d}.jpg").read_bytes(), speech, outputs)
+        return cut_window(clip, self.window, draw)
 
 
 class BareEngine(PlainEngine):
@@ -72,19 +74,13 @@ class BareEngine(PlainEngine):
 
 
 def make_bare_engine(
-    module: Any,
-    param_groups: Any,
-    *,
-    lr: float,
-    betas: Any,
-    weight_decay: float,
-    bf16: bool,
-    grad_clip: float,
-    **_: Any,
+    module: nn.Module, param_groups: Iterable[ParamGroup], optimizer: OptimizerConfig, config: EngineConfig, **_: Any
 ) -> BareEngine:
-    assert weight_decay == 0.0, "the GAN's players have none"
+    """Same signature as ``make_engine``; without ZeRO and offloading."""
+    assert optimizer.weight_decay == 0.0, "the GAN's players have none"
     groups = [dict(g, params=list(g["params"])) for g in param_groups]
-    return BareEngine(module, torch.optim.Adam(groups, lr=lr, betas=betas, fused=True), grad_clip, bf16)
+    adam = torch.optim.Adam(groups, lr=optimizer.lr, betas=optimizer.betas, fused=True)
+    return BareEngine(module, adam, config.grad_clip, config.bf16)
 
 
 def endless(loader: DataLoader[Any]) -> Iterator[ClipBatch]:
@@ -103,19 +99,16 @@ def main() -> None:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed)
-    bf16 = recipe.parallel.bf16 == "on" or (recipe.parallel.bf16 == "auto" and has_bf16(device))
-    deepspeed = functools.partial(make_engine, micro_batch=recipe.gan.batch, world_size=1, lone=False)
-    engine = functools.partial(make_bare_engine if bare else deepspeed, bf16=bf16, grad_clip=recipe.parallel.grad_clip)
-    task = gan.make_task(
-        recipe, corpus, student=student, reference=False, make_engine=engine, device=device, rank=0, world=1
-    )
-    data = Clips(clips, stream.Window(recipe.gan.frames, recipe.gan.speech_frames, recipe.seed, corpus, True))
+    config = replace(EngineConfig.from_recipe(recipe.parallel, recipe.gan.batch, 1, device), plain_torch=False)
+    engine = functools.partial(make_bare_engine if bare else make_engine, config=config)
+    task = gan.make_task(TaskContext(recipe, corpus, engine, device, student=student))
+    data = Clips(clips, WindowSpec(corpus, recipe.gan.frames, recipe.gan.speech_frames, recipe.seed))
     loader: DataLoader[Any] = DataLoader(
         data,
         recipe.gan.batch,
         shuffle=True,
         num_workers=0 if bare else 1,
-        collate_fn=stream.collate,
+        collate_fn=collate,
         drop_last=True,
         persistent_workers=not bare,
     )

@@ -13,8 +13,8 @@ import os
 import sys
 import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
@@ -58,7 +58,8 @@ def main() -> int:
 def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> int:
     from s2v_ray import shards, storage
     from s2v_ray.ingest.ray_pipeline import ingest
-    from s2v_ray.training.data.ray_stream import read_index, stream
+    from s2v_ray.training.data.plan import read_index
+    from s2v_ray.training.data.ray_stream import StreamConfig, stream
     from tests.faults.damaged_videos import RECIPE, make
 
     make(Path(folder) / "videos", clips, seed)
@@ -86,17 +87,12 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
         f"ingest: byte for byte that of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)"
     )
     count = sum(len(rows) for shard in read_index(here, "train", 8) for rows in shard.groups)
-    settings: dict[str, Any] = {
-        "batch": 1,
-        "frames": 8,
-        "speech_frames": 16,
-        "seed": 0,
-        "steps": count,
-        "teachers": False,
-    }
+    local = StreamConfig(
+        here, "train", batch=1, frames=8, speech_frames=16, seed=0, steps=count, teachers=False, executor="local"
+    )
     with mock.patch("s2v_ray.training.data.ray_stream.FIRST_CLIPS", 8):  # the rest through Ray
-        streamed = list(stream(there, "train", executor="ray", cpus=0.5, **settings))
-    expected = list(stream(here, "train", executor="local", **settings))
+        streamed = list(stream(replace(local, corpus=there, executor="ray", task_cpus=0.5)))
+    expected = list(stream(local))
     once = len({b.ids[0] for b in streamed}) == len(streamed) == count
     pairs = zip(streamed, expected, strict=True)
     equal = once and all(

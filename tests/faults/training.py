@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -29,9 +30,9 @@ import psutil
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
+sys.path.insert(0, str(ROOT))
 
-from s2v_ray import storage  # noqa: E402
+from s2v_ray import logs, storage  # noqa: E402
 from s2v_ray.config import load_recipe  # noqa: E402
 from s2v_ray.models.bundle import load_bundle  # noqa: E402
 from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
@@ -49,6 +50,17 @@ SETTINGS = [
 ]
 
 
+class CallHandler(logging.Handler):
+    """Passes every message to a function."""
+
+    def __init__(self, function: Callable[[str], None]) -> None:
+        super().__init__()
+        self.function = function
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.function(record.getMessage())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*FAULTS, *NODE_FAULTS])
@@ -56,10 +68,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.launch:
         from s2v_ray.training.launch import launch
+        from s2v_ray.training.runs import RunSpec
 
-        launch(
-            "distill", load_recipe("debug", SETTINGS), *options.launch, progress=lambda line: print(line, flush=True)
-        )
+        with logs.installed(CallHandler(lambda line: print(line, flush=True))):
+            launch(RunSpec("distill", load_recipe("debug", SETTINGS), *options.launch))
         return 0
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -184,6 +196,7 @@ def lose_node(corpus: str, run: str, *, notice: bool) -> str:
     from ray.cluster_utils import Cluster
 
     from s2v_ray.training.launch import launch
+    from s2v_ray.training.runs import RunSpec
 
     # a worker takes two CPUs: no node holds both workers, and the head holds one worker and the decoding of its clips
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
@@ -221,7 +234,8 @@ def lose_node(corpus: str, run: str, *, notice: bool) -> str:
             "parallel.cpus_per_worker=2",
             f"log.checkpoint_every={every}",
         ]
-        result = launch("distill", load_recipe("debug", [*SETTINGS, *changes]), corpus, run, progress=progress)
+        with logs.installed(CallHandler(progress)):
+            result = launch(RunSpec("distill", load_recipe("debug", [*SETTINGS, *changes]), corpus, run))
     finally:
         for timer in timers:
             timer.join()

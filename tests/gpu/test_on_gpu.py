@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.models.generator import Speech2Video
-from s2v_ray.training.engine.base import has_bf16, make_engine
+from s2v_ray.training.engine import EngineConfig, has_bf16, make_engine
 from s2v_ray.training.tasks.adversaries import Adversaries
+from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.gan import GanTask
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 
-EMOTIONS, IDENTITY, SIZE, FRAMES, HEARD, BATCH = ("neutral", "happy"), 12, 32, 8, 12, 4
+EMOTIONS, IDENTITY, SIZE, FRAMES, SPEECH, BATCH = ("neutral", "happy"), 12, 32, 8, 12, 4
 
 
 def recipe() -> Recipe:
@@ -30,7 +31,7 @@ def recipe() -> Recipe:
                 "steps": 200,
                 "batch": BATCH,
                 "frames": FRAMES,
-                "speech_frames": HEARD,
+                "speech_frames": SPEECH,
                 "generator": {"channels": [32, 24, 16, 8]},
                 "discriminators": {"width": 8, "frame": now, "sequence": now, "sync": now, "emotion": now},
             },
@@ -45,12 +46,12 @@ def batch() -> ClipBatch:
         frames=torch.randint(0, 256, (BATCH, 1, 1, 1, 3), dtype=torch.uint8)
         .expand(-1, FRAMES, SIZE, SIZE, -1)
         .contiguous(),
-        speech=0.1 * torch.randn(BATCH, HEARD * 640),
+        speech=0.1 * torch.randn(BATCH, SPEECH * 640),
         start=torch.zeros(BATCH, dtype=torch.long),
-        speech_mask=torch.ones(BATCH, HEARD, dtype=torch.bool),
+        speech_mask=torch.ones(BATCH, SPEECH, dtype=torch.bool),
         still=torch.zeros(BATCH, SIZE, SIZE, 3, dtype=torch.uint8),
         identity=F.normalize(torch.randn(BATCH, IDENTITY), dim=-1),
-        emotion=torch.randn(BATCH, HEARD, len(EMOTIONS)),
+        emotion=torch.randn(BATCH, SPEECH, len(EMOTIONS)),
     )
 
 
@@ -72,8 +73,8 @@ def test_the_gan_learns_on_the_gpu(bf16: bool) -> None:
     settings, data = recipe(), batch().to(device)
     model = Speech2Video(settings, IDENTITY, EMOTIONS).to(device)
     adversaries = Adversaries(settings, IDENTITY, len(EMOTIONS)).to(device)
-    engine = functools.partial(make_engine, bf16=bf16, grad_clip=1.0, micro_batch=BATCH, world_size=1)
-    task = GanTask(settings, model, adversaries, engine, device, 0, {})
+    engine = functools.partial(make_engine, config=EngineConfig(micro_batch=BATCH, bf16=bf16, grad_clip=1.0))
+    task = GanTask(TaskContext(settings, "", engine, device), model, adversaries, {})
     losses = [float(task.step(data, step)["g_reconstruction"]) for step in range(120)]
     assert all(loss == loss for loss in losses)
     assert min(losses[-10:]) < 0.7 * losses[0]

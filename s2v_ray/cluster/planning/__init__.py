@@ -23,7 +23,7 @@ from s2v_ray import shards, storage
 from s2v_ray.cluster.manifests import Cluster, Group, workers_on
 from s2v_ray.config import Recipe
 from s2v_ray.media.timing import FPS
-from s2v_ray.training.engine.base import BUCKET_ELEMENTS
+from s2v_ray.training.engine.deepspeed_api import BUCKET_ELEMENTS
 
 FP32 = 4
 """Bytes of a weight, a gradient, a moment: the engines keep fp32 and compute in bf16 (``training.engine``)."""
