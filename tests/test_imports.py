@@ -60,6 +60,7 @@ EDGES: dict[str, set[str]] = {
 
 RAY_FILES = {
     "cluster/runtime.py",
+    "cluster/submit.py",
     "ingest/ray_pipeline.py",
     "training/data/ray_stream.py",
     "training/launch.py",

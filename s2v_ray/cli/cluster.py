@@ -61,22 +61,25 @@ def plan(
     settings, manifest = load_recipe(recipe, overrides), storage.absolute(cluster)
     price_list = storage.absolute(prices or storage.join(manifest.rpartition("/")[0], "prices.yaml"))
     hourly = yaml.safe_load(storage.read_bytes(price_list))
-    speed = planning.read_measured(measured)
-    setup = planning.make_setup(settings, speed, planning.read_corpus(corpus), load_cluster(manifest), hourly)
-    result = planning.make_plan(setup, sorted(set(workers or WORKER_COUNTS)), hours)
-    result["prices"] = {"date": str(hourly["date"]), "source": hourly["source"]}
-    result["compared"] = planning.compare(setup, [planning.read_measured(uri) for uri in against or ()])
-    print(planning.format_plan(result))
+    speed, size = planning.read_measurement(measured), planning.read_corpus_size(corpus)
+    inputs = planning.make_inputs(settings, speed, size, load_cluster(manifest), hourly)
+    made = planning.make_plan(inputs, sorted(set(workers or WORKER_COUNTS)), hours)
+    compared = planning.compare(inputs, [planning.read_measurement(uri) for uri in against or ()])
+    result = made.to_dict() | {
+        "prices": {"date": str(hourly["date"]), "source": hourly["source"]},
+        "compared": [dataclasses.asdict(c) for c in compared],
+    }
+    print(planning.format_plan(made))
     print(f"prices of {hourly['date']}: {hourly['source']}")
-    for c in result["compared"]:
+    for c in compared:
         print(
-            f"{c['run']}: {c['workers']} workers, {c['predicted']:.2f} clips/s predicted, {c['measured']:.2f} measured "
-            f"({c['error']:+.1%})"
+            f"{c.run}: {c.workers} workers, {c.predicted:.2f} clips/s predicted, {c.measured:.2f} measured "
+            f"({c.error:+.1%})"
         )
     artifacts = {}
     if plot:
         artifacts["plot"] = storage.absolute(plot)
-        storage.write_bytes(artifacts["plot"], planning.draw_plan(result).encode())
+        storage.write_bytes(artifacts["plot"], planning.plot_plan(made))
     return Outcome(artifacts, result, settings)
 
 
@@ -106,12 +109,12 @@ def submit(
 
     JSON result: submission_id, command, submitted (whether a new job was).
     """
-    from s2v_ray.cluster.submit import PASSED, Job, plain
+    from s2v_ray.cluster.submit import PASSED_VARIABLES, ClusterJob, parse_command
     from s2v_ray.cluster.submit import submit as run
 
-    arguments = plain(words)
-    variables = dict.fromkeys([*(v for v in PASSED if v in os.environ), *(env or ())])
-    job = Job(
+    arguments = parse_command(words)
+    variables = dict.fromkeys([*(v for v in PASSED_VARIABLES if v in os.environ), *(env or ())])
+    job = ClusterJob(
         arguments,
         _recipe_digest(arguments),
         attempt,
@@ -121,14 +124,14 @@ def submit(
         image=image,
         variables=tuple(variables),
     )
-    print(job.shown())
+    print(job.command_line())
     submitted = run(job, os.environ) if yes else False
     if yes and not submitted:
         logger.warning(
             "the cluster has job %s already: `ray job logs -f %s`; --attempt %d runs it again",
             job.submission_id, job.submission_id, job.attempt + 1,
         )  # fmt: skip
-    return Outcome({}, {"submission_id": job.submission_id, "command": job.shown(), "submitted": submitted})
+    return Outcome({}, {"submission_id": job.submission_id, "command": job.command_line(), "submitted": submitted})
 
 
 def _recipe_digest(words: tuple[str, ...]) -> str:
@@ -159,11 +162,11 @@ def doctor(
 
     JSON result: checks (name, status ok, warn or fail, and a message each), failed (number).
     """
-    from s2v_ray.cluster.preflight import examine
+    from s2v_ray.cluster.preflight import run_checks
 
     checks = []
-    for check in examine(uri):
-        print(f"{check.status:4}  {check.name:14}  {check.sentence}", flush=True)
-        checks.append(dataclasses.asdict(check))
+    for check in run_checks(uri):
+        print(f"{check.status:4}  {check.name:14}  {check.message}", flush=True)
+        checks.append(check.to_dict())
     failed = sum(c["status"] == "fail" for c in checks)
     return Outcome({}, {"checks": checks, "failed": failed}, failed=failed > 0)

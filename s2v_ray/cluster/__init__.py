@@ -1,1 +1,1 @@
-"""What a cluster needs beside Ray: manifests that are checked, an agent on spot nodes, the command that submits a job. None imports ray."""
+"""Clusters: checked manifests, an agent for spot nodes, job submission, preflight checks, and planning of runs."""

@@ -1,7 +1,8 @@
-"""Reads a cluster's manifest, ``ray up``'s or KubeRay's, and checks it against a recipe and the pinned versions, so that they cannot drift.
+"""Reads manifests of clusters (``ray up`` and KubeRay), and checks them against a recipe and the pinned versions.
 
-Both kinds become the same ``Cluster``: groups of equal nodes. What is checked is what would otherwise be found out by a job that waits for
-ever (too few GPUs, a label that no node has), by a node that refuses its head (another Ray or Python), or by somebody else (no token).
+Both kinds give the same ``Cluster``: groups of equal nodes. The checks find errors that otherwise make a job wait
+forever (too few GPUs, a label that no node has), prevent nodes from joining (another version of Ray or Python), or
+leave the cluster open (no token).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from s2v_ray import storage
 from s2v_ray.config import ROLE_LABEL, Recipe, Role
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
+"""Matches names of variables that hold secrets."""
 IMAGE_TAG = re.compile(r":ray(?P<ray>[\d.]+)-py(?P<python>[\d.]+)$")
-"""Tag of our image: the versions inside, as ``cluster/Dockerfile`` says."""
+"""Matches the tag of the project's image, which names the versions in it (``cluster/Dockerfile``)."""
 
 
 class ManifestError(ValueError):
@@ -26,14 +28,17 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Group:
-    """Equal nodes (on Kubernetes: pods).
+    """A group of equal nodes (on Kubernetes: pods).
 
     Attributes:
-        role: the value of their role label, "" without one.
-        cpus, gpus: what one node offers to work; a head that takes none offers 0.
-        max_nodes: at most so many at once; 1 for the head.
-        instance: the cloud's instance type, "" on Kubernetes.
-        spot: whether the cloud may take them away.
+        name: of the group.
+        role: value of the nodes' role label; "" without one.
+        cpus, gpus: resources of one node for work; 0 for a head that accepts no work.
+        max_nodes: largest number of nodes; 1 for the head.
+        head: whether this is the head.
+        image: container image.
+        instance: the cloud's instance type; "" on Kubernetes.
+        spot: whether the cloud may reclaim the nodes.
     """
 
     name: str
@@ -49,7 +54,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster as its manifest describes it. ``token`` tells whether callers must know the token, ``secrets`` names those written in clear."""
+    """A cluster, as its manifest describes it.
+
+    Attributes:
+        name: of the cluster.
+        groups: its nodes.
+        ray_version: in the manifest, or None.
+        token: whether token authentication is on.
+        secrets: names of secrets whose values are in the manifest.
+    """
 
     name: str
     groups: tuple[Group, ...]
@@ -58,22 +71,32 @@ class Cluster:
     secrets: tuple[str, ...]
 
     def of_role(self, role: Role) -> list[Group]:
+        """Returns the groups with a role."""
         return [g for g in self.groups if g.role == role]
 
 
 @dataclass(frozen=True)
 class Pins:
-    """Versions that the project is tested with. ``python``: major and minor."""
+    """Versions that the project is tested with.
+
+    Attributes:
+        ray: full version.
+        python: major and minor version.
+    """
 
     ray: str
     python: str
 
 
 def read_pins(constraints: str, pyproject: str) -> Pins:
-    """Ray's version from pip's constraints, Python's from mypy's target in ``pyproject.toml`` (texts, not paths).
+    """Reads the pinned versions.
+
+    Args:
+        constraints: content of pip's constraints, which pin Ray.
+        pyproject: content of ``pyproject.toml``, whose target of mypy gives Python's version.
 
     Raises:
-        ManifestError: one of them does not say, or Ray's pin is outside of the project's range.
+        ManifestError: a version is missing, or Ray's pin is outside of the project's range.
     """
     ray = re.search(r"^ray==(\S+)$", constraints, re.MULTILINE)
     wanted = re.search(r'"ray\[[^\]]*\]==(\d+\.\d+)\.\*"', pyproject)
@@ -86,10 +109,10 @@ def read_pins(constraints: str, pyproject: str) -> Pins:
 
 
 def load_cluster(uri: str) -> Cluster:
-    """Reads ``cluster/aws.yaml`` or one of KubeRay's manifests.
+    """Reads ``cluster/aws.yaml`` or a manifest of KubeRay.
 
     Raises:
-        ManifestError: no YAML, or neither of the two.
+        ManifestError: it is not YAML, or neither of the two.
     """
     try:
         data = yaml.safe_load(storage.read_bytes(uri))
@@ -98,38 +121,43 @@ def load_cluster(uri: str) -> Cluster:
     try:
         return parse_cluster(data)
     except (KeyError, TypeError, AttributeError, IndexError) as e:
-        raise ManifestError(f"{uri} is no manifest of a Ray cluster: {type(e).__name__}: {e}") from e
+        raise ManifestError(f"{uri} is not a manifest of a Ray cluster: {type(e).__name__}: {e}") from e
 
 
 def parse_cluster(data: dict[str, Any]) -> Cluster:
-    """The same from plain data."""
+    """Parses the content of a manifest, as in ``load_cluster``."""
     if "available_node_types" in data:
-        return _aws(data)
+        return _parse_ray_up(data)
     spec = data["spec"]
     spec = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
-    return _kuberay(data["metadata"]["name"], spec)
+    return _parse_kuberay(data["metadata"]["name"], spec)
 
 
-def problems(cluster: Cluster, pins: Pins, recipe: Recipe | None = None) -> list[str]:
-    """What is wrong with a cluster, in sentences; [] if nothing is.
+def find_problems(cluster: Cluster, pins: Pins, recipe: Recipe | None = None) -> list[str]:
+    """Checks a cluster.
 
     Args:
-        recipe: the run that must fit into it; None for a cluster that only serves.
+        cluster: to check.
+        pins: versions that its images must have.
+        recipe: config of a run that must fit into it; None for a cluster that only serves.
+
+    Returns:
+        one message per problem.
     """
     found = [f"a secret is written in clear: {name}" for name in cluster.secrets]
     if not cluster.token:
-        found.append("token authentication is off: whoever reaches the dashboard may run code")
+        found.append("token authentication is off: anyone who can reach the dashboard can run code")
     for group in cluster.groups:
         found += [f"{group.name}: {p}" for p in _group_problems(group, pins)]
     if cluster.ray_version is not None and cluster.ray_version != pins.ray:
         found.append(f"rayVersion is {cluster.ray_version}, the constraints pin {pins.ray}")
     if [g.head for g in cluster.groups].count(True) != 1:
         found.append("there must be one head")
-    return found + ([] if recipe is None else _fit(cluster, recipe))
+    return found + ([] if recipe is None else _capacity_problems(cluster, recipe))
 
 
 def workers_on(group: Group, recipe: Recipe) -> int:
-    """Training workers that one node holds."""
+    """Returns the number of training workers that fit on one node."""
     by_cpu = int(group.cpus // recipe.parallel.cpus_per_worker)
     return min(by_cpu, int(group.gpus)) if recipe.parallel.gpu else by_cpu
 
@@ -141,12 +169,12 @@ def _group_problems(group: Group, pins: Pins) -> list[str]:
     if (group.role == "driver") != group.head:
         found.append(f"the head, and only the head, has the label {ROLE_LABEL}=driver")
     if group.head and (group.cpus or group.gpus):
-        found.append("the head offers CPUs or GPUs: work would sit beside the drivers")
+        found.append("the head offers CPUs or GPUs: work would run beside the drivers")
     if group.head and group.spot:
         found.append("the head is a spot node: its drivers would be lost with it")
     tag = IMAGE_TAG.search(group.image)
     if tag is None:
-        found.append(f"the tag of {group.image!r} does not tell versions (rayX.Y.Z-pyX.Y)")
+        found.append(f"the tag of {group.image!r} does not name versions (rayX.Y.Z-pyX.Y)")
     elif (tag["ray"], tag["python"]) != (pins.ray, pins.python):
         found.append(
             f"the image has ray {tag['ray']} on Python {tag['python']}, pinned are {pins.ray} and {pins.python}"
@@ -154,14 +182,15 @@ def _group_problems(group: Group, pins: Pins) -> list[str]:
     return found
 
 
-def _fit(cluster: Cluster, recipe: Recipe) -> list[str]:
+def _capacity_problems(cluster: Cluster, recipe: Recipe) -> list[str]:
     found = []
     training, ingest = cluster.of_role("train"), cluster.of_role("ingest")
     room = sum(g.max_nodes * workers_on(g, recipe) for g in training)
     each = f"{recipe.parallel.cpus_per_worker:g} CPUs" + (" and a GPU" if recipe.parallel.gpu else "")
     if room < recipe.parallel.workers:
         found.append(
-            f"recipe {recipe.name} needs {recipe.parallel.workers} workers of {each}; the nodes labelled train hold {room}"
+            f"recipe {recipe.name} needs {recipe.parallel.workers} workers of {each}; "
+            f"the nodes labelled train hold {room}"
         )
     spare = sum(g.max_nodes * g.cpus for g in training) - recipe.parallel.workers * recipe.parallel.cpus_per_worker
     if spare < 1:
@@ -173,7 +202,7 @@ def _fit(cluster: Cluster, recipe: Recipe) -> list[str]:
     return found
 
 
-def _aws(data: dict[str, Any]) -> Cluster:
+def _parse_ray_up(data: dict[str, Any]) -> Cluster:
     head, image = data["head_node_type"], data["docker"]["image"]
     groups = []
     for name, kind in data["available_node_types"].items():
@@ -200,7 +229,7 @@ def _aws(data: dict[str, Any]) -> Cluster:
     return Cluster(data["cluster_name"], tuple(groups), None, token, tuple(n for n in written if SECRET.search(n)))
 
 
-def _kuberay(name: str, spec: dict[str, Any]) -> Cluster:
+def _parse_kuberay(name: str, spec: dict[str, Any]) -> Cluster:
     parts = [("head", spec["headGroupSpec"], 1)] + [
         (g["groupName"], g, g["maxReplicas"]) for g in spec["workerGroupSpecs"]
     ]

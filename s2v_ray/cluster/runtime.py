@@ -49,7 +49,7 @@ def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
 
 
 def node_selector(role: Role) -> dict[str, str] | None:
-    """Return the label selector for work of ``role``; None on a cluster whose nodes have no role labels, such as a single machine.
+    """Return the label selector for work of ``role``; None if the nodes have no role labels, as on a single machine.
 
     A cluster with role labels has, or can add, nodes for each role that it is used for: the manifests in ``cluster/``
     do.

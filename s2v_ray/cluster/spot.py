@@ -1,94 +1,114 @@
-"""The agent of a spot node on EC2: hears that the node will be taken away, and tells Ray, which nothing else does.
+"""Agent for spot nodes on EC2: reads interruption notices and drains the node in Ray.
 
-Runs beside the raylet (``python -m s2v_ray.cluster.spot``), on the standard library alone. Every 5 seconds, as EC2's guide advises, it asks
-the instance's metadata service (IMDSv2: each question carries a session token) for
+It runs beside the raylet (``python -m s2v_ray.cluster.spot``) and needs the standard library only. Every 5 seconds,
+as EC2's guide recommends, it reads from the instance's metadata service (IMDSv2, with a session token)
 
-- ``spot/instance-action``: this node ends at a stated time, about two minutes ahead. Ray is told the time that is left.
-- ``events/recommendations/rebalance``: this node is likely to be taken. No time is stated, and Ray is given none.
+- ``spot/instance-action``: the node will be interrupted at a given time, about two minutes later. Ray gets the remaining
+  time.
+- ``events/recommendations/rebalance``: the node is likely to be interrupted. Ray gets no deadline.
 
-Each is passed on once; after the first of them the agent has done its work, after the second it still waits for the first.
-Sources: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ spot-instance-termination-notices.html, rebalance-recommendations.html,
-configuring-instance-metadata-service.html.
+Each notice is passed on once. The agent ends after an interruption notice; after a rebalance notice it continues.
+
+Sources: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ spot-instance-termination-notices.html,
+rebalance-recommendations.html, configuring-instance-metadata-service.html.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from s2v_ray.logs import installed
+
+logger = logging.getLogger("s2v_ray.cluster.spot")  # also if this module is run as a program
+
 METADATA = "http://169.254.169.254"
+"""Address of the metadata service."""
 TOKEN_SECONDS = 21_600
-"""Life of a session token, seconds; the longest there is."""
+"""Lifetime of a session token; the maximum."""
 POLL_SECONDS = 5.0
+"""Time between two requests."""
 MARGIN_SECONDS = 10
-"""Taken off the time that EC2 states: Ray should be done before the machine is."""
+"""Subtracted from the remaining time, so that Ray finishes before the node ends."""
 RAY_SECONDS = 60
-"""A call of ray that takes longer is given up and made again."""
+"""Timeout of a call of the ray executable, which is then repeated."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What EC2 said. ``deadline``: when the node goes, where that was said."""
+    """A notice of EC2.
+
+    Attributes:
+        kind: "interruption" or "rebalance".
+        deadline: end of the node, if known.
+    """
 
     kind: str
     deadline: datetime | None
 
     def seconds_left(self, now: datetime) -> int | None:
-        """Whole seconds that Ray may use, never below 0; None where no end was stated."""
+        """Returns the seconds that Ray may use, at least 0; None without a deadline."""
         return None if self.deadline is None else max(0, int((self.deadline - now).total_seconds()) - MARGIN_SECONDS)
 
 
 class Metadata:
-    """EC2's instance metadata, by IMDSv2."""
+    """EC2's instance metadata service (IMDSv2).
+
+    Args:
+        address: of the service.
+    """
 
     def __init__(self, address: str = METADATA) -> None:
         self.address = address
         self._token = ""
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would ask about itself
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({})
+        )  # a proxy would return its own metadata
 
     def get(self, path: str) -> str | None:
-        """The text at ``latest/meta-data/PATH``; None where there is none (404).
+        """Returns the text at ``latest/meta-data/PATH``; None if there is none (404).
 
         Raises:
-            OSError: the service does not answer, or refuses.
+            OSError: the service refuses or does not respond.
         """
         try:
             return self._page(path)
         except urllib.error.HTTPError as e:
             if e.code != 401:
                 raise
-        self._token = ""  # its life is over
+        self._token = ""  # it has expired
         return self._page(path)
 
     def _page(self, path: str) -> str | None:
         if not self._token:
-            self._token = self._ask(
+            self._token = self._request(
                 "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
             )
         try:
-            return self._ask("GET", f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": self._token})
+            return self._request("GET", f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": self._token})
         except urllib.error.HTTPError as e:
             if e.code == 404:
                 return None
             raise
 
-    def _ask(self, method: str, path: str, headers: dict[str, str]) -> str:
+    def _request(self, method: str, path: str, headers: dict[str, str]) -> str:
         request = urllib.request.Request(self.address + path, method=method, headers=headers)
-        with self._opener.open(request, timeout=2) as answer:
-            text: str = answer.read().decode()
+        with self._opener.open(request, timeout=2) as response:
+            text: str = response.read().decode()
             return text
 
 
-def look(metadata: Metadata) -> Notice | None:
-    """The gravest notice there is."""
+def read_notice(metadata: Metadata) -> Notice | None:
+    """Returns the most severe current notice, or None."""
     found = metadata.get("spot/instance-action")
     if found is not None:
         return Notice("interruption", datetime.fromisoformat(json.loads(found)["time"]).astimezone(UTC))
@@ -96,93 +116,90 @@ def look(metadata: Metadata) -> Notice | None:
 
 
 def node_id(ray: Sequence[str], address: str) -> str:
-    """Ray's id of the node with this IP address.
+    """Returns Ray's id of the node with an IP address.
 
     Raises:
-        RuntimeError: ray fails, or knows of no such node that is alive.
+        RuntimeError: ray fails, or has no such node that is alive.
     """
     command = [*ray, "list", "nodes", "--format", "json", "--filter", f"node_ip={address}", "--filter", "state=ALIVE"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_SECONDS, check=False)
     nodes = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else []
     if not nodes:
         raise RuntimeError(
-            f"ray knows of no node {address} that is alive (status {done.returncode}): {done.stderr.strip()[-500:]}"
+            f"ray has no node {address} that is alive (status {done.returncode}): {done.stderr.strip()[-500:]}"
         )
     return str(nodes[0]["node_id"])
 
 
 def drain(ray: Sequence[str], node: str, notice: Notice) -> bool:
-    """Tells Ray that the node goes; whether Ray agreed."""
+    """Drains the node in Ray; returns whether Ray accepts."""
     left = notice.seconds_left(datetime.now(UTC))
     deadline = [] if left is None else ["--deadline-remaining-seconds", str(left)]
     reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", f"EC2 spot {notice.kind} notice"]
+    command = [*ray, "drain-node", "--node-id", node, *reason, *deadline]
     try:
-        return (
-            subprocess.run([*ray, "drain-node", "--node-id", node, *reason, *deadline], timeout=RAY_SECONDS).returncode
-            == 0
-        )
+        return subprocess.run(command, timeout=RAY_SECONDS, check=False).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
 
-def watch(
-    metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_SECONDS, say: Callable[[str], None] = print
-) -> Notice:
-    """Waits for notices and passes each kind on once; returns the interruption when Ray has agreed to it."""
-    told: set[str] = set()
+def watch(metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_SECONDS) -> Notice:
+    """Passes each kind of notice on once; returns when Ray has accepted an interruption."""
+    accepted: set[str] = set()
     while True:
         try:
-            notice = look(metadata)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as e:  # one bad answer must not leave the node without its agent
-            say(f"metadata: {type(e).__name__}: {e}")
+            notice = read_notice(metadata)
+        except (OSError, ValueError, KeyError, TypeError) as e:  # the agent must survive an invalid response
+            logger.warning("metadata: %s: %s", type(e).__name__, e)
             notice = None
-        if notice is not None and notice.kind not in told:
-            accepted = drain(ray, node, notice)
-            say(
-                f"{notice.kind} notice, deadline {notice.deadline}: ray {'drains this node' if accepted else 'did not agree, asking again'}"
-            )
-            if accepted and notice.kind == "interruption":
+        if notice is not None and notice.kind not in accepted:
+            drained = drain(ray, node, notice)
+            outcome = "drains this node" if drained else "refused, trying again"
+            logger.info("%s notice, deadline %s: ray %s", notice.kind, notice.deadline, outcome)
+            if drained and notice.kind == "interruption":
                 return notice
-            told |= {notice.kind} if accepted else set()
+            accepted |= {notice.kind} if drained else set()
         time.sleep(poll)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the agent; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m s2v_ray.cluster.spot",
-        description="Drains this Ray node when EC2 says that it will be taken away.",
+        description="Drains this Ray node when EC2 announces its interruption.",
     )
     parser.add_argument("--metadata", default=METADATA, metavar="URL", help="address of the metadata service")
     parser.add_argument("--ray", default="ray", metavar="PATH", help="ray's executable")
     parser.add_argument("--poll", type=float, default=POLL_SECONDS, metavar="SECONDS")
     args = parser.parse_args(argv)
-    metadata = Metadata(args.metadata)
-    if metadata.get("instance-life-cycle") != "spot":
-        _say("not a spot node: nothing to do")
-        return 0
-    node = _wait_for_ray(metadata, args.ray, args.poll)
-    _say(f"watching node {node}")
-    watch(metadata, [args.ray], node, args.poll, _say)
+    with installed(_stdout_handler()):
+        metadata = Metadata(args.metadata)
+        if metadata.get("instance-life-cycle") != "spot":
+            logger.info("not a spot node: nothing to do")
+            return 0
+        node = _wait_for_ray(metadata, args.ray, args.poll)
+        logger.info("watching node %s", node)
+        watch(metadata, [args.ray], node, args.poll)
     return 0
 
 
+def _stdout_handler() -> logging.Handler:
+    """Returns a handler that prints messages with the time in UTC."""
+    handler = logging.StreamHandler(sys.stdout)
+    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    return handler
+
+
 def _wait_for_ray(metadata: Metadata, ray: str, poll: float) -> str:
-    """The node's id, asked for at the start: in the last two minutes every second counts."""
+    """Returns the node's id once Ray knows it. It is read at the start, to save time after a notice."""
     while True:
         try:
             return node_id([ray], metadata.get("local-ipv4") or "unknown")
         except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as e:
-            _say(f"waiting for ray: {e}")
+            logger.info("waiting for ray: %s", e)
             time.sleep(poll)
-
-
-def _say(line: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", flush=True)
 
 
 if __name__ == "__main__":

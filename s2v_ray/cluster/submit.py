@@ -1,11 +1,13 @@
-"""The command that hands a job to a Ray cluster: ``ray job submit``, filled in."""
+"""Submission of a command of s2v to a Ray cluster, as a job."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 import re
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +15,37 @@ from typing import Any
 from s2v_ray.cluster.manifests import SECRET
 from s2v_ray.config import digest
 
+logger = logging.getLogger(__name__)
+
 EXCLUDES = [".git", ".venv", "docs", "tests", "demo", "*.mp4"]
-"""What the job does not need of the working directory."""
-PASSED = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "S2V_DEBUG")
-"""Environment variables that a job gets where they are set here. None is a secret."""
+"""Parts of the working directory that are not uploaded."""
+PASSED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "S2V_DEBUG")
+"""Environment variables that a job gets if they are set here. None of them is a secret."""
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_PROGRAMS = (["s2v"], ["python", "-m", "s2v_ray"], ["python3", "-m", "s2v_ray"])
 
 
 class SubmitError(ValueError):
-    """A job that must not be submitted like this; the message says why."""
+    """A job that must not be submitted, or that failed; the message says why."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to run on a cluster.
+class ClusterJob:
+    """A command to run on a cluster.
 
     Attributes:
-        command: arguments of ``s2v``, e.g. ``("train", "s3://...")``.
-        recipe_digest: of the recipe that it will resolve to; "" where it has none.
-        attempt: 1 for the first; a job that failed for good gets another id by another attempt.
-        variables: names of environment variables that are passed on. Their values never enter this object.
-        pip: a requirements file, or ""; image: an image that has everything, or "". Neither: the nodes' own image does.
+        command: arguments of ``s2v``, such as ``("train", "s3://...")``.
+        recipe_digest: of the command's recipe; "" if it has none.
+        attempt: 1 for the first; another attempt gives another id, to repeat a job that failed.
+        address: of the cluster's dashboard; "": from the environment.
+        working_dir: folder that is uploaded.
+        pip: a requirements file, or "".
+        image: a container image with code and packages, or "". Without ``pip`` and ``image``, the nodes' own image
+            is used.
+        variables: names of environment variables that the job gets. Their values are not stored here.
+
+    Raises:
+        SubmitError: a variable is not a name or would publish a secret, or both ``pip`` and ``image`` are given.
     """
 
     command: tuple[str, ...]
@@ -49,77 +61,138 @@ class Job:
         for name in self.variables:
             if not _VARIABLE.fullmatch(name):
                 raise SubmitError(
-                    f"{name!r} is not the name of an environment variable: give names, values are read where they are set"
+                    f"{name!r} is not the name of an environment variable: "
+                    "give names, values are read where they are set"
                 )
             if SECRET.search(name):
                 raise SubmitError(
-                    f"{name} would stand in the job's metadata for all to read: give the nodes a cloud role or a secret (see cluster/)"
+                    f"{name} would be readable in the job's metadata: "
+                    "give the nodes a cloud role or a secret (see cluster/)"
                 )
         if self.pip and self.image:
             raise SubmitError("an image brings its own packages: --image and --pip exclude each other")
 
     @property
     def submission_id(self) -> str:
-        """The same for the same command, recipe and attempt, so that Ray refuses to run it twice."""
+        """Id of the job. It is the same for the same command, recipe and attempt, so that Ray does not run it twice."""
         return f"s2v-{self.command[0]}-{digest([list(self.command), self.recipe_digest, self.attempt])}"
 
-    def arguments(self, environment: Mapping[str, str]) -> list[str]:
-        """The argument list. ``environment`` gives the variables' values.
+    @property
+    def entrypoint(self) -> list[str]:
+        """The program and its arguments."""
+        return ["python", "-m", "s2v_ray", *self.command]
+
+    def runtime_env(self, environment: Mapping[str, str]) -> dict[str, Any]:
+        """Returns Ray's runtime environment, except for the working directory.
+
+        Args:
+            environment: values of the variables.
 
         Raises:
-            SubmitError: a variable is not set there.
+            SubmitError: a variable is not set.
         """
         missing = [name for name in self.variables if name not in environment]
         if missing:
             raise SubmitError(f"not set here: {', '.join(missing)}")
-        runtime: dict[str, Any] = {"image_uri": self.image} if self.image else {"excludes": EXCLUDES}
+        runtime_env: dict[str, Any] = {"image_uri": self.image} if self.image else {"excludes": EXCLUDES}
         if self.pip:
-            runtime["pip"] = self.pip
+            runtime_env["pip"] = self.pip
         if self.variables:
-            runtime["env_vars"] = {name: environment[name] for name in self.variables}
-        where = ["--address", self.address] if self.address else []
-        code = [] if self.image else ["--working-dir", self.working_dir]  # Ray takes an image alone
-        options = ["--submission-id", self.submission_id, *code, "--runtime-env-json", json.dumps(runtime)]
-        return ["ray", "job", "submit", *where, *options, "--", "python", "-m", "s2v_ray", *self.command]
+            runtime_env["env_vars"] = {name: environment[name] for name in self.variables}
+        return runtime_env
 
-    def shown(self) -> str:
-        """The command line for a shell. Variables stand there by name; the shell puts their values in."""
+    def arguments(self, environment: Mapping[str, str]) -> list[str]:
+        """Returns the arguments of the equivalent ``ray job submit``. Raises as ``runtime_env``."""
+        address = ["--address", self.address] if self.address else []
+        code = [] if self.image else ["--working-dir", self.working_dir]  # Ray accepts an image only without other code
+        runtime_env = ["--runtime-env-json", json.dumps(self.runtime_env(environment))]
+        options = [*address, "--submission-id", self.submission_id, *code, *runtime_env]
+        return ["ray", "job", "submit", *options, "--", *self.entrypoint]
+
+    def command_line(self) -> str:
+        """Returns the equivalent ``ray job submit`` for a shell, which expands the names of variables."""
         marks = {name: f"\0{name}\0" for name in self.variables}  # NUL is in no argument; JSON writes it as \u0000
         words = [shlex.quote(a) for a in self.arguments(marks)]
         return re.sub(r"\\u0000(\w+)\\u0000", r"""'"$\1"'""", " ".join(words))
 
 
-def submit(job: Job, environment: Mapping[str, str]) -> bool:
-    """Runs the command, and follows the job to its end. False where the cluster has that job already; it then runs, or ran, only once.
+def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
+    """Submits a job, prints its logs, and waits for its end.
+
+    Args:
+        job: to submit.
+        environment: values of the job's variables.
+
+    Returns:
+        False if the cluster has this job already; it is not run again.
 
     Raises:
-        SubmitError: Ray refused, or the job failed or was stopped, which Ray's client ends with status 0.
+        SubmitError: the cluster refuses the job, or the job failed or was stopped.
+        ConnectionError: the cluster does not respond.
     """
-    process = subprocess.Popen(
-        job.arguments(environment), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    known = succeeded = False
-    for line in process.stdout:
-        known = known or (job.submission_id in line and "already exists" in line)
-        succeeded = succeeded or f"Job '{job.submission_id}' succeeded" in line
-        if not known:
-            print(line, end="", flush=True)
-    status = process.wait()
-    if not known and (status or not succeeded):
-        what = f"ray job submit ended with status {status}" if status else "the job did not come to its end"
-        raise SubmitError(
-            f"{what}; `ray job logs {job.submission_id}` tells more, --attempt {job.attempt + 1} tries again"
-        )
-    return not known
+    runtime_env = job.runtime_env(environment)
+    if not job.image:
+        runtime_env["working_dir"] = job.working_dir
+    from ray.job_submission import JobStatus, JobSubmissionClient  # only this function needs Ray
+
+    headers = json.loads(os.environ.get("RAY_JOB_HEADERS", "null"))  # as `ray job submit` does
+    try:
+        client = JobSubmissionClient(job.address or None, headers=headers)
+        if not _start(client, job, runtime_env):
+            return False
+        logger.info("submitted job %s", job.submission_id)
+        asyncio.run(_print_logs(client, job.submission_id))
+        info = client.get_job_info(job.submission_id)
+    except RuntimeError as e:
+        raise SubmitError(f"{_last_line(str(e))}; {_advice(job)}") from e
+    if info.status != JobStatus.SUCCEEDED:
+        reason = (info.message or "").partition("\n")[0]  # the logs follow
+        raise SubmitError(f"the job ended with status {info.status}{f' ({reason})' if reason else ''}; {_advice(job)}")
+    return True
 
 
-def plain(command: Sequence[str]) -> tuple[str, ...]:
-    """The arguments of ``s2v`` in what follows ``--``: with or without ``s2v`` or ``python -m s2v_ray`` before them."""
-    words = list(command[1:] if command[:1] == ["--"] else command)
-    for start in (["s2v"], ["python", "-m", "s2v_ray"], ["python3", "-m", "s2v_ray"]):
-        if words[: len(start)] == start:
-            words = words[len(start) :]
-    if not words:
+def _start(client: Any, job: ClusterJob, runtime_env: dict[str, Any]) -> bool:
+    """Starts the job unless the cluster has it; returns whether it was started."""
+    if _is_known(client, job.submission_id):
+        return False
+    entrypoint = shlex.join(job.entrypoint)
+    try:
+        client.submit_job(entrypoint=entrypoint, submission_id=job.submission_id, runtime_env=runtime_env)
+    except RuntimeError:
+        if _is_known(client, job.submission_id):  # another process has submitted it in the meantime
+            return False
+        raise
+    return True
+
+
+def _is_known(client: Any, submission_id: str) -> bool:
+    return any(details.submission_id == submission_id for details in client.list_jobs())
+
+
+async def _print_logs(client: Any, submission_id: str) -> None:
+    async for lines in client.tail_job_logs(submission_id):
+        print(lines, end="", flush=True)
+
+
+def _last_line(text: str) -> str:
+    """Returns the last line of an error of Ray, which contains the traceback of the server."""
+    return (text.strip().splitlines() or ["the cluster refuses the job"])[-1]
+
+
+def _advice(job: ClusterJob) -> str:
+    return f"`ray job logs {job.submission_id}` shows more, --attempt {job.attempt + 1} tries again"
+
+
+def parse_command(words: Sequence[str]) -> tuple[str, ...]:
+    """Returns the arguments of ``s2v`` in ``words``, without ``--`` and ``s2v`` or ``python -m s2v_ray`` before them.
+
+    Raises:
+        SubmitError: there are none.
+    """
+    arguments = list(words[1:] if words[:1] == ["--"] else words)
+    for program in _PROGRAMS:
+        if arguments[: len(program)] == program:
+            arguments = arguments[len(program) :]
+    if not arguments:
         raise SubmitError("nothing to submit: s2v submit -- train s3://... --recipe full")
-    return tuple(words)
+    return tuple(arguments)

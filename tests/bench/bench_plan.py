@@ -3,7 +3,7 @@
     python tests/bench/bench_plan.py CORPUS STUDENT OUT [--rounds 3]
 
 Workers compute with one thread each and share the machine's CPUs; each keeps its batch as they become more. Each round trains with 1, 2 and 4
-workers, one after the other; speeds are medians over rounds. How many workers keep this machine busy (``Measured.full_at``) is predicted from
+workers, one after the other; speeds are medians over rounds. How many workers keep this machine busy (``Measurement.full_at``) is predicted from
 what can be known before more than one runs:
 
 - how many CPUs were busy in the run of one worker: its thread, and what Ray, decoding and S3 do for it. Each worker more brings as much;
@@ -60,7 +60,7 @@ def main() -> None:
     print(
         f"{cpus} CPUs are {faster:.2f} times as fast as one; an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s"
     )
-    runs: dict[int, list[planning.Measured]] = {n: [] for n in WORKERS}
+    runs: dict[int, list[planning.Measurement]] = {n: [] for n in WORKERS}
     for k in range(args.rounds):
         for n in WORKERS:
             runs[n].append(run(args, n, k))
@@ -72,9 +72,10 @@ def main() -> None:
     one = dataclasses.replace(measured[1], full_at=min(faster, cpus) / busy)
     print(f"one worker kept {busy:.2f} CPUs busy: {one.full_at:.2f} of them fill the machine")
     print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s, medians of {args.rounds} rounds")
-    rows: list[dict[str, Any]] = planning.compare(
-        setup_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS]
+    compared = planning.compare(
+        inputs_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS]
     )
+    rows = [dataclasses.asdict(row) for row in compared]
     for row in rows:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")
     if args.json:
@@ -168,7 +169,7 @@ def recipe_of(args: argparse.Namespace, workers: int) -> config.Recipe:
     return config.load_recipe(args.recipe, settings)
 
 
-def run(args: argparse.Namespace, workers: int, round_: int) -> planning.Measured:
+def run(args: argparse.Namespace, workers: int, round_: int) -> planning.Measurement:
     uri = f"{args.out}/workers-{workers}-{round_}"
     seen: list[tuple[float, float]] = []
 
@@ -181,7 +182,7 @@ def run(args: argparse.Namespace, workers: int, round_: int) -> planning.Measure
     if len(seen) > 2:  # not where a finished run was found; the first record holds the start
         (start, before), (end, after) = seen[0], seen[-1]
         busy_file(args, workers, round_).write_text(json.dumps((after - before) / (end - start)))
-    return planning.read_measured(uri)
+    return planning.read_measurement(uri)
 
 
 def busy_file(args: argparse.Namespace, workers: int, round_: int) -> Path:
@@ -189,12 +190,12 @@ def busy_file(args: argparse.Namespace, workers: int, round_: int) -> Path:
     return Path(args.out, f"busy-{workers}-{round_}.json")
 
 
-def setup_of(recipe: config.Recipe, measured: planning.Measured, bandwidth: float) -> planning.Setup:
+def inputs_of(recipe: config.Recipe, measured: planning.Measurement, bandwidth: float) -> planning.PlanInputs:
     """All workers on one node, this machine; nothing but the step's time is asked for."""
     assumed = planning.Assumptions(node_bandwidth=bandwidth)
     group = Group("train", "train", os.cpu_count() or 1, 0, 24, False, "", "here", spot=False)
-    engines = planning.engines_of(recipe)
-    return planning.Setup(
+    engines = planning.count_parameters(recipe)
+    return planning.PlanInputs(
         recipe,
         measured,
         planning.CorpusSize(1, 1.0, 1.0),

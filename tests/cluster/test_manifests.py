@@ -18,9 +18,9 @@ from s2v_ray.cluster.manifests import (
     Cluster,
     ManifestError,
     Pins,
+    find_problems,
     load_cluster,
     parse_cluster,
-    problems,
     read_pins,
     workers_on,
 )
@@ -29,6 +29,7 @@ from s2v_ray.config import load_recipe
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster" / "aws.yaml"
 KUBERAY = ROOT / "cluster" / "kuberay"
+RAYCLUSTER = KUBERAY / "raycluster.yaml"
 RAY_KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayService"}
 FULL = load_recipe("full")
 
@@ -55,16 +56,16 @@ def kuberay_schema(kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [AWS, KUBERAY / "raycluster.yaml", KUBERAY / "rayjob.yaml"], ids=lambda p: p.name)
 def test_the_recipe_full_fits(path: Path) -> None:
-    assert problems(load_cluster(str(path)), pins(), FULL) == []
+    assert find_problems(load_cluster(str(path)), pins(), FULL) == []
 
 
-def test_the_service_holds_to_the_same_rules() -> None:
+def test_the_service_has_no_problems() -> None:
     cluster = load_cluster(str(KUBERAY / "rayservice.yaml"))
-    assert problems(cluster, pins()) == []
+    assert find_problems(cluster, pins()) == []
     assert [g.role for g in cluster.groups] == ["driver", "serve"]
 
 
-def test_all_manifests_are_looked_at() -> None:
+def test_all_manifests_are_tested() -> None:
     assert {p.stem for p in KUBERAY.glob("*.yaml")} == {*RAY_KINDS, "support"}
 
 
@@ -172,7 +173,7 @@ def test_secrets_are_named_and_never_written() -> None:
         ), path
 
 
-def test_what_the_cluster_leans_on_is_there() -> None:
+def test_the_objects_that_the_cluster_refers_to_exist() -> None:
     support = documents(KUBERAY / "support.yaml")
     names = {(d["kind"], d["metadata"]["name"]) for d in support}
     (cluster,) = documents(KUBERAY / "raycluster.yaml")
@@ -186,7 +187,7 @@ def test_what_the_cluster_leans_on_is_there() -> None:
         assert wanted and all(wanted.items() <= p["metadata"]["labels"].items() for p in pods)
 
 
-def test_the_service_imports_what_is_there() -> None:
+def test_the_service_imports_an_existing_object() -> None:
     (service,) = documents(KUBERAY / "rayservice.yaml")
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     module, attribute = application["import_path"].split(":")
@@ -217,22 +218,37 @@ BAD = [
     (AWS, [TYPES, "ingest", "labels"], {"s2v-role": "driver"}, "only the head"),
     (AWS, ["docker", "image"], "r/s2v_ray:ray2.59.0-py3.11", "the image has ray 2.59.0"),
     (AWS, ["docker", "image"], "r/s2v_ray:ray2.60.0-py3.12", "on Python 3.12"),
-    (AWS, ["docker", "image"], "r/s2v_ray:latest", "does not tell versions"),
+    (AWS, ["docker", "image"], "r/s2v_ray:latest", "does not name versions"),
     (AWS, ["file_mounts"], {}, "token authentication is off"),
     (AWS, ["docker", "run_options"], [], "token authentication is off"),
-    (AWS, ["docker", "run_options"], ["--env RAY_AUTH_MODE=token", "--env RAY_AUTH_TOKEN=abc"], "written in clear: RAY_AUTH_TOKEN"),
-    (KUBERAY / "raycluster.yaml", ["spec", "rayVersion"], "2.59.0", "rayVersion is 2.59.0"),
-    (KUBERAY / "raycluster.yaml", ["spec", "authOptions"], {}, "token authentication is off"),
-    (KUBERAY / "raycluster.yaml", ["spec", "gcsFaultToleranceOptions", "redisPassword"], {"value": "x"}, "written in clear: redisPassword"),
-    (KUBERAY / "raycluster.yaml", [*SPEC, "rayStartParams"], {}, "the head offers CPUs"),
-    (KUBERAY / "raycluster.yaml", [*SPEC, "template", "spec", "containers", 0, "env"], [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}], "head.AWS_SECRET"),
-]  # fmt: skip
+    (
+        AWS,
+        ["docker", "run_options"],
+        ["--env RAY_AUTH_MODE=token", "--env RAY_AUTH_TOKEN=abc"],
+        "written in clear: RAY_AUTH_TOKEN",
+    ),
+    (RAYCLUSTER, ["spec", "rayVersion"], "2.59.0", "rayVersion is 2.59.0"),
+    (RAYCLUSTER, ["spec", "authOptions"], {}, "token authentication is off"),
+    (
+        RAYCLUSTER,
+        ["spec", "gcsFaultToleranceOptions", "redisPassword"],
+        {"value": "x"},
+        "written in clear: redisPassword",
+    ),
+    (RAYCLUSTER, [*SPEC, "rayStartParams"], {}, "the head offers CPUs"),
+    (
+        RAYCLUSTER,
+        [*SPEC, "template", "spec", "containers", 0, "env"],
+        [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}],
+        "head.AWS_SECRET",
+    ),
+]
 
 
-@pytest.mark.parametrize(("path", "place", "value", "sentence"), BAD)
-def test_what_is_wrong_is_said(path: Path, place: list[Any], value: object, sentence: str) -> None:
-    found = problems(_changed(path, place, value), pins(), FULL)
-    assert any(sentence in p for p in found), found
+@pytest.mark.parametrize(("path", "place", "value", "message"), BAD)
+def test_every_problem_is_found(path: Path, place: list[Any], value: object, message: str) -> None:
+    found = find_problems(_changed(path, place, value), pins(), FULL)
+    assert any(message in p for p in found), found
 
 
 def test_pins_must_agree() -> None:
@@ -243,7 +259,7 @@ def test_pins_must_agree() -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "kind: RayCluster", "spec: {}\nmetadata: {name: x}"])
-def test_a_file_that_is_no_manifest(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_manifest(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ManifestError):
         load_cluster(str(tmp_path / "x.yaml"))

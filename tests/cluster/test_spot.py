@@ -1,8 +1,9 @@
-"""The agent of a spot node, against a local metadata server and a ray executable that writes down what it was asked."""
+"""The agent of a spot node, with a local metadata server and a stand-in for the ray executable."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from s2v_ray.cluster import spot
-from s2v_ray.cluster.spot import Metadata, Notice, look, node_id, watch
+from s2v_ray.cluster.spot import Metadata, Notice, node_id, read_notice, watch
 
 NODE = "ab" * 28
 
 
 class FakeMetadata:
-    """IMDSv2: answers nothing without a token that it gave out. ``script`` holds, question by question, what a path says from then on."""
+    """IMDSv2: refuses requests without its token. ``script``: changes of ``pages`` at each request for the action."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {}
@@ -39,11 +40,13 @@ class FakeMetadata:
                 if self.headers.get("X-aws-ec2-metadata-token") not in outer.tokens[-1:] or outer.token_lives == 0:
                     outer.token_lives = 10_000
                     outer.tokens.append("expired")
-                    return self.answer(401, "")
+                    self.answer(401, "")
+                    return
                 outer.token_lives -= 1
                 if outer.broken:
                     outer.broken -= 1
-                    return self.answer(500, "")
+                    self.answer(500, "")
+                    return
                 path = self.path.removeprefix("/latest/meta-data/")
                 if path == "spot/instance-action" and outer.script:
                     outer.pages |= outer.script.pop(0)
@@ -73,7 +76,7 @@ def metadata() -> Iterator[FakeMetadata]:
 
 @pytest.fixture
 def ray(tmp_path: Path) -> Path:
-    """An executable that knows one node and drains it; with a file ``refuse`` beside it, it refuses once."""
+    """An executable that has one node and drains it; with a file ``refuse`` beside it, it refuses once."""
     path = tmp_path / "ray"
     path.write_text(
         f"#!{sys.executable}\n"
@@ -101,24 +104,24 @@ def action(seconds: float) -> dict[str, str]:
 REBALANCE = {"events/recommendations/rebalance": json.dumps({"noticeTime": "2026-01-01T00:00:00Z"})}
 
 
-def test_the_time_left_is_counted_down_with_a_margin() -> None:
+def test_the_remaining_time_has_a_margin() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert Notice("interruption", now + timedelta(seconds=120)).seconds_left(now) == 110
     assert Notice("interruption", now + timedelta(seconds=3)).seconds_left(now) == 0
     assert Notice("rebalance", None).seconds_left(now) is None
 
 
-def test_nothing_is_announced(metadata: FakeMetadata) -> None:
-    assert look(Metadata(metadata.url)) is None
-    assert metadata.tokens == ["token-0"], "one token for both questions"
+def test_no_notice(metadata: FakeMetadata) -> None:
+    assert read_notice(Metadata(metadata.url)) is None
+    assert metadata.tokens == ["token-0"], "one token for both requests"
 
 
-def test_an_interruption_is_graver_than_a_recommendation(metadata: FakeMetadata) -> None:
+def test_an_interruption_is_more_severe_than_a_recommendation(metadata: FakeMetadata) -> None:
     metadata.pages = REBALANCE | {"spot/instance-action": '{"action": "stop", "time": "2026-03-04T05:06:07Z"}'}
-    assert look(Metadata(metadata.url)) == Notice("interruption", datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))
+    assert read_notice(Metadata(metadata.url)) == Notice("interruption", datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))
 
 
-def test_a_token_that_is_over_is_renewed(metadata: FakeMetadata) -> None:
+def test_an_expired_token_is_renewed(metadata: FakeMetadata) -> None:
     metadata.pages = {"local-ipv4": "10.0.0.7"}
     asked = Metadata(metadata.url)
     assert asked.get("local-ipv4") == "10.0.0.7"
@@ -129,7 +132,7 @@ def test_a_token_that_is_over_is_renewed(metadata: FakeMetadata) -> None:
 
 def test_the_node_is_drained_with_the_deadline(metadata: FakeMetadata, ray: Path) -> None:
     metadata.script = [{}, REBALANCE, {}, action(120)]
-    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01, say=lambda _: None)
+    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01)
     recommended, interrupted = calls(ray)
     reason = ["--node-id", NODE, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message"]
     assert recommended == ["drain-node", *reason, "EC2 spot rebalance notice"]
@@ -137,14 +140,17 @@ def test_the_node_is_drained_with_the_deadline(metadata: FakeMetadata, ray: Path
     assert 100 <= int(interrupted[-1]) <= 110
 
 
-def test_bad_answers_and_a_refusal_are_outlived(metadata: FakeMetadata, ray: Path) -> None:
+def test_the_agent_survives_invalid_responses_and_a_refusal(
+    metadata: FakeMetadata, ray: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="s2v_ray")
     metadata.broken = 2
     metadata.script = [{"spot/instance-action": "not JSON"}, action(120)]
     ray.with_name("refuse").touch()
-    said: list[str] = []
-    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01, say=said.append)
-    assert [line.split(":")[0] for line in said[:3]] == ["metadata"] * 3
-    assert "did not agree" in said[3] and "drains this node" in said[4]
+    watch(Metadata(metadata.url), [str(ray)], NODE, poll=0.01)
+    assert [line.split(":")[0] for line in caplog.messages[:3]] == ["metadata"] * 3
+    assert "ray refused, trying again" in caplog.messages[3]
+    assert "ray drains this node" in caplog.messages[4]
     assert len(calls(ray)) == 2
 
 
@@ -169,8 +175,8 @@ def test_an_unknown_node_is_an_error(ray: Path) -> None:
         node_id([str(ray)], "10.0.0.8")
 
 
-def test_the_real_ray_takes_these_arguments() -> None:
-    """Without starting it: what its command line says of itself."""
+def test_the_real_ray_accepts_these_arguments() -> None:
+    """The options of its command line, without starting it."""
     from ray.scripts.scripts import cli
 
     known = {option for p in cli.commands["drain-node"].params for option in p.opts}

@@ -1,4 +1,4 @@
-"""`s2v submit`: the printed command, the id, and a ray executable that stands in for a cluster."""
+"""`s2v submit`: the printed command, the id, and a stand-in for Ray's client of a cluster."""
 
 from __future__ import annotations
 
@@ -6,99 +6,109 @@ import json
 import os
 import shlex
 import subprocess
-import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray.job_submission
+from ray.job_submission import JobStatus
 
 from s2v_ray import cli
-from s2v_ray.cluster.submit import Job, SubmitError, plain, submit
+from s2v_ray.cluster.submit import ClusterJob, SubmitError, parse_command, submit
 from s2v_ray.config import digest, load_recipe
 
 TRAIN = ("train", "s3://b/corpus", "s3://b/run", "--student", "s3://b/student", "--recipe", "debug")
+SERVER_ERROR = "Request failed with status code 500: Traceback (most recent call last):\n  File ...\n"
+
+
+@dataclass
+class StubCluster:
+    """A cluster that runs each job at once; ``status`` and ``message`` are those of the next job's end."""
+
+    status: JobStatus = JobStatus.SUCCEEDED
+    message: str | None = None
+    error: str = ""
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    addresses: list[str | None] = field(default_factory=list)
+    headers: list[Any] = field(default_factory=list)
+    tailed: list[str] = field(default_factory=list)
+
+    def client(self, address: str | None = None, *, headers: Any = None) -> StubCluster:
+        self.addresses.append(address)
+        self.headers.append(headers)
+        return self
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(submission_id=None), *(SimpleNamespace(submission_id=known) for known in self.jobs)]
+
+    def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]) -> str:
+        if self.error:
+            raise RuntimeError(SERVER_ERROR + self.error)
+        if submission_id in self.jobs:
+            raise RuntimeError(SERVER_ERROR + f"ValueError: Job with submission_id {submission_id} already exists.")
+        self.jobs[submission_id] = {"entrypoint": entrypoint, "runtime_env": runtime_env}
+        return submission_id
+
+    async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+        for lines in ("step 1\n", "step 2\nstep 3\n"):
+            self.tailed.append(lines)
+            yield lines
+
+    def get_job_info(self, submission_id: str) -> SimpleNamespace:
+        assert submission_id in self.jobs
+        return SimpleNamespace(status=self.status, message=self.message)
 
 
 @pytest.fixture(autouse=True)
 def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "RAY_JOB_HEADERS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cluster that knows its jobs by id, fails those whose command has the word "bad", and stops those with the word "stopped"."""
-    path = tmp_path / "bin" / "ray"
-    path.parent.mkdir()
-    path.write_text(
-        f"#!{sys.executable}\n"
-        "import json, pathlib, sys\n"
-        "calls = pathlib.Path(__file__).with_name('calls')\n"
-        "ids = [json.loads(c)[3] for c in calls.read_text().splitlines()] if calls.exists() else []\n"
-        "with open(calls, 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
-        "if sys.argv[4] in ids: print(f'ValueError: Job with submission_id {sys.argv[4]} already exists.'); sys.exit(1)\n"
-        "print('job running')\n"
-        "end = 'failed' if 'bad' in sys.argv else 'was stopped' if 'stopped' in sys.argv else 'succeeded'\n"
-        "print(f'SUCC cli.py:67 -- \\33[32mJob {sys.argv[4]!r} {end}\\33[39m'); sys.exit(end == 'failed')\n"
-    )
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
-    return path
+def cluster(monkeypatch: pytest.MonkeyPatch) -> StubCluster:
+    stub = StubCluster()
+    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", stub.client)
+    return stub
 
 
-def calls(ray: Path) -> list[list[str]]:
-    return [json.loads(line) for line in ray.with_name("calls").read_text().splitlines()]
+# ---- the printed command
 
 
-def test_the_whole_command() -> None:
-    job = Job(("train", "s3://b/c"), "abc", address="http://head:8265")
+def test_the_arguments_of_ray_job_submit() -> None:
+    job = ClusterJob(("train", "s3://b/c"), "abc", address="http://head:8265")
     assert job.submission_id == "s2v-train-" + digest([["train", "s3://b/c"], "abc", 1])
-    runtime = '{"excludes": [".git", ".venv", "docs", "tests", "demo", "*.mp4"]}'
-    expected = [
-        "ray",
-        "job",
-        "submit",
-        "--address",
-        "http://head:8265",
-        "--submission-id",
-        job.submission_id,
-        "--working-dir",
-        ".",
-    ]
-    assert job.arguments({}) == [
-        *expected,
-        "--runtime-env-json",
-        runtime,
-        "--",
-        "python",
-        "-m",
-        "s2v_ray",
-        "train",
-        "s3://b/c",
-    ]
-    assert shlex.split(job.shown()) == job.arguments({})
+    runtime_env = '{"excludes": [".git", ".venv", "docs", "tests", "demo", "*.mp4"]}'
+    address = ["--address", "http://head:8265"]
+    options = ["--submission-id", job.submission_id, "--working-dir", ".", "--runtime-env-json", runtime_env]
+    program = ["python", "-m", "s2v_ray", "train", "s3://b/c"]
+    assert job.arguments({}) == ["ray", "job", "submit", *address, *options, "--", *program]
+    assert shlex.split(job.command_line()) == job.arguments({})
 
 
-def test_the_id_follows_from_command_recipe_and_attempt_and_nothing_else() -> None:
-    one = Job(("train", "a"), "x")
+def test_the_id_depends_on_command_recipe_and_attempt_only() -> None:
+    one = ClusterJob(("train", "a"), "x")
     others = [
-        Job(("train", "b"), "x"),
-        Job(("train", "a"), "y"),
-        Job(("train", "a"), "x", attempt=2),
-        Job(("tune", "a"), "x"),
+        ClusterJob(("train", "b"), "x"),
+        ClusterJob(("train", "a"), "y"),
+        ClusterJob(("train", "a"), "x", attempt=2),
+        ClusterJob(("tune", "a"), "x"),
     ]
     assert len({one.submission_id, *(j.submission_id for j in others)}) == 5
-    assert (
-        Job(("train", "a"), "x", address="http://h", working_dir="/w", variables=("HOME",)).submission_id
-        == one.submission_id
-    )
+    same = ClusterJob(("train", "a"), "x", address="http://h", working_dir="/w", variables=("HOME",))
+    assert same.submission_id == one.submission_id
 
 
 def test_values_are_read_by_the_shell_and_never_printed() -> None:
-    job = Job(("train",), "", variables=("AWS_ENDPOINT_URL", "S2V_DEBUG"))
-    shown = job.shown()
-    assert "$AWS_ENDPOINT_URL" in shown and "http://store" not in shown
+    job = ClusterJob(("train",), "", variables=("AWS_ENDPOINT_URL", "S2V_DEBUG"))
+    line = job.command_line()
+    assert "$AWS_ENDPOINT_URL" in line
+    assert "http://store" not in line
     environment = {"AWS_ENDPOINT_URL": "http://store it's:9000", "S2V_DEBUG": "1"}
-    code = f"printf '%s\\n' {shown.removeprefix('ray ')}"
+    code = f"printf '%s\\n' {line.removeprefix('ray ')}"
     done = subprocess.run(["bash", "-c", code], env=environment, capture_output=True, text=True, check=True)
     printed = done.stdout.splitlines()
     assert printed == job.arguments(environment)[1:]
@@ -108,19 +118,19 @@ def test_values_are_read_by_the_shell_and_never_printed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variables": ("AWS_SECRET_ACCESS_KEY",)}, "would stand in the job's metadata"),
-        ({"variables": ("RAY_AUTH_TOKEN",)}, "would stand in the job's metadata"),
+        ({"variables": ("AWS_SECRET_ACCESS_KEY",)}, "would be readable in the job's metadata"),
+        ({"variables": ("RAY_AUTH_TOKEN",)}, "would be readable in the job's metadata"),
         ({"variables": ("REGION=eu",)}, "give names"),
         ({"pip": "r.txt", "image": "i"}, "exclude each other"),
     ],
 )
-def test_what_must_not_be_submitted(change: dict[str, object], message: str) -> None:
+def test_jobs_that_must_not_be_submitted(change: dict[str, object], message: str) -> None:
     with pytest.raises(SubmitError, match=message):
-        Job(("train",), "", **change)  # type: ignore[arg-type]
+        ClusterJob(("train",), "", **change)  # type: ignore[arg-type]
 
 
-def test_an_image_stands_alone() -> None:
-    arguments = Job(("train",), "", image="r/i:1").arguments({})
+def test_an_image_excludes_a_working_directory() -> None:
+    arguments = ClusterJob(("train",), "", image="r/i:1").arguments({})
     assert "--working-dir" not in arguments
     assert json.loads(arguments[arguments.index("--runtime-env-json") + 1]) == {"image_uri": "r/i:1"}
 
@@ -134,50 +144,118 @@ def test_an_image_stands_alone() -> None:
         ["--", "python", "-m", "s2v_ray", "train", "x"],
     ],
 )
-def test_how_the_command_may_be_written(words: list[str]) -> None:
-    assert plain(words) == ("train", "x")
+def test_forms_of_the_command(words: list[str]) -> None:
+    assert parse_command(words) == ("train", "x")
 
 
-def test_nothing_is_run_without_yes(ray: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nothing_is_submitted_without_yes(
+    cluster: StubCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert cli.main(["submit", "--json", str(tmp_path / "out.json"), "--", *TRAIN]) == 0
-    job = Job(TRAIN, load_recipe("debug").digest())
-    assert capsys.readouterr().out.strip() == job.shown()
+    job = ClusterJob(TRAIN, load_recipe("debug").digest())
+    assert capsys.readouterr().out.strip() == job.command_line()
     assert json.loads((tmp_path / "out.json").read_text())["result"] == {
         "submission_id": job.submission_id,
-        "command": job.shown(),
+        "command": job.command_line(),
         "submitted": False,
     }
-    assert not ray.with_name("calls").exists()
+    assert not cluster.addresses
 
 
-def test_submitted_twice_it_runs_once(ray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+# ---- submission
+
+
+def test_a_job_submitted_twice_runs_once(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["submit", "--yes", "--", *TRAIN]) == 0
     assert cli.main(["submit", "--yes", "--", *TRAIN]) == 0
-    assert "has job s2v-train-" in capsys.readouterr().out
-    first, second = calls(ray)
-    assert first == second == Job(TRAIN, load_recipe("debug").digest()).arguments({})[1:]
+    captured = capsys.readouterr()
+    assert "has job s2v-train-" in captured.out + captured.err
+    job = ClusterJob(TRAIN, load_recipe("debug").digest())
+    assert list(cluster.jobs) == [job.submission_id]
+    made = cluster.jobs[job.submission_id]
+    assert shlex.split(made["entrypoint"]) == ["python", "-m", "s2v_ray", *TRAIN]
+    assert made["runtime_env"] == {"excludes": job.runtime_env({})["excludes"], "working_dir": "."}
 
 
-def test_a_failed_job_is_an_error(ray: Path) -> None:
-    with pytest.raises(SubmitError, match="status 1.*--attempt 2 tries again"):
-        submit(Job(("train", "bad"), ""), dict(os.environ))
+def test_a_job_that_another_process_submits_first_runs_once(cluster: StubCluster) -> None:
+    job = ClusterJob(("train",), "")
+    lists = iter([[], [SimpleNamespace(submission_id=job.submission_id)]])
+    cluster.jobs[job.submission_id] = {}
+    cluster.list_jobs = lambda: next(lists)  # type: ignore[method-assign]
+    assert submit(job, {}) is False
+    assert not cluster.tailed
 
 
-def test_a_job_that_was_stopped_is_an_error_though_ray_says_status_0(ray: Path) -> None:
-    with pytest.raises(SubmitError, match="did not come to its end.*--attempt 2 tries again"):
-        submit(Job(("train", "stopped"), ""), dict(os.environ))
+def test_the_environment_is_passed_by_name(cluster: StubCluster) -> None:
+    job = ClusterJob(("train",), "", variables=("S2V_DEBUG",), address="http://head:8265", pip="requirements.txt")
+    assert submit(job, {"S2V_DEBUG": "1", "OTHER": "2"})
+    runtime_env = cluster.jobs[job.submission_id]["runtime_env"]
+    assert runtime_env["env_vars"] == {"S2V_DEBUG": "1"}
+    assert runtime_env["pip"] == "requirements.txt"
+    assert cluster.addresses == ["http://head:8265"]
 
 
-def test_a_bad_command_is_found_before_it_travels(ray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_headers_are_those_of_rays_command_line(cluster: StubCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(ClusterJob(("train",), ""), {})
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"Authorization": "Bearer x"}')
+    submit(ClusterJob(("train",), "", attempt=2), {})
+    assert cluster.headers == [None, {"Authorization": "Bearer x"}]
+
+
+def test_an_image_has_no_working_directory(cluster: StubCluster) -> None:
+    job = ClusterJob(("train",), "", image="r/i:1")
+    assert submit(job, {})
+    assert cluster.jobs[job.submission_id]["runtime_env"] == {"image_uri": "r/i:1"}
+
+
+def test_logs_are_printed_until_the_end(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(ClusterJob(("train",), ""), {})
+    assert capsys.readouterr().out == "step 1\nstep 2\nstep 3\n"
+
+
+def test_a_failed_job_is_an_error(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.status, cluster.message = JobStatus.FAILED, "Job entrypoint command failed with exit code 1, logs:\nlast"
+    job = ClusterJob(("train",), "")
+    message = r"status FAILED \(Job entrypoint command failed with exit code 1, logs:\); .*--attempt 2 tries again"
+    with pytest.raises(SubmitError, match=message) as caught:
+        submit(job, dict(os.environ))
+    assert "\n" not in str(caught.value)
+    assert "step 3" in capsys.readouterr().out
+    cluster.jobs.clear()
+    assert cli.main(["submit", "--yes", "--", *TRAIN]) == 1
+
+
+def test_a_stopped_job_is_an_error(cluster: StubCluster) -> None:
+    cluster.status = JobStatus.STOPPED
+    with pytest.raises(SubmitError, match="ended with status STOPPED; .*--attempt 2 tries again"):
+        submit(ClusterJob(("train",), ""), {})
+
+
+def test_a_refused_job_is_an_error_with_the_reason(cluster: StubCluster) -> None:
+    cluster.error = "ValueError: the runtime environment is not valid"
+    with pytest.raises(SubmitError, match="^ValueError: the runtime environment is not valid; `ray job logs"):
+        submit(ClusterJob(("train",), ""), {})
+
+
+def test_a_cluster_that_does_not_respond(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    assert cli.main(["submit", "--yes", "--", *TRAIN]) == 1
+    assert "Failed to connect to Ray at address: http://127.0.0.1:1" in capsys.readouterr().err
+
+
+# ---- errors before submission
+
+
+def test_a_wrong_command_is_found_before_submission(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["submit", "--yes", "--", *TRAIN, "--set", "gan.stepz=1"]) == 1
     assert "did you mean 'gan.steps'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["submit", "--yes", "--", "dance"])
     assert cli.main(["submit", "--yes"]) == 1
-    assert not ray.with_name("calls").exists()
+    assert not cluster.addresses
 
 
-def test_an_unset_variable_is_named(ray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unset_variable_is_named(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["submit", "--yes", "--env", "NOT_SET_HERE", "--", *TRAIN]) == 1
     assert "not set here: NOT_SET_HERE" in capsys.readouterr().err
-    assert not ray.with_name("calls").exists()
+    assert not cluster.addresses

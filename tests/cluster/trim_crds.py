@@ -1,8 +1,8 @@
-"""Makes ``kuberay-crds.json`` out of KubeRay's CRDs: what the tests need of 3.4 MB in under 100 kB.
+"""Makes ``kuberay-crds.json`` from KubeRay's CRDs: the part of 3.4 MB that the tests need, in less than 100 kB.
 
-Usage: ``python tests/cluster/trim_crds.py KUBERAY_CLONE`` (https://github.com/ray-project/kuberay, Apache-2.0). Descriptions, defaults
-and the status go; a part that occurs in many places (a pod's template) is kept once. Fields that a schema does not name are
-refused: the API server would drop them in silence, and a misspelt field with them.
+Usage: ``python tests/cluster/trim_crds.py KUBERAY_CLONE`` (https://github.com/ray-project/kuberay, Apache-2.0).
+Descriptions, defaults and the status are removed; a part that occurs in many places (a pod's template) is stored once.
+Fields that a schema does not name are refused: the API server would drop them without a message, also misspelt ones.
 """
 
 from __future__ import annotations
