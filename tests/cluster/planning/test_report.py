@@ -91,6 +91,7 @@ def test_the_whole_plan_of_the_recipe_full(tmp_path: Path, capsys: pytest.Captur
                 *where,
                 "--workers",
                 "8",
+                "--workers",
                 "1024",
                 "--plot",
                 str(tmp_path / "p.svg"),
