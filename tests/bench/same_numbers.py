@@ -26,7 +26,7 @@ import torch
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "docs" / "results" / "same_numbers.json"
+RESULT = ROOT / "tests" / "bench" / "same_numbers.json"
 TIMES = {"clips_per_second", "data_wait", "seconds_left", "alarms"}
 """Entries of metrics.jsonl that depend on the clock."""
 
