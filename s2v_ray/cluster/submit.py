@@ -144,10 +144,13 @@ def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
         asyncio.run(_print_logs(client, job.submission_id))
         info = client.get_job_info(job.submission_id)
     except RuntimeError as e:
-        raise SubmitError(f"{_last_line(str(e))}; {_advice(job)}") from e
+        raise SubmitError(f"the cluster refuses job {job.submission_id}: {_last_line(str(e))}") from e
     if info.status != JobStatus.SUCCEEDED:
-        reason = (info.message or "").partition("\n")[0]  # the logs follow
-        raise SubmitError(f"the job ended with status {info.status}{f' ({reason})' if reason else ''}; {_advice(job)}")
+        reason = (info.message or "").partition(", last available logs")[0].partition("\n")[0]
+        raise SubmitError(
+            f"the job ended with status {info.status}{f' ({reason})' if reason else ''}; "
+            f"`ray job logs {job.submission_id}` shows its logs, --attempt {job.attempt + 1} tries again"
+        )
     return True
 
 
@@ -176,11 +179,7 @@ async def _print_logs(client: Any, submission_id: str) -> None:
 
 def _last_line(text: str) -> str:
     """Returns the last line of an error of Ray, which contains the traceback of the server."""
-    return (text.strip().splitlines() or ["the cluster refuses the job"])[-1]
-
-
-def _advice(job: ClusterJob) -> str:
-    return f"`ray job logs {job.submission_id}` shows more, --attempt {job.attempt + 1} tries again"
+    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 def parse_command(words: Sequence[str]) -> tuple[str, ...]:
