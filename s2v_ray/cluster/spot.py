@@ -3,8 +3,7 @@
 It runs beside the raylet (``python -m s2v_ray.cluster.spot``) and needs the standard library only. Every 5 seconds,
 as EC2's guide recommends, it reads from the instance's metadata service (IMDSv2, with a session token)
 
-- ``spot/instance-action``: the node will be interrupted at a given time, about two minutes later. Ray gets the remaining
-  time.
+- ``spot/instance-action``: the node will be interrupted at a given time, about two minutes later, which Ray gets.
 - ``events/recommendations/rebalance``: the node is likely to be interrupted. Ray gets no deadline.
 
 Each notice is passed on once. The agent ends after an interruption notice; after a rebalance notice it continues.

@@ -35,7 +35,7 @@ from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.ingest.staging import ClipRecord, RejectRecord, StagingResult, StagingTask
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.media.face import make_detector
-from s2v_ray.models import teachers
+from s2v_ray.models import face_card, teachers
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _install_and_annotate(cards: dict[str, str], corpus_uri: str, recipe: Recipe
     for role, card in cards.items():
         teachers.install_card(card, recipe.teachers.weights, storage.join(corpus_uri, "teachers", role))
     for role in annotation.ROLES:
-        if storage.exists(storage.join(corpus_uri, "teachers", role, teachers.CARD)):
+        if storage.exists(storage.join(corpus_uri, "teachers", role, face_card.CARD)):
             _annotate(corpus_uri, role, names)
 
 

@@ -1,4 +1,4 @@
-"""Losses between generator and discriminators. Logits may come in bf16; what is summed over them is float32."""
+"""Losses of generator and discriminators. Logits may be bf16; reductions are in float32."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from torch.nn import functional as F
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``E max(0, 1 - D(real)) + E max(0, 1 + D(fake))`` (Lim and Ye 2017, arXiv 1705.02894). Logits of any shape; scalar >= 0."""
+    """Computes the hinge loss ``E max(0, 1 - D(real)) + E max(0, 1 + D(fake))`` (Lim and Ye 2017, arXiv 1705.02894).
+
+    Args:
+        real: logits of any shape.
+        fake: logits of any shape.
+
+    Returns:
+        scalar, >= 0.
+    """
     return F.relu(1.0 - real.float()).mean() + F.relu(1.0 + fake.float()).mean()
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """``-E D(fake)`` (the same source). Logits of any shape; scalar."""
+    """Computes ``-E D(fake)`` (Lim and Ye 2017). Logits of any shape; scalar."""
     return -fake.float().mean()
 
 
 def emotion_discriminator(real: Tensor, fake: Tensor, target: Tensor) -> Tensor:
-    """Name the emotion of real frames, and "generated", the last class, for the rest (emotalkingface, Eskimez et al. 2021).
+    """Computes the cross-entropy to the emotion for real frames and to "generated", the last class, for generated ones.
+
+    After emotalkingface (Eskimez et al. 2021).
 
     Args:
-        real, fake: logits ``[N, K + 1]``. target: the teacher's probabilities ``[N, K]``.
+        real: logits ``[N, K + 1]``.
+        fake: logits ``[N, K + 1]``.
+        target: the teacher's probabilities ``[N, K]``.
 
     Returns:
         scalar, >= 0.
@@ -31,5 +43,13 @@ def emotion_discriminator(real: Tensor, fake: Tensor, target: Tensor) -> Tensor:
 
 
 def emotion_generator(fake: Tensor, target: Tensor) -> Tensor:
-    """Show the emotion that was heard: cross-entropy of ``[N, K + 1]`` to probabilities ``[N, K]``. Scalar, >= 0."""
+    """Computes the cross-entropy of generated frames to the emotion in the speech.
+
+    Args:
+        fake: logits ``[N, K + 1]``.
+        target: probabilities ``[N, K]``.
+
+    Returns:
+        scalar, >= 0.
+    """
     return -(target * F.log_softmax(fake.float(), dim=-1)[:, :-1]).sum(-1).mean()

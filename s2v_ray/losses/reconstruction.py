@@ -6,12 +6,16 @@ from torch import Tensor
 
 
 def weighted_l1(fake: Tensor, real: Tensor, mouth_mask: Tensor, mouth_weight: float) -> Tensor:
-    """Mean absolute error, with extra weight on the mouth (as in Vougioukas et al. 2019, who weigh the lower half).
+    """Computes the mean absolute error with extra weight on the mouth.
 
-    ``mean(|fake - real| * (1 + mouth_weight * mask)) / mean(1 + mouth_weight * mask)``
+    ``mean(|fake - real| * (1 + mouth_weight * mask)) / mean(1 + mouth_weight * mask)``. Vougioukas et al. 2019
+    weight the lower half of the face in the same way.
 
     Args:
-        fake, real: ``[..., H, W]`` in [-1, 1]. mouth_mask: ``[H, W]`` in [0, 1].
+        fake: ``[..., H, W]`` in [-1, 1].
+        real: the same shape and range.
+        mouth_mask: ``[H, W]`` in [0, 1].
+        mouth_weight: extra weight where the mask is 1.
 
     Returns:
         scalar in [0, 2].

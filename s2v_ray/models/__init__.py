@@ -1,0 +1,1 @@
+"""Networks, and the files that they are stored in: teachers with their cards, sync networks, and bundles."""

@@ -1,17 +1,18 @@
-"""A bundle: what is served and handed on. Weights, the recipe they were trained with, and a card that says what they are.
+"""Bundles: a model for serving and distribution, with its recipe and a card.
 
-    BUNDLE/manifest.json               kind "bundle"; names the card and its SHA-256; written last
-    BUNDLE/card-<sha>.json             what the bundle is, for people and programs; names the weights and their SHA-256
-    BUNDLE/model-<sha>.safetensors     every parameter and buffer
+    BUNDLE/manifest.json               kind "bundle"; name and SHA-256 of the card; written last
+    BUNDLE/card-<sha>.json             description of the bundle; name and SHA-256 of the weights
+    BUNDLE/model-<sha>.safetensors     all parameters and buffers
 
-Card and weights are named by their content, and the manifest is replaced in one go. So a save that fails half-way leaves
-the bundle that was there before untouched, and a reader never sees the card of one bundle with the weights of another.
+Card and weights are named by their content, and the manifest is replaced atomically. So a save that fails leaves an
+earlier bundle unchanged, and a reader never gets the card of one bundle with the weights of another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, overload
 
 import safetensors.torch
@@ -28,14 +29,18 @@ BUNDLE_SCHEMA = 1
 
 Kind = Literal["student", "speech2video"]
 
-NOTICE = "synthetic: video made with this bundle shows no real event; whoever publishes it must say so, and must keep the tag in the file's metadata"
+NOTICE = (
+    "synthetic: video made with this bundle shows no real event; publishers must state this, "
+    "and must keep the tag in the file's metadata"
+)
 INTENDED_USE = (
-    "Research on speech, identity and emotion in talking-face video; animation of consenting people and of drawn characters; "
-    "comparison with other methods. The input is speech that its user has the right to use."
+    "Research on speech, identity and emotion in talking-face video; animation of consenting people and of drawn "
+    "characters; comparison with other methods. The input is speech that its user has the right to use."
 )
 MISUSE = (
-    "Not for showing a real person saying what they did not say, nor for impersonation, fraud, harassment or disinformation.",
-    "Not for finding out who somebody is from their voice or face, nor for judging a person's emotion, character or origin.",
+    "Not for showing real people saying what they did not say.",
+    "Not for impersonation, fraud, harassment or disinformation.",
+    "Not for identifying people by their voice or face, nor for assessing a person's emotion, character or origin.",
     "A face drawn from a voice is a guess in the style of the training corpus, not a likeness and not evidence.",
 )
 RISKS = (
@@ -53,15 +58,19 @@ def save_bundle(
     lineage: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Writes ``model`` as a bundle; one that is there already stays as it was until the new one is complete.
+    """Writes a bundle; an existing one is readable until the new one is complete.
 
     Args:
-        lineage: role -> digest of every artifact the model was made from (corpus, teachers, student, ...).
-        metrics: what is known of its quality, as plain JSON values.
+        uri: folder of the bundle.
+        model: to write.
+        recipe: that it was trained with.
+        kind: of the model.
+        lineage: role -> digest of every artifact that the model was made from (corpus, teachers, student, ...).
+        metrics: its figures, as plain JSON values.
 
     Raises:
         ValueError: ``model`` is not of ``kind``.
-        ArtifactError: the target cannot be written.
+        ArtifactError: the bundle cannot be written.
     """
     if not isinstance(model, _class_of(kind)):
         raise ValueError(f"a {kind} bundle holds a {_class_of(kind).__name__}, not a {type(model).__name__}")
@@ -69,9 +78,49 @@ def save_bundle(
         {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     )
     sha = storage.sha256(data)
-    weights = {"file": f"model-{sha[:12]}.safetensors", "sha256": sha, "bytes": len(data)}
+    weights = _FileReference(f"model-{sha[:12]}.safetensors", sha)
+    card = _make_card(model, recipe, kind, lineage, metrics) | {
+        "sha256": sha,  # of the weights; other artifacts refer to this bundle by it
+        "weights": {**asdict(weights), "bytes": len(data)},
+    }
+    text = (json.dumps(card, indent=2, sort_keys=True) + "\n").encode()
+    card_sha = storage.sha256(text)
+    card_file = _FileReference(f"card-{card_sha[:12]}.json", card_sha)
+    earlier = _files(uri)
+    try:
+        storage.write_bytes(storage.join(uri, weights.file), data)
+        storage.write_bytes(storage.join(uri, card_file.file), text)
+        storage.write_manifest(
+            uri,
+            "bundle",
+            BUNDLE_SCHEMA,
+            holds=kind,
+            card=asdict(card_file),
+            digest=card_sha[:16],
+            config_digest=recipe.digest(),
+            parents=lineage,
+        )
+    except OSError as e:
+        raise ArtifactError(f"cannot write the bundle {uri}: {e.strerror or e}") from e
+    for name in earlier - {card_file.file, weights.file}:
+        with contextlib.suppress(OSError):  # the new bundle is complete, so files of the old one do no harm
+            storage.remove(storage.join(uri, name))
+
+
+@dataclass(frozen=True)
+class _FileReference:
+    """Name and SHA-256 of a file of a bundle."""
+
+    file: str
+    sha256: str
+
+
+def _make_card(
+    model: Student | Speech2Video, recipe: Recipe, kind: Kind, lineage: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the card without the entries about the file of the weights."""
     student = model.student if isinstance(model, Speech2Video) else model
-    card = {
+    return {
         "kind": kind,
         "notice": NOTICE,
         "intended_use": INTENDED_USE,
@@ -81,47 +130,23 @@ def save_bundle(
         "emotions": list(student.emotions),
         "reference": isinstance(model, Speech2Video) and model.reference,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": sha,  # of the weights: what other artifacts name this bundle by
-        "weights": weights,
         "lineage": lineage,
         "metrics": metrics,
         "recipe": recipe.model_dump(mode="json"),
         "config_digest": recipe.digest(),
     }
-    text = (json.dumps(card, indent=2, sort_keys=True) + "\n").encode()
-    card_sha = storage.sha256(text)
-    pointer = {"file": f"card-{card_sha[:12]}.json", "sha256": card_sha}
-    earlier = _files(uri)
-    try:
-        storage.write_bytes(storage.join(uri, str(weights["file"])), data)
-        storage.write_bytes(storage.join(uri, pointer["file"]), text)
-        storage.write_manifest(
-            uri,
-            "bundle",
-            BUNDLE_SCHEMA,
-            holds=kind,
-            card=pointer,
-            digest=card_sha[:16],
-            config_digest=recipe.digest(),
-            parents=lineage,
-        )
-    except OSError as e:
-        raise ArtifactError(f"cannot write the bundle {uri}: {e.strerror or e}") from e
-    for name in earlier - {pointer["file"], weights["file"]}:
-        with contextlib.suppress(OSError):  # the new bundle stands; what is left of the old one is only litter
-            storage.remove(storage.join(uri, name))
 
 
 def read_card(uri: str, kind: Kind | None = None) -> dict[str, Any]:
-    """The checked card of a bundle, without its weights.
+    """Reads and checks the card of a bundle.
 
     Raises:
-        ArtifactError: there is no bundle, or it is of another kind or schema, or its card is missing or damaged.
+        ArtifactError: there is no bundle, it is of another kind or schema, or its card is missing or damaged.
     """
     manifest = storage.read_manifest(uri, "bundle", BUNDLE_SCHEMA)
     try:
-        pointer = manifest["card"]
-        card: dict[str, Any] = json.loads(_read_checked(uri, "card", pointer["file"], pointer["sha256"]))
+        file = _FileReference(**manifest["card"])
+        card: dict[str, Any] = json.loads(_read_checked(uri, "card", file))
         found = card["kind"]
     except (KeyError, TypeError, json.JSONDecodeError) as e:
         raise ArtifactError(f"the manifest or card of the bundle {uri} is damaged: {e}") from e
@@ -135,9 +160,10 @@ def load_bundle(uri: str, kind: Literal["student"]) -> tuple[Student, dict[str, 
 @overload
 def load_bundle(uri: str, kind: Literal["speech2video"]) -> tuple[Speech2Video, dict[str, Any]]: ...
 def load_bundle(uri: str, kind: Kind) -> tuple[Student | Speech2Video, dict[str, Any]]:
-    """Reads a bundle: the model, on the CPU and in evaluation mode, and its card.
+    """Loads a bundle. The random state of torch does not change.
 
-    The caller's random state is left as it was.
+    Returns:
+        the model, on the CPU and in evaluation mode; and its card.
 
     Raises:
         ArtifactError: as ``read_card``; or the weights are missing, damaged, or do not fit the recipe of the card.
@@ -147,7 +173,8 @@ def load_bundle(uri: str, kind: Kind) -> tuple[Student | Speech2Video, dict[str,
         recipe = parse_recipe(card["recipe"], f"the recipe of the bundle {uri}")
     except RecipeError as e:
         raise ArtifactError(f"{e}; the bundle was made by another version of s2v_ray") from e
-    data = _read_checked(uri, "weights", card["weights"]["file"], card["weights"]["sha256"])
+    weights = _FileReference(card["weights"]["file"], card["weights"]["sha256"])
+    data = _read_checked(uri, "weights", weights)
     with torch.random.fork_rng(devices=[]):
         model = build(kind, recipe, card["identity_dim"], tuple(card["emotions"]))
     try:
@@ -161,33 +188,32 @@ def load_bundle(uri: str, kind: Kind) -> tuple[Student | Speech2Video, dict[str,
 
 
 def build(kind: Kind, recipe: Recipe, identity_dim: int, emotions: tuple[str, ...]) -> Student | Speech2Video:
-    """A freshly initialised model of ``kind``."""
-    return (
-        Student(recipe.student, identity_dim, emotions)
-        if kind == "student"
-        else Speech2Video(recipe, identity_dim, emotions)
-    )
+    """Returns a newly initialised model of ``kind``."""
+    if kind == "student":
+        return Student(recipe.student, identity_dim, emotions)
+    return Speech2Video(recipe, identity_dim, emotions)
 
 
 def _class_of(kind: Kind) -> type[Student] | type[Speech2Video]:
     return Student if kind == "student" else Speech2Video
 
 
-def _read_checked(uri: str, what: str, name: str, sha256: str) -> bytes:
-    """One file of the bundle, refused if it is not the file it should be."""
+def _read_checked(uri: str, what: str, file: _FileReference) -> bytes:
+    """Reads a file of the bundle and checks its SHA-256."""
     try:
-        data = storage.read_bytes(storage.join(uri, name))
+        data = storage.read_bytes(storage.join(uri, file.file))
     except FileNotFoundError:
-        raise ArtifactError(f"the bundle {uri} is incomplete: its {what} {name} is missing") from None
-    if storage.sha256(data) != sha256:
+        raise ArtifactError(f"the bundle {uri} is incomplete: its {what} {file.file} is missing") from None
+    if storage.sha256(data) != file.sha256:
         raise ArtifactError(
-            f"the {what} of the bundle {uri} is damaged: the SHA-256 of {name} is not the recorded one; copy the bundle again"
+            f"the {what} of the bundle {uri} is damaged: the SHA-256 of {file.file} is not the recorded one; "
+            "copy the bundle again"
         )
     return data
 
 
 def _files(uri: str) -> set[str]:
-    """Names of the files of the bundle at ``uri``; none where there is no sound one."""
+    """Returns the names of the files of the bundle at ``uri``; none if there is no valid one."""
     try:
         return {storage.read_manifest(uri, "bundle", BUNDLE_SCHEMA)["card"]["file"], read_card(uri)["weights"]["file"]}
     except (ArtifactError, KeyError, TypeError):

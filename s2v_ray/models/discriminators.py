@@ -1,4 +1,4 @@
-"""Networks that judge frames, sequences, sync and emotion. Their losses and schedules stand in ``losses`` and ``training``."""
+"""Networks of the discriminators; their losses and schedules are in ``losses`` and ``training.tasks.adversaries``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ def _down(channels: int, out_channels: int) -> nn.Sequential:
 
 
 class FrameNetwork(nn.Module):
-    """Is this frame real, and this person's? A projection discriminator (Miyato and Koyama 2018) on the identity code."""
+    """Classifies patches as real or generated, given the identity: a projection discriminator (Miyato and Koyama 2018).
+
+    Args:
+        width: channels of the first layer.
+        identity_dim: D of the identity code.
+    """
 
     def __init__(self, width: int, identity_dim: int) -> None:
         super().__init__()
@@ -26,12 +31,19 @@ class FrameNetwork(nn.Module):
     def forward(self, frames: Tensor, identity: Tensor) -> Tensor:
         """``[N, 3, S, S]``, ``[N, D]`` -> logits ``[N, h, w]``, one for each patch."""
         x = self.features(frames)
-        match = (x.mean((2, 3)) * self.who(identity)).sum(-1)
-        return self.local(x)[:, 0] + match[:, None, None]
+        projection = (x.mean((2, 3)) * self.who(identity)).sum(-1)
+        logits: Tensor = self.local(x)[:, 0] + projection[:, None, None]
+        return logits
 
 
 class SequenceNetwork(nn.Module):
-    """Does this sequence move as real ones do? Sees differences of frames, so that it cannot lean on looks, at half size."""
+    """Classifies pairs of consecutive frames as real or generated, from their differences and at half size.
+
+    The differences make it depend on motion more than on appearance.
+
+    Args:
+        width: channels of the first layer.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,11 +60,17 @@ class SequenceNetwork(nn.Module):
         small = F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, (b, t))
         pair = torch.cat([small[:, 1:] - small[:, :-1], small[:, 1:]], dim=2)
         x = self.frame(pair.flatten(0, 1)).mean((2, 3)).unflatten(0, (b, t - 1))
-        return self.time(x.transpose(1, 2))[:, 0]
+        logits: Tensor = self.time(x.transpose(1, 2))[:, 0]
+        return logits
 
 
 class EmotionNetwork(nn.Module):
-    """Which emotion does the face show? K emotions and, last, "generated" (Eskimez et al. 2021, emotalkingface)."""
+    """Classifies frames as one of K emotions or, the last class, as generated (Eskimez et al. 2021, emotalkingface).
+
+    Args:
+        width: channels of the first layer.
+        emotions: K.
+    """
 
     def __init__(self, width: int, emotions: int) -> None:
         super().__init__()
@@ -63,4 +81,5 @@ class EmotionNetwork(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """``[N, 3, S, S]`` -> logits ``[N, K + 1]``."""
-        return self.classify(self.features(frames).mean((2, 3)))
+        logits: Tensor = self.classify(self.features(frames).mean((2, 3)))
+        return logits

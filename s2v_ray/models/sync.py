@@ -1,5 +1,6 @@
-"""The sync network: whether mouth and speech agree. Two of them belong to a corpus: the expert, which the GAN's sync loss uses,
-and the judge, which only evaluation uses.
+"""The sync network: measures whether mouth and speech are synchronous.
+
+A corpus has two of them: the expert, for the GAN's sync loss, and the judge, for evaluation only.
 """
 
 from __future__ import annotations
@@ -13,27 +14,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_ray import storage
-from s2v_ray.media.audio import MEL_BINS, log_mel
+from s2v_ray.media.audio import log_mel
 from s2v_ray.media.face import mouth_box
-from s2v_ray.media.timing import MEL_PER_FRAME
+from s2v_ray.media.timing import MEL_BINS, MEL_PER_FRAME
 
 SYNC_SCHEMA = 1
 WINDOW_SLACK = 16
-"""Windows of speech among which a window of the mouth must find its own."""
+"""Number of windows of speech among which a window of the mouth is classified."""
 
 SyncRole = Literal["expert", "judge"]
 
 
 class SyncNetwork(nn.Module):
-    """Do mouth and speech agree? Two towers over windows of a few frames (SyncNet, Chung and Zisserman 2016).
+    """Embeds windows of a few frames of speech and of the mouth in one space (SyncNet, Chung and Zisserman 2016).
 
-    No batch normalisation: it collapses the loss of sync discriminators. Computes in float32 also under autocast: movement is what is left when looks are
-    subtracted, and bf16 would leave its rounding errors.
+    There is no batch normalisation, which makes the loss of sync discriminators collapse. Everything is computed in
+    float32,
+    also under autocast: motion is what remains after the mean is subtracted, and in bf16 it would be rounding errors.
 
     Args:
         width: channels of the first layer.
-        window: frames in one window.
+        window: frames per window.
         size: side of the frames.
+        dim: size of the embeddings.
     """
 
     def __init__(self, width: int, window: int, size: int, dim: int = 64) -> None:
@@ -55,9 +58,7 @@ class SyncNetwork(nn.Module):
         self.movement = nn.Sequential(
             nn.Conv1d(4 * width, 4 * width, window), nn.LeakyReLU(0.2), nn.Conv1d(4 * width, dim, 1)
         )
-        self.temperature = nn.Parameter(
-            torch.full((1,), 10.0)
-        )  # not a scalar: ZeRO partitions parameters by their dimension
+        self.temperature = nn.Parameter(torch.full((1,), 10.0))  # not a scalar, as ZeRO partitions by dimension
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """``[B, T * 640]`` -> ``[B, T - window + 1, dim]``, unit length."""
@@ -76,16 +77,17 @@ class SyncNetwork(nn.Module):
                 align_corners=False,
             )
             x = self.mouth(mouth).unflatten(0, (b, t))
-            x = x - x.mean(1, keepdim=True)  # what stays the same over the window is looks, not movement
+            x = x - x.mean(1, keepdim=True)  # removes appearance, which is constant over the clip
             return F.normalize(self.movement(x.transpose(1, 2)).transpose(1, 2), dim=-1)
 
     def forward(self, speech: Tensor, frames: Tensor) -> Tensor:
-        """Agreement, as logits: ``[B, T * 640]``, ``[B, T, 3, S, S]`` -> ``[B, T - window + 1]``."""
-        return self.temperature * (self.embed_speech(speech) * self.embed_frames(frames)).sum(-1)
+        """Computes logits of synchrony: ``[B, T * 640]``, ``[B, T, 3, S, S]`` -> ``[B, T - window + 1]``."""
+        cosine = (self.embed_speech(speech) * self.embed_frames(frames)).sum(-1)
+        return self.temperature * cosine
 
 
 def sync_uri(corpus: str, role: SyncRole) -> str:
-    """Where a corpus keeps its sync networks."""
+    """Returns the URI of a sync network of a corpus."""
     return storage.join(corpus, "teachers" if role == "expert" else "judges", "sync")
 
 
@@ -93,7 +95,10 @@ def save_sync(corpus: str, role: SyncRole, network: SyncNetwork, **card: Any) ->
     """Writes a trained sync network into a corpus and returns its URI.
 
     Args:
-        card: fields of the manifest: ``width``, ``window``, ``size``, ``accuracy`` and where it comes from.
+        corpus: URI of the corpus.
+        role: expert or judge.
+        network: to write.
+        card: fields of the manifest: ``width``, ``window``, ``size``, ``accuracy``, parents and digest of the config.
     """
     weights = save_safetensors(network.state_dict())
     uri = sync_uri(corpus, role)
@@ -103,19 +108,25 @@ def save_sync(corpus: str, role: SyncRole, network: SyncNetwork, **card: Any) ->
 
 
 def load_sync(corpus: str, role: SyncRole, min_accuracy: float = 0.0) -> SyncNetwork:
-    """A sync network of a corpus, frozen.
+    """Loads a sync network of a corpus, frozen.
 
     Raises:
-        ArtifactError: there is none, its weights are damaged, or its held-out accuracy was under ``min_accuracy``.
+        ArtifactError: there is none, its weights are damaged, or its accuracy on held-out clips is below
+            ``min_accuracy``.
     """
     return open_sync(sync_uri(corpus, role), min_accuracy=min_accuracy)[0]
 
 
 def open_sync(uri: str, *, size: int | None = None, min_accuracy: float = 0.0) -> tuple[SyncNetwork, str]:
-    """A published sync network, frozen, and the SHA-256 of its weights.
+    """Loads a sync network, frozen.
 
     Args:
-        size: side of the frames it will see, if not those it was trained on. The mouth is brought to one size in any case.
+        uri: folder of the network.
+        size: side of the frames, if it differs from that in training; the mouth is scaled to one size in any case.
+        min_accuracy: smallest accepted accuracy on held-out clips.
+
+    Returns:
+        the network, and the SHA-256 of its weights.
 
     Raises:
         ArtifactError: as ``load_sync``.

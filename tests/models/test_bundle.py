@@ -45,7 +45,7 @@ def file_of(uri: Path, start: str) -> Path:
     return found
 
 
-def test_a_bundle_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_bundle_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     made = save(tmp_path)
     loaded, card = load_bundle(str(tmp_path), "speech2video")
     assert_same(made, loaded)
@@ -72,7 +72,7 @@ def test_a_student_and_a_reference_bundle(tmp_path: Path) -> None:
     assert card["reference"] is True and reference.reference is True
 
 
-def test_the_card_says_what_must_not_be_done(tmp_path: Path) -> None:
+def test_the_card_lists_prohibited_uses(tmp_path: Path) -> None:
     save(tmp_path)
     card = read_card(str(tmp_path))
     assert card["notice"].startswith("synthetic")
@@ -96,13 +96,13 @@ def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_saving_what_is_not_of_the_kind_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a student bundle holds a Student, not a Speech2Video"):
         save_bundle(str(tmp_path / "x"), model(), recipe(), "student", {}, {})
     assert not (tmp_path / "x").exists()
 
 
-def test_an_unwritable_target_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_target_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ArtifactError, match="^cannot write the bundle .*: (File exists|Not a directory)"):
         save(tmp_path / "file")
@@ -138,7 +138,7 @@ def edit(path: Path, **fields: Any) -> None:
     ],
     ids=lambda x: "" if callable(x) else x[:40],
 )
-def test_a_bundle_that_will_not_do_is_refused_in_one_sentence(tmp_path: Path, damage: Any, message: str) -> None:
+def test_an_unusable_bundle_is_an_error_of_one_line(tmp_path: Path, damage: Any, message: str) -> None:
     save(tmp_path)
     damage(tmp_path)
     with pytest.raises(ArtifactError, match=message) as caught:
@@ -153,7 +153,7 @@ def test_a_bundle_of_the_other_kind_is_refused(tmp_path: Path) -> None:
 
 
 def rewrite_card(uri: Path, **fields: Any) -> None:
-    """Changes the card and its recorded SHA-256: a whole bundle, but made by other code."""
+    """Changes the card and its recorded SHA-256: a complete bundle of another version."""
     card = file_of(uri, "card")
     edit(card, **fields)
     edit(uri / "manifest.json", card={"file": card.name, "sha256": storage.sha256(card.read_bytes())})
@@ -194,12 +194,12 @@ def test_a_save_that_fails_leaves_the_earlier_bundle(
     assert_same(load_bundle(str(tmp_path), "speech2video")[0], earlier)
 
 
-def test_a_new_bundle_takes_the_place_of_the_earlier(tmp_path: Path) -> None:
+def test_a_new_bundle_replaces_an_earlier_one(tmp_path: Path) -> None:
     save(tmp_path, seed=0)
     later = save(tmp_path, seed=1)
     assert_same(load_bundle(str(tmp_path), "speech2video")[0], later)
     assert len(list(tmp_path.iterdir())) == 3
-    save(tmp_path, seed=1)  # the same again: nothing of it is taken for litter
+    save(tmp_path, seed=1)  # the same again: none of its files is removed
     assert_same(load_bundle(str(tmp_path), "speech2video")[0], later)
 
 

@@ -20,9 +20,9 @@ def recipe() -> Recipe:
 
 def test_window_of_a_batch(recipe: Recipe):
     model = Speech2Video(recipe, 8, ("sad", "glad")).eval()
-    speech, heard = 0.1 * torch.randn(2, frames_to_samples(30)), torch.ones(2, 30, dtype=torch.bool)
+    speech, mask = 0.1 * torch.randn(2, frames_to_samples(30)), torch.ones(2, 30, dtype=torch.bool)
     noise = torch.zeros(2, 5, recipe.gan.generator.noise_dim)
-    frames, codes = model(speech, heard, torch.tensor([3, 20]), noise)
+    frames, codes = model(speech, mask, torch.tensor([3, 20]), noise)
     assert frames.shape == (2, 5, 3, 32, 32) and frames.abs().max() <= 1.0
     alone = model.generator(codes.identity[1:], codes.emotion[1:], codes.content[1:, 20:25], noise[1:])
     torch.testing.assert_close(frames[1:], alone)
@@ -36,7 +36,7 @@ def test_frames_do_not_depend_on_their_neighbours(recipe: Recipe):
     torch.testing.assert_close(whole[:, 2:4], part, atol=1e-5, rtol=1e-4)
 
 
-def test_every_code_matters(recipe: Recipe):
+def test_the_frames_depend_on_every_code(recipe: Recipe):
     generator = Speech2Video(recipe, 8, ("sad", "glad")).generator
     dims = recipe.student.emotion_dim, recipe.student.content_dim, recipe.gan.generator.noise_dim
     inputs = [torch.randn(1, 8), torch.randn(1, dims[0]), torch.randn(1, 2, dims[1]), torch.randn(1, 2, dims[2])]
@@ -46,7 +46,7 @@ def test_every_code_matters(recipe: Recipe):
     assert all(x.grad is not None and x.grad.abs().max() > 0 for x in inputs)
 
 
-def test_the_reference_baseline_needs_a_still_and_the_method_refuses_one(recipe: Recipe):
+def test_only_the_reference_baseline_takes_a_still(recipe: Recipe):
     still, z = torch.zeros(1, 3, 32, 32), recipe.gan.generator.noise_dim
     codes = (
         torch.randn(1, 8),
@@ -71,13 +71,13 @@ def test_under_20_million_parameters_at_128():
     assert sum(p.numel() for p in generator.parameters()) < 20e6
 
 
-def test_noise_is_one_sequence_however_it_is_cut():
+def test_noise_in_chunks_of_any_length_is_one_sequence():
     whole = NoiseSequence(2, 8, torch.Generator().manual_seed(3)).draw(50)
     pieces = NoiseSequence(2, 8, torch.Generator().manual_seed(3))
     torch.testing.assert_close(torch.cat([pieces.draw(1), pieces.draw(30), pieces.draw(19)], 1), whole, rtol=0, atol=0)
 
 
-def test_noise_has_unit_variance_and_moves_smoothly():
+def test_noise_has_unit_variance_and_is_correlated_over_time():
     noise = NoiseSequence(64, 8, torch.Generator().manual_seed(0)).draw(200)
     assert noise.std().item() == pytest.approx(1.0, abs=0.05)
     assert (noise[:, 1:] * noise[:, :-1]).mean().item() == pytest.approx(0.9, abs=0.05)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_ray.config import Recipe
-from s2v_ray.models.teachers import Card, ConvFace, FaceNetwork, finish, prepare
+from s2v_ray.models.face_card import Card
+from s2v_ray.models.face_input import postprocess, preprocess
+from s2v_ray.models.teachers import ConvFace, FaceNetwork
 from s2v_ray.training.engine import Engine, EngineFactory, OptimizerConfig, check_finite
 from s2v_ray.training.face_figures import classifier_figures, label_indices, leak_figures, mouth_figures
 from s2v_ray.training.loggers import Sample
@@ -205,7 +207,7 @@ class FaceTask:
         self.engine.set_lr(0, lr)
         self.engine.set_betas((momentum, 0.999))
         self.classifier.train()
-        raw = self.engine(augment_faces(prepare(self.stills.frames[batch.at], self.draft)))
+        raw = self.engine(augment_faces(preprocess(self.stills.frames[batch.at], self.draft)))
         loss = self._loss(raw, batch.at)
         check_finite(self.spec.place, {"loss": loss}, self.engine)
         self.engine.backward(loss)
@@ -214,7 +216,7 @@ class FaceTask:
 
     def _loss(self, raw: Tensor, at: Tensor) -> Tensor:
         role = self.spec.role
-        outputs = finish(raw, role)
+        outputs = postprocess(raw, role)
         if role == "mouth":
             return F.smooth_l1_loss(outputs[:, 0], self.stills.opening[at], beta=0.1)
         if role == "identity":
@@ -240,7 +242,7 @@ class FaceTask:
     def _whiten(self, network: ConvFace) -> None:
         part = torch.from_numpy(self.train)[self.stills.clip]
         frames = self.stills.frames[part].split(self.config.batch)
-        raw = torch.cat([network(prepare(some, self.draft)) for some in frames])
+        raw = torch.cat([network(preprocess(some, self.draft)) for some in frames])
         names = label_indices(self.stills.speaker, self.labels)
         whiten_within_speakers(network, raw, names[self.stills.clip[part]])
 
