@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training import launch as launching
 from s2v_ray.training.launch import launch
-from s2v_ray.training.resources import worker_resources
-from s2v_ray.training.runs import RunSpec, claim_run
+from s2v_ray.training.runs import RunSpec
 from tests.helpers.logs import logged
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
@@ -38,26 +36,6 @@ def recipe(*changes: str) -> Recipe:
     return load_recipe("debug", [*SETTINGS, *changes])
 
 
-def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
-    run = str(tmp_path / "run")
-    made = claim_run(RunSpec("distill", recipe(), corpus, run))
-    assert (
-        claim_run(RunSpec("distill", recipe(), corpus, run))
-        == json.loads((tmp_path / "run" / "manifest.json").read_text())
-        == made
-    )
-    with pytest.raises(storage.ArtifactError, match=r"holds another run \(recipe.distill.lr 0.001 there, 0.01 here\)"):
-        claim_run(RunSpec("distill", recipe("distill.lr=0.01"), corpus, run))
-    with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
-        claim_run(RunSpec("gan", recipe(), corpus, run))
-    assert (
-        claim_run(RunSpec("distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, run)) == made
-    )  # the same run, shared by others
-    other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
-    with pytest.raises(storage.ArtifactError, match="parents.corpus"):
-        claim_run(RunSpec("distill", recipe(), other, run))
-
-
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) -> None:
     with pytest.raises(storage.ArtifactError, match="there is no corpus at"):
         launch(RunSpec("distill", recipe(), str(tmp_path / "nothing"), str(tmp_path / "run")))
@@ -67,28 +45,6 @@ def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) 
     with pytest.raises(storage.ArtifactError, match="is a corpus, not a bundle"):
         launch(RunSpec("gan", recipe(), corpus, str(tmp_path / "run"), student=corpus))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("cpus", "workers", "asked", "each", "data"),
-    [(2, 1, 1, 1.0, 1.0), (2, 2, 1, 0.5, 1.0), (1, 1, 1, 0.5, 0.5), (64, 4, 8, 8.0, 1.0), (8, 2, 4, 3.0, 1.0)],
-)
-def test_decoding_always_finds_room(cpus: float, workers: int, asked: float, each: float, data: float) -> None:
-    found = worker_resources(recipe(f"parallel.workers={workers}", f"parallel.cpus_per_worker={asked}"), {"CPU": cpus})
-    assert found.per_worker == {"CPU": each} and found.task_cpus == data
-    assert workers * each + found.task_cpus <= cpus
-
-
-def test_elastic_workers_are_a_range() -> None:
-    found = worker_resources(
-        recipe("parallel.workers=2", "parallel.min_workers=1", "parallel.gpu=true"), {"CPU": 8, "GPU": 1}
-    )
-    assert found.num_workers == (1, 2)
-
-
-def test_too_small_a_cluster_is_an_error_at_once() -> None:
-    with pytest.raises(storage.ArtifactError, match="needs as many GPUs, the cluster has 1"):
-        worker_resources(recipe("parallel.workers=2", "parallel.gpu=true"), {"CPU": 8, "GPU": 1})
 
 
 def node(role: str, **resources: float) -> dict[str, Any]:
