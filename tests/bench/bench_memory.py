@@ -105,7 +105,9 @@ def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:
     bucket = min(4 * args.bucket / MB, p)
     due = {
         name: size / MB
-        for name, size in planning.memory_per_rank(planning.EngineParameters(round(p * MB / 4), 0, stage), workers).items()
+        for name, size in planning.memory_per_rank(
+            planning.EngineParameters(round(p * MB / 4), 0, stage), workers
+        ).items()
     }
     states = {name: due[name] for name in ("weights", "gradients", "optimizer")}
     phase = max(("backward", "step"), key=lambda name: found[f"peak_{name}"])

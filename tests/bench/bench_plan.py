@@ -72,9 +72,7 @@ def main() -> None:
     one = dataclasses.replace(measured[1], full_at=min(faster, cpus) / busy)
     print(f"one worker kept {busy:.2f} CPUs busy: {one.full_at:.2f} of them fill the machine")
     print(f"{'workers':>8} {'predicted':>10} {'measured':>9} {'error':>7}   clips/s, medians of {args.rounds} rounds")
-    compared = planning.compare(
-        inputs_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS]
-    )
+    compared = planning.compare(inputs_of(recipe_of(args, 1), one, bandwidth), [measured[n] for n in WORKERS])
     rows = [dataclasses.asdict(row) for row in compared]
     for row in rows:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")

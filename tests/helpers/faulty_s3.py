@@ -1,4 +1,4 @@
-"""A small HTTP proxy before an S3 server, on a port of this machine, that misbehaves as the networks and servers of real life do.
+"""A small HTTP proxy before an S3 server, on a local port, that injects the faults of real networks and servers.
 
 What happens to a request depends on seed, method, path and how often it was tried, not on threads or time.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 FAULTS = ("internal error", "slow down", "cut before the answer", "cut in the answer")
+REFUSALS = {"internal error": (500, "InternalError"), "slow down": (503, "SlowDown")}
 Refusal = tuple[int, str]
 """Status and code of S3."""
 
@@ -81,10 +82,7 @@ class FaultyS3:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 refusal = proxy.refuse(self.command, self.path) if proxy.refuse else None
                 fault = None if refusal else proxy.fault(self.command, self.path)
-                if fault == "internal error":
-                    refusal = 500, "InternalError"
-                elif fault == "slow down":
-                    refusal = 503, "SlowDown"
+                refusal = REFUSALS.get(fault or "", refusal)
                 if refusal:
                     self.answer(
                         refusal[0],

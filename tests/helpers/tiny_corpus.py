@@ -38,7 +38,7 @@ def make_corpus(
     val: int = 4,
     lengths: tuple[int, ...] = (20, 30, 45),
 ) -> str:
-    """Writes it and returns ``uri``. The identity code of clip i is e_(i mod D); the emotion logits of frame k are (k, i, 0)."""
+    """Write it and return ``uri``. Clip i has identity code e_(i mod D), its frame k emotion logits (k, i, 0)."""
     splits = {"test": {"clips": 0, "shards": 0}}
     for split, first, last in (("train", 0, clips), ("val", clips, clips + val)):
         splits[split] = {"clips": last - first, "shards": -(-(last - first) // per_shard)}

@@ -22,7 +22,7 @@ def make_video(
     sound_start: float = 0.0,
     vcodec: str = "mpeg4",
 ) -> Path:
-    """``frames[i]`` shown at ``times[i]`` seconds; ``sound`` float [C, N] as 16-bit PCM (AAC in MP4) from ``sound_start``."""
+    """``frames[i]`` at ``times[i]`` seconds; ``sound`` float [C, N] as 16-bit PCM (AAC in MP4) from ``sound_start``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         picture = container.add_stream(vcodec, rate=50)

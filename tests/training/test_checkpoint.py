@@ -103,7 +103,7 @@ def test_any_uri(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written is the state as it was, though training changes it meanwhile; the next checkpoint waits its turn."""
+    """The state is written as it was, although training changes it meanwhile; the next checkpoint waits."""
     upload, gate = checkpoint._upload, threading.Event()
 
     def slowly(path: str, uri: str) -> None:

@@ -1,4 +1,4 @@
-"""The real tasks under DeepSpeed against the same tasks under plain torch: two workers, every ZeRO stage; whole batches and batches in parts."""
+"""The real tasks under DeepSpeed against plain torch: two workers, every ZeRO stage, whole and split batches."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
 
 
 def sure(result: dict[str, Any], unsure: dict[str, Tensor], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Weights, moving averages and logged scalars but those to ``skip``, without the weights that follow rounding errors."""
+    """Weights, averages and scalars except those to ``skip``, without the weights that follow rounding errors."""
     masks = {name.removeprefix("generator."): mask for name, mask in unsure.items()}
     players = sorted({name.split(".")[0] for name in result["weights"]})
     return {

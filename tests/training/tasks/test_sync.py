@@ -1,4 +1,4 @@
-"""The sync network learns from clips whose mouths open with the loudness of the speech, and is refused where they do not."""
+"""The sync network learns from clips whose mouths follow the loudness of the speech, and is rejected otherwise."""
 
 from __future__ import annotations
 
