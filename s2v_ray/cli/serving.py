@@ -146,6 +146,7 @@ def export(
     digests of recipe and corpus).
     """
     from s2v_ray.serving.deploy import write_serve_config
+    from s2v_ray.serving.settings import parse_settings
 
     if bool(best) == bool(bundle) or bool(best) != bool(output):
         raise ValueError("s2v export takes a bundle, or --best SWEEP with -o BUNDLE")
@@ -161,6 +162,7 @@ def export(
             return Outcome({"bundle": winner["bundle"]}, winner)
     target = bundle_of(output or bundle or "")
     options = EndpointOptions(token_env, device, detector, teacher, jobs, study, reference, more, replicas)
-    uri = write_serve_config(target, host=host, port=port, **options.settings())
+    settings = parse_settings({"bundle": target} | options.settings())
+    uri = write_serve_config(settings, host=host, port=port)
     logger.info("wrote %s: `serve deploy` takes it", uri)
     return Outcome({"serve": uri, "bundle": target}, {**winner, "serve": uri, "bundle": target})

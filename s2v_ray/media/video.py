@@ -285,6 +285,11 @@ class FragmentedMp4:
             self._writer.close()
         return self._sink.drain()
 
+    def abort(self) -> None:
+        """Frees the encoders and leaves the file incomplete. Does nothing after ``close``."""
+        if self._writer is not None:
+            self._writer.abort()
+
 
 class _ByteBuffer:
     def __init__(self) -> None:

@@ -1,19 +1,19 @@
-"""The endpoint on Ray Serve: replicas that scale on load, bundles by multiplexing, rolling updates.
+"""The endpoint on Ray Serve: autoscaled replicas, multiplexed bundles, rolling updates.
 
-A replica is a process with its own API, its own model and its own batches; whatever must outlive it (jobs, answers of a study) lies at a URI.
-``app`` is the import path of a Serve config file; ``serve_here`` is an endpoint on this machine alone.
+A replica is a process with its own API, models and batches. Whatever must outlive it (jobs, answers of a study) is at a
+URI. ``app`` is the import path of a Serve config file; ``local_endpoint`` is an endpoint on this machine alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,23 +21,28 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from s2v_ray.cluster.runtime import node_selector, nodes_for, start_ray
-from s2v_ray.serving.api import create_app, read_token
+from s2v_ray.serving.api import create_app
 from s2v_ray.serving.batching import Batcher
-from s2v_ray.serving.service import Service, open_bundle
+from s2v_ray.serving.bundles import open_bundle
+from s2v_ray.serving.guard import read_token
+from s2v_ray.serving.service import Service
 from s2v_ray.serving.settings import ServeSettings, parse_settings
 
 APPLICATION = "s2v"
-PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30"}
-"""Seconds that Serve gives its proxy on this machine: by default 5 to start, after which it kills it, and a busy machine needs longer."""
-LOADED = 3
-"""Bundles that a replica keeps in memory; Serve leads a request to a replica that has its bundle, if the header names it."""
-HANDOVER_SECONDS = 60.0
-"""Longest time that a replica which is to go may take for the requests it has; jobs are handed to others."""
+PROXY_TIMEOUTS = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30"}
+"""Seconds that Serve waits for its proxy. The default of 5 seconds to start is too short on a busy machine."""
+MAX_LOADED_BUNDLES = 3
+"""Number of bundles in the memory of a replica. Serve routes requests that name their bundle in the header."""
+SHUTDOWN_SECONDS = 60.0
+"""Longest time that a replica which is removed may take for its open requests; jobs go to other replicas."""
+DOWNSCALE_SECONDS = 120
+
+logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass
-class _Loaded:
-    """A bundle at work. Serve calls ``__del__`` when another takes its place; speeches that are under way are drawn to their end."""
+@dataclass
+class LoadedBundle:
+    """A loaded bundle. Serve deletes it when another one takes its place; its open requests are still finished."""
 
     batcher: Batcher
 
@@ -45,76 +50,95 @@ class _Loaded:
         self.batcher.close()
 
 
-@serve.ingress()  # the application is made in the replica, by the method below
-class Endpoint:
-    """One replica."""
+class MultiplexedBundles:
+    """The bundles of a replica, of which Serve keeps ``MAX_LOADED_BUNDLES`` in memory."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        logging.getLogger("s2v_ray").setLevel(logging.INFO)
-        self.settings = parse_settings(settings)
-        self.service = Service(self.settings, self.load)
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
 
-    @serve.multiplexed(max_num_models_per_replica=LOADED)
-    async def bundle(self, name: str) -> _Loaded:
-        return _Loaded(open_bundle(self.settings, name))
+    @serve.multiplexed(max_num_models_per_replica=MAX_LOADED_BUNDLES)  # type: ignore[untyped-decorator]  # ray is not typed
+    async def _bundle(self, name: str) -> LoadedBundle:
+        return LoadedBundle(open_bundle(self.settings, name))
 
     async def load(self, name: str) -> Batcher:
-        loaded: _Loaded = await self.bundle(name)
+        """The bundle of that name."""
+        loaded: LoadedBundle = await self._bundle(name)
         return loaded.batcher
+
+    async def close(self) -> None:
+        """Does nothing: Serve deletes the bundles of a replica that ends."""
+
+
+@serve.ingress()  # the application is created in the replica, by the method below
+class Endpoint:
+    """One replica.
+
+    Args:
+        settings: fields of ``ServeSettings``.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        logging.getLogger("s2v_ray").setLevel(logging.INFO)
+        self.settings = parse_settings(settings)
+        self.service = Service(self.settings, MultiplexedBundles(self.settings))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return create_app(self.service, read_token(self.settings.token_env))
 
 
-def app(args: dict[str, Any]) -> serve.Application:
-    """The application of an endpoint. ``args``: the fields of ``ServeSettings``.
+def app(args: Mapping[str, Any]) -> serve.Application:
+    """Builds the Serve application of an endpoint.
+
+    Args:
+        args: fields of ``ServeSettings``.
 
     Raises:
-        SettingsError: a field that is unknown or cannot be used.
+        SettingsError: a field is unknown or not valid.
     """
     settings = parse_settings(args)
-    fewest, most = settings.replicas
-    scaling = {
-        "autoscaling_config": {
-            "min_replicas": fewest,
-            "max_replicas": most,
-            "target_ongoing_requests": settings.load,
-            "downscale_delay_s": 120,
-        }
-    }
-    place_of = (
-        node_selector("serve") if nodes_for("serve") else None
-    )  # a cluster without such nodes, as the one for training is, serves where there is room
-    resources: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus} | (
-        {"label_selector": place_of} if place_of else {}
-    )
     deployment = serve.deployment(Endpoint).options(
         name="Endpoint",
-        ray_actor_options=resources,
-        # The replica refuses by itself, with a code and Retry-After, before Serve does so without.
+        ray_actor_options=_actor_options(settings),
+        # The replica refuses requests itself, with a code and Retry-After, before Serve does so without.
         max_ongoing_requests=2 * settings.limits.requests,
         max_queued_requests=8 * settings.limits.requests,
-        graceful_shutdown_timeout_s=HANDOVER_SECONDS,
-        **({"num_replicas": fewest} if fewest == most else scaling),
+        graceful_shutdown_timeout_s=SHUTDOWN_SECONDS,
+        **_scaling_options(settings),
     )
     return deployment.bind(settings.model_dump(mode="json"))
 
 
+def _actor_options(settings: ServeSettings) -> dict[str, Any]:
+    """Resources of a replica. In a cluster without nodes for serving, replicas run on any node."""
+    options: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
+    selector = node_selector("serve") if nodes_for("serve") else None
+    return options | ({"label_selector": selector} if selector else {})
+
+
+def _scaling_options(settings: ServeSettings) -> dict[str, Any]:
+    smallest, largest = settings.replicas
+    if smallest == largest:
+        return {"num_replicas": smallest}
+    return {
+        "autoscaling_config": {
+            "min_replicas": smallest,
+            "max_replicas": largest,
+            "target_ongoing_requests": settings.load,
+            "downscale_delay_s": DOWNSCALE_SECONDS,
+        }
+    }
+
+
 @contextlib.contextmanager
-def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
-    """An endpoint on this machine, in a Ray of its own, for as long as the context is open; gives its address.
+def local_endpoint(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
+    """Runs an endpoint on this machine, in its own Ray instance, within the context; yields its address.
 
     Raises:
-        ValueError: the port is taken, or the endpoint does not start.
+        ValueError: the port is in use, the token is missing, or the endpoint does not start.
     """
-    read_token(settings.token_env)  # what is wrong with it is said here, not in a replica's log
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as e:
-            raise ValueError(f"cannot listen on {host} port {port} ({e.strerror}): choose another with --port") from e
-    for name, value in PATIENCE.items():
+    read_token(settings.token_env)  # so that the error is raised here and not in the log of a replica
+    _check_port(host, port)
+    for name, value in PROXY_TIMEOUTS.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, int(settings.replicas[1] * settings.cpus) + 1)
     start_ray(local=True, num_cpus=cpus)
@@ -124,29 +148,46 @@ def serve_here(settings: ServeSettings, host: str, port: int) -> Iterator[str]:
         try:
             serve.run(app(settings.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
         except RuntimeError as e:
-            raise ValueError(f"the endpoint did not start: {_reason()}") from e
+            raise ValueError(f"the endpoint did not start: {_failure_reason()}") from e
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         serve.shutdown()
         ray.shutdown()
 
 
-def _reason() -> str:
-    """What a replica that failed said last."""
-    status = serve.status().applications.get(APPLICATION)
-    said = " ".join(d.message for d in status.deployments.values()) if status else ""
-    return next(
-        (line.strip() for line in reversed(said.splitlines()) if line.strip()),
-        "see the logs in /tmp/ray/session_latest/logs/serve",
-    )
+def serve_until_interrupted(settings: ServeSettings, host: str, port: int, on_ready: Callable[[str], object]) -> None:
+    """Runs ``local_endpoint`` until SIGINT or SIGTERM.
 
+    Args:
+        settings: settings of the endpoint.
+        host: address to listen on.
+        port: port to listen on.
+        on_ready: called with the address when the endpoint answers.
 
-def serve_until_interrupted(settings: ServeSettings, host: str, port: int, ready: Callable[[str], object]) -> None:
-    """``serve_here`` until SIGINT or SIGTERM. ``ready`` is told the address when it answers. Raises as that does."""
+    Raises:
+        ValueError: as ``local_endpoint``.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with serve_here(settings, host, port) as address:
-        ready(address)
+    with local_endpoint(settings, host, port) as address:
+        on_ready(address)
         while not stop.wait(1.0):
             pass
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise ValueError(f"cannot listen on {host} port {port} ({e.strerror}): choose another with --port") from e
+
+
+def _failure_reason() -> str:
+    """The last line of the message of a failed deployment."""
+    status = serve.status().applications.get(APPLICATION)
+    message = " ".join(d.message for d in status.deployments.values()) if status else ""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "see the logs in /tmp/ray/session_latest/logs/serve"

@@ -1,11 +1,11 @@
-"""Speeches of many callers drawn together, by one thread that owns the model."""
+"""Generates the videos of many requests in shared batches, in one thread that owns the model."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import numpy as np
@@ -16,94 +16,103 @@ from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.inference.state import GenerationState
 
 T = TypeVar("T")
-FEWEST_FRAMES = 4
-"""Frames that a request gets of one batch, at least: below that, handing them over costs more than drawing them together saves."""
-AHEAD = 3
-"""Parts drawn ahead of a caller who reads slowly. Then the caller's turn is passed over: nobody's memory grows."""
+MIN_FRAMES = 4
+"""Smallest number of frames of a request in one batch. With fewer, the overhead exceeds what a shared batch saves."""
+MAX_UNREAD_PARTS = 3
+"""Number of parts that are generated ahead of a slow reader. Its request then waits, which bounds the memory."""
 
 
 class Batcher:
-    """Draws for any number of callers. Every round hears one chunk of one new speech, and draws the next frames of as many as fit a batch, in turn.
+    """Generates for any number of requests.
 
-    A speech gets the frames it would get alone: what is drawn beside it, and in what portions, changes nothing.
+    Each round encodes one chunk of speech of one new request, and then generates the next frames of as many requests as
+    fit into a batch, in turn. A request gets the frames that it would get alone, whatever is in the batch with it.
+
+    Args:
+        predictor: the bundle. Only the thread of the batcher may use it, except for its attributes.
+        batch_frames: number of frames of one batch, over all requests.
+        part_frames: largest number of frames of one request in a batch.
+        threads: number of compute threads, or None for torch's setting.
+
+    Attributes:
+        batches: number of batches generated so far.
+        frames: number of frames generated so far.
     """
 
     def __init__(
         self, predictor: Predictor, batch_frames: int, part_frames: int = VIDEO_CHUNK_FRAMES, threads: int | None = None
     ) -> None:
         self.predictor = predictor
+        self.batches = self.frames = 0
         self._batch_frames, self._part_frames, self._threads = batch_frames, part_frames, threads
         self._changed = threading.Condition()
-        self._tickets: deque[_Ticket] = deque()
+        self._requests: deque[_QueuedRequest] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._closed = False
-        self.batches = 0
-        """Batches drawn so far."""
-        self.frames = 0
-        """Frames drawn so far."""
-        self._thread = threading.Thread(target=self._work, name="draw", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Speeches that are not drawn to their end."""
-        return len(self._tickets)
+        """Number of requests that are not finished."""
+        return len(self._requests)
 
-    def draw(self, request: GenerationRequest) -> AsyncIterator[np.ndarray]:
-        """As ``Predictor.generate``, for ``async for``. Left early, the rest is not drawn.
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[np.ndarray, None]:
+        """Yields chunks of frames as ``Predictor.generate``. When it is closed early, the rest is not generated.
 
         Raises:
-            ValueError: an input that cannot be used; raised by the call itself.
+            ValueError: the request cannot be used. The call itself raises it.
         """
-        return self._parts(_Ticket(self.predictor.begin(request), asyncio.get_running_loop()))
+        return self._parts(_QueuedRequest(self.predictor.begin(request), asyncio.get_running_loop()))
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Runs something else on the thread that owns the model."""
+        """Runs a function in the thread that owns the model, and returns its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def settle(value: T | None, error: Exception | None) -> None:
-            if future.done():  # nobody waits any more
-                return
-            if error is not None:
+        def resolve(value: T) -> None:
+            if not future.done():  # the caller may have been cancelled
+                future.set_result(value)
+
+        def fail(error: Exception) -> None:
+            if not future.done():
                 future.set_exception(error)
-            else:
-                future.set_result(value)  # type: ignore[arg-type]  # T may itself be optional
 
         def call() -> None:
-            value, error = None, None
             try:
                 value = work()
-            except Exception as e:
-                error = e
-            loop.call_soon_threadsafe(settle, value, error)
+            except Exception as error:
+                loop.call_soon_threadsafe(fail, error)
+            else:
+                loop.call_soon_threadsafe(resolve, value)
 
         with self._changed:
             self._calls.append(call)
             self._changed.notify()
         return await future
 
-    def close(self) -> None:
-        """Ends the thread after the speeches that are under way."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Ends the thread when all requests are finished; waits at most ``timeout`` seconds for it."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._thread.join(timeout)
 
-    async def _parts(self, ticket: _Ticket) -> AsyncIterator[np.ndarray]:
+    async def _parts(self, queued: _QueuedRequest) -> AsyncGenerator[np.ndarray, None]:
         with self._changed:
-            self._tickets.appendleft(ticket)  # the newest is heard next: it has waited for its first frame
+            self._requests.appendleft(queued)  # the newest request has waited longest for its first frame
             self._changed.notify()
         try:
-            while (part := await ticket.parts.get()) is not None:
+            while (part := await queued.parts.get()) is not None:
                 if isinstance(part, Exception):
                     raise part
                 with self._changed:
-                    ticket.ahead -= 1
+                    queued.unread -= 1
                     self._changed.notify()
                 yield part
         finally:
             with self._changed:
-                ticket.left = True
+                queued.finished = True
                 self._changed.notify()
 
     def _work(self) -> None:
@@ -111,67 +120,83 @@ class Batcher:
             torch.set_num_threads(self._threads)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._calls or self._due() or (self._closed and not self._tickets))
-                self._tickets = deque(t for t in self._tickets if not t.left)
+                self._changed.wait_for(self._has_work)
+                self._requests = deque(r for r in self._requests if not r.finished)
                 call = self._calls.popleft() if self._calls else None
-                if not call and not self._tickets and self._closed:
+                if not call and not self._requests and self._closed:
                     return
-                new = next((t for t in self._tickets if not t.drawing.ready), None)
+                new = next((r for r in self._requests if not r.state.ready), None)
             if call:
                 call()
             if new:
-                self._guarded([new], self._hear)
-            with self._changed:
-                batch = [t for t in self._tickets if t.drawable][: max(1, self._batch_frames // FEWEST_FRAMES)]
-                for ticket in batch:  # to the end of the line
-                    self._tickets.remove(ticket)
-                    self._tickets.append(ticket)
-            if batch:
-                self._guarded(batch, self._draw)
+                self._deliver_errors([new], self._encode)
+            if batch := self._next_batch():
+                self._deliver_errors(batch, self._generate)
 
-    def _due(self) -> bool:
-        return any(t.left or not t.drawing.ready or t.drawable for t in self._tickets)
+    def _has_work(self) -> bool:
+        if self._calls or (self._closed and not self._requests):
+            return True
+        return any(r.finished or not r.state.ready or r.can_generate for r in self._requests)
 
-    def _hear(self, tickets: list[_Ticket]) -> None:
-        self.predictor.encode_next_chunk(tickets[0].drawing)
+    def _next_batch(self) -> list[_QueuedRequest]:
+        """Requests of the next batch; they move to the end of the queue."""
+        with self._changed:
+            batch = [r for r in self._requests if r.can_generate][: max(1, self._batch_frames // MIN_FRAMES)]
+            for queued in batch:
+                self._requests.remove(queued)
+                self._requests.append(queued)
+        return batch
 
-    def _draw(self, batch: list[_Ticket]) -> None:
-        frames = min(self._part_frames, max(FEWEST_FRAMES, self._batch_frames // len(batch)))
-        parts = self.predictor.generate_next([t.drawing for t in batch], frames)
+    def _encode(self, requests: list[_QueuedRequest]) -> None:
+        self.predictor.encode_next_chunk(requests[0].state)
+
+    def _generate(self, batch: list[_QueuedRequest]) -> None:
+        frames = min(self._part_frames, max(MIN_FRAMES, self._batch_frames // len(batch)))
+        parts = self.predictor.generate_next([queued.state for queued in batch], frames)
         self.batches += 1
         self.frames += sum(map(len, parts))
-        for ticket, part in zip(batch, parts, strict=True):
+        for queued, part in zip(batch, parts, strict=True):
+            complete = not queued.state.remaining_frames
             with self._changed:
-                ticket.ahead += 1
-                ticket.left = ticket.left or not ticket.drawing.remaining_frames
-            ticket.put(part)
-            if not ticket.drawing.remaining_frames:
-                ticket.put(None)
+                queued.unread += 1
+                queued.finished = queued.finished or complete
+            queued.put(part)
+            if complete:
+                queued.put(None)
 
-    def _guarded(self, tickets: list[_Ticket], work: Callable[[list[_Ticket]], None]) -> None:
-        """What goes wrong in a batch is told to those in it, and the thread goes on."""
+    def _deliver_errors(self, requests: list[_QueuedRequest], work: Callable[[list[_QueuedRequest]], None]) -> None:
+        """Runs ``work``. An error ends the requests that took part, and the thread continues."""
         try:
-            work(tickets)
-        except Exception as e:
+            work(requests)
+        except Exception as error:
             with self._changed:
-                for ticket in tickets:
-                    ticket.left = True
-                    ticket.put(e)
+                for queued in requests:
+                    queued.finished = True
+                    queued.put(error)
 
 
-class _Ticket:
-    """A caller's place. ``parts`` holds frames, then None or the error; ``left``: nothing more is wanted or to come."""
+class _QueuedRequest:
+    """A request in the queue of a batcher.
 
-    def __init__(self, drawing: GenerationState, loop: asyncio.AbstractEventLoop) -> None:
-        self.drawing, self._loop = drawing, loop
+    Attributes:
+        state: state of the generation.
+        parts: chunks of frames for the reader, then None or the error.
+        unread: number of chunks that the reader has not taken yet.
+        finished: whether nothing more is to be generated: the frames are complete, or the reader has left.
+    """
+
+    def __init__(self, state: GenerationState, loop: asyncio.AbstractEventLoop) -> None:
+        self.state, self._loop = state, loop
         self.parts: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
-        self.ahead = 0
-        self.left = False
+        self.unread = 0
+        self.finished = False
 
     @property
-    def drawable(self) -> bool:
-        return not self.left and self.drawing.ready and self.ahead < AHEAD
+    def can_generate(self) -> bool:
+        """Whether frames of this request can be in the next batch."""
+        return not self.finished and self.state.ready and self.unread < MAX_UNREAD_PARTS
 
     def put(self, part: np.ndarray | Exception | None) -> None:
+        """Gives a chunk to the reader, from the thread of the batcher."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.parts.put_nowait, part)

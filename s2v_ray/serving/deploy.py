@@ -1,55 +1,57 @@
-"""The file that `serve deploy` takes, written beside the bundle that it serves."""
+"""Writes the Serve config file of a bundle, which `serve deploy` takes, into the bundle's folder."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import yaml
 
 from s2v_ray import storage
 from s2v_ray.models.bundle import read_card
-from s2v_ray.serving.settings import parse_settings
+from s2v_ray.serving.settings import ServeSettings
 
 SERVE_FILE = "serve.yaml"
 IMPORT_PATH = "s2v_ray.serving.app:app"
+ALWAYS_WRITTEN = {"bundle", "replicas", "token_env", "jobs"}
+"""Settings that the file contains even if they have their default."""
 
-_HEAD = """\
-# The endpoint of this bundle. On a machine of the cluster: `serve deploy serve.yaml`; as a KubeRay RayService: the part `applications` is its serveConfigV2.
-# Another bundle rolls in without a dropped request: change `bundle` and deploy again. All settings: s2v_ray/serving/settings.py.
-# With token_env: NAME, the variable NAME must hold the bearer token on every node.
+_HEADER = """\
+# The endpoint of this bundle. On a machine of the cluster: `serve deploy serve.yaml`. For a KubeRay RayService, the
+# part `applications` is its serveConfigV2. To roll out another bundle without dropped requests, change `bundle` and
+# deploy again. All settings: s2v_ray/serving/settings.py. With token_env: NAME, the variable NAME must hold the bearer
+# token on every node.
 """
 
 
-def serve_config(bundle_uri: str, *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:
-    """The Serve config file of a bundle, as YAML.
+def serve_config(settings: ServeSettings, *, host: str = "127.0.0.1", port: int = 8000) -> str:
+    """Formats the Serve config file of an endpoint, as YAML.
 
     Args:
-        bundle_uri: absolute, and readable from every node.
-        host, port: where the proxies listen.
-        settings: other fields of ``ServeSettings``.
+        settings: settings of the endpoint. The file contains those that were set. URIs must be absolute and readable
+            from every node.
+        host: address on which the proxies listen.
+        port: port on which the proxies listen.
 
     Raises:
-        ArtifactError: no speech2video bundle is there.
-        SettingsError: a setting that is unknown or cannot be used.
+        ArtifactError: there is no speech2video bundle.
     """
-    read_card(bundle_uri, "speech2video")
-    given = parse_settings({"bundle": bundle_uri, **settings})
-    args = {
-        k: v
-        for k, v in given.model_dump(mode="json").items()
-        if k in settings or k in ("bundle", "replicas", "token_env", "jobs")
-    }
+    read_card(settings.bundle, "speech2video")
+    args = settings.model_dump(mode="json", include=settings.model_fields_set | ALWAYS_WRITTEN)
     application = {"name": "s2v", "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port},
         "applications": [application],
     }
-    return _HEAD + yaml.safe_dump(config, sort_keys=False, width=160)
+    body: str = yaml.safe_dump(config, sort_keys=False, width=160)
+    return _HEADER + body
 
 
-def write_serve_config(bundle_uri: str, **settings: Any) -> str:
-    """Writes ``serve_config`` beside the bundle's files; returns its URI. Raises as that does."""
-    uri = storage.join(bundle_uri, SERVE_FILE)
-    storage.write_bytes(uri, serve_config(bundle_uri, **settings).encode())
+def write_serve_config(settings: ServeSettings, *, host: str = "127.0.0.1", port: int = 8000) -> str:
+    """Writes the Serve config file into the bundle's folder; returns its URI.
+
+    Raises:
+        ArtifactError: there is no speech2video bundle, or the file cannot be written.
+    """
+    text = serve_config(settings, host=host, port=port)
+    uri = storage.join(settings.bundle, SERVE_FILE)
+    storage.write_bytes(uri, text.encode())
     return uri

@@ -1,55 +1,82 @@
-"""Why a request is refused: a status, a stable code for programs, and one sentence for people."""
+"""Errors of the HTTP API: a status, a stable code for programs, and a message for people."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from starlette.exceptions import HTTPException
 
+
+class ErrorCode(NamedTuple):
+    """HTTP status and meaning of a code."""
+
+    status: int
+    meaning: str
+
+
 CODES = {
-    "bad_request": (400, "the request is not what the endpoint expects; the message names the field"),
-    "unauthorized": (401, "the bearer token is missing or wrong"),
-    "foreign_origin": (403, "the request comes from a page of another site"),
-    "not_found": (404, "there is nothing at this address"),
-    "unknown_model": (404, "no bundle has that name; GET /v1/models lists them"),
-    "unknown_job": (404, "there is no such job, or it has expired"),
-    "method_not_allowed": (405, "this address takes another method"),
-    "upload_too_slow": (408, "the request did not arrive in time"),
-    "job_not_done": (409, "the job has no video (yet)"),
-    "already_answered": (409, "this trial of the study has an answer"),
-    "upload_too_large": (413, "the request has too many bytes"),
-    "speech_too_long": (413, "a speech is longer than allowed, or takes too long to decode"),
-    "picture_too_large": (413, "the picture has too many pixels"),
-    "speech_unreadable": (415, "a speech cannot be decoded"),
-    "picture_unreadable": (415, "the picture cannot be decoded: send JPEG or PNG"),
-    "speech_too_short": (422, "the speech is shorter than one frame, 40 ms"),
-    "not_one_face": (422, "the picture shows no face, or several"),
-    "unknown_emotion": (422, "the bundle does not know that emotion"),
-    "face_not_usable": (422, "the endpoint has no identity teacher, so a face cannot stand in for a voice"),
-    "face_needed": (422, "a reference bundle needs a picture of the speaker"),
-    "too_many_jobs": (429, "enough jobs wait already; see Retry-After"),
-    "internal": (500, "a fault of the endpoint"),
-    "busy": (503, "enough videos are drawn already; see Retry-After"),
-    "not_ready": (503, "the bundle is being loaded; see Retry-After"),
-    "too_slow": (504, "the video took longer than a request may; ask for a job"),
+    "bad_request": ErrorCode(400, "the request is not valid; the message names the field"),
+    "unauthorized": ErrorCode(401, "the bearer token is missing or wrong"),
+    "foreign_origin": ErrorCode(403, "the request comes from a page of another site"),
+    "not_found": ErrorCode(404, "there is nothing at this address"),
+    "unknown_model": ErrorCode(404, "no bundle has that name; GET /v1/models lists them"),
+    "unknown_job": ErrorCode(404, "there is no such job, or it has expired"),
+    "method_not_allowed": ErrorCode(405, "this address takes another method"),
+    "upload_too_slow": ErrorCode(408, "the request did not arrive in time"),
+    "job_not_done": ErrorCode(409, "the job has no video, or not yet"),
+    "already_answered": ErrorCode(409, "this trial of the study has an answer"),
+    "upload_too_large": ErrorCode(413, "the request has too many bytes"),
+    "speech_too_long": ErrorCode(413, "a speech is longer than allowed, or takes too long to decode"),
+    "picture_too_large": ErrorCode(413, "the picture has too many pixels"),
+    "speech_unreadable": ErrorCode(415, "a speech cannot be decoded"),
+    "picture_unreadable": ErrorCode(415, "the picture cannot be decoded: send JPEG or PNG"),
+    "speech_too_short": ErrorCode(422, "the speech is shorter than one frame, 40 ms"),
+    "not_one_face": ErrorCode(422, "the picture shows no face, or several"),
+    "unknown_emotion": ErrorCode(422, "the bundle does not have that emotion"),
+    "face_not_usable": ErrorCode(422, "the endpoint has no identity teacher, so a face cannot replace a voice"),
+    "face_needed": ErrorCode(422, "a reference bundle needs a picture of the speaker"),
+    "too_many_jobs": ErrorCode(429, "too many jobs are waiting; see Retry-After"),
+    "internal": ErrorCode(500, "an error of the endpoint"),
+    "busy": ErrorCode(503, "too many videos are being generated; see Retry-After"),
+    "not_ready": ErrorCode(503, "the bundle is being loaded; see Retry-After"),
+    "too_slow": ErrorCode(504, "the video took longer than a request may; submit a job"),
 }
-"""Code -> HTTP status and meaning. Codes are added over time, never renamed."""
+"""Code -> status and meaning. Codes are added over time, never renamed."""
 
 
 class ApiError(HTTPException):
-    """Ends a request.
+    """An error that ends a request.
 
     Args:
-        code: of ``CODES``.
-        sentence: what is wrong and what to do.
-        retry_after: seconds after which to try again.
+        code: key of ``CODES``.
+        message: what is wrong and what to do.
+        retry_after: number of seconds after which the client should try again.
     """
 
-    def __init__(self, code: str, sentence: str, retry_after: int | None = None) -> None:
+    def __init__(self, code: str, message: str, retry_after: int | None = None) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         if code == "unauthorized":
             headers["WWW-Authenticate"] = "Bearer"
-        super().__init__(CODES[code][0], sentence, headers)
+        super().__init__(CODES[code].status, message, headers)
         self.code = code
 
     def body(self) -> dict[str, dict[str, str]]:
-        """What the caller reads."""
+        """The JSON body of the response."""
         return {"error": {"code": self.code, "message": self.detail}}
+
+
+def not_ready() -> ApiError:
+    """The error of an endpoint that is still loading its bundle."""
+    return ApiError("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, str]]:
+    """Descriptions of the error responses with these statuses, for OpenAPI: every code with its meaning."""
+    return {
+        status: {
+            "description": ", ".join(
+                f"`{name}`: {code.meaning}" for name, code in CODES.items() if code.status == status
+            )
+        }
+        for status in statuses
+    }

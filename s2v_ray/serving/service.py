@@ -1,247 +1,208 @@
-"""What an endpoint does, apart from HTTP: bundles at work, and from a checked request to the parts of an MP4."""
+"""The work of an endpoint without HTTP: from a checked request to an MP4, whole or in fragments."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
-from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
+from s2v_ray.inference.state import SpeechCodes
 from s2v_ray.media.face import Detector, make_detector
-from s2v_ray.media.timing import SAMPLES_PER_FRAME, samples_to_frames, seconds_to_frames
+from s2v_ray.media.timing import SAMPLES_PER_FRAME, seconds_to_frames
 from s2v_ray.media.video import SYNTHETIC, FragmentedMp4, Mp4Writer
 from s2v_ray.models.teachers import FaceNetwork, load
-from s2v_ray.serving.batching import Batcher
+from s2v_ray.serving.bundles import BundleLoader
+from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.settings import ServeSettings
 
-LISTEN_FRAMES = seconds_to_frames(4.0)
-"""What a stream hears for identity and emotion before it draws: longer than a clip of distillation."""
+STREAM_CODE_FRAMES = seconds_to_frames(4.0)
+"""Number of frames from which a stream predicts identity and emotion: longer than a clip of distillation."""
 
 
-@dataclass(frozen=True)
-class Order:
+def _ignore(_: int) -> None:
+    """Callback that does nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoRequest:
     """A checked request for one video.
 
     Attributes:
-        speech: float32 ``[N]``, 16 kHz mono.
+        generation: speech and codes.
         model: name of the bundle.
-        identity: ``[D]``; None for the one heard. emotion: a name, ``[E]``, or None for the one heard.
-        still: uint8 ``[S, S, 3]`` for a reference bundle.
-        size: side of the video, pixels; 0 for the bundle's own.
+        size: side of the video in pixels, or 0 for the bundle's own.
     """
 
-    speech: np.ndarray
+    generation: GenerationRequest
     model: str
-    identity: Tensor | None = None
-    emotion: str | Tensor | None = None
-    still: np.ndarray | None = None
-    seed: int = 0
     size: int = 0
 
     @property
     def frames(self) -> int:
-        """Frames of the video."""
-        return samples_to_frames(len(self.speech))
+        """Number of frames of the video."""
+        return self.generation.frames
 
 
-class Loads(Protocol):
-    """Gives a bundle at work by its name, which is one of the endpoint's."""
-
-    async def __call__(self, name: str) -> Batcher: ...
-
-
-class Bundles:
-    """The bundles of this process, loaded when first asked for."""
-
-    def __init__(self, settings: ServeSettings) -> None:
-        self.settings = settings
-        self._loaded: dict[str, Batcher] = {}
-        self._lock = asyncio.Lock()
-
-    async def __call__(self, name: str) -> Batcher:
-        async with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = await asyncio.to_thread(open_bundle, self.settings, name)
-            return self._loaded[name]
-
-
-def open_bundle(settings: ServeSettings, name: str) -> Batcher:
-    """Loads the bundle of that name.
-
-    Raises:
-        ArtifactError: no sound speech2video bundle is there.
-    """
-    return Batcher(Predictor(settings.uris()[name], settings.device), settings.batch_frames, threads=settings.threads)
-
-
-class Gate:
-    """Lets so many through at a time, and refuses the next at once.
+class Service:
+    """The work of an endpoint.
 
     Args:
-        code, sentence: of the refusal.
+        settings: settings of the endpoint.
+        bundles: gives loaded bundles.
+
+    Attributes:
+        ready: whether the bundle is loaded and has generated a frame.
+        teacher: identity teacher, which computes the image identity of a face; None if the settings name none.
+        detector: finds faces in pictures.
+        on_frames: called with the number of frames of each generated chunk.
     """
 
-    def __init__(self, most: int, code: str, sentence: str, retry_after: int) -> None:
-        self.most, self.inside = most, 0
-        self._refusal = code, sentence, retry_after
-
-    def enter(self) -> None:
-        """Every ``enter`` that returns needs one ``leave``.
-
-        Raises:
-            ApiError: too many are inside.
-        """
-        if self.inside >= self.most:
-            raise ApiError(*self._refusal)
-        self.inside += 1
-
-    def leave(self) -> None:
-        self.inside -= 1
-
-    @contextmanager
-    def __call__(self) -> Any:
-        self.enter()
-        try:
-            yield
-        finally:
-            self.leave()
-
-
-@dataclass
-class Service:
-    """An endpoint's work. ``load`` gives bundles; ``on_frames`` is told how many frames were made."""
-
-    settings: ServeSettings
-    load: Loads
-    on_frames: Callable[[int], None] = lambda count: None
-    ready: bool = False
-    teacher: FaceNetwork | None = None
-    _detector: Detector | None = field(default=None, repr=False)
+    def __init__(self, settings: ServeSettings, bundles: BundleLoader) -> None:
+        self.settings, self.bundles = settings, bundles
+        self.ready = False
+        self.teacher: FaceNetwork | None = None
+        self.detector: Detector | None = None
+        self.on_frames: Callable[[int], None] = _ignore
 
     async def start(self) -> None:
-        """Loads what answers, and draws one frame with it, so that the first caller does not wait for that."""
-        batcher = await self.load(next(iter(self.settings.uris())))
+        """Loads the default bundle, and generates one frame with it, so that the first request does not wait for that.
+
+        Raises:
+            ArtifactError: bundle or teacher cannot be loaded.
+        """
+        batcher = await self.bundles.load(next(iter(self.settings.uris())))
         if self.settings.teacher:
-            self.teacher = await asyncio.to_thread(load, self.settings.teacher)
-        self._detector = await asyncio.to_thread(make_detector, self.settings.detector)
-        predictor = batcher.predictor
-        still = np.zeros((predictor.size, predictor.size, 3), np.uint8) if predictor.reference else None
-        async for _ in batcher.draw(GenerationRequest(np.zeros(SAMPLES_PER_FRAME, np.float32), still=still)):
-            pass
+            self.teacher = await run_in_thread(load, self.settings.teacher)
+        self.detector = await run_in_thread(make_detector, self.settings.detector)
+        size = batcher.predictor.size
+        still = np.zeros((size, size, 3), np.uint8) if batcher.predictor.reference else None
+        request = GenerationRequest(np.zeros(SAMPLES_PER_FRAME, np.float32), still=still)
+        async with aclosing(batcher.generate(request)) as parts:
+            async for _ in parts:
+                pass
         self.ready = True
 
-    @property
-    def detector(self) -> Detector | None:
-        """Finds the face in a picture."""
-        return self._detector
+    async def close(self) -> None:
+        """Unloads the bundles."""
+        self.ready = False
+        await self.bundles.close()
 
-    async def hear(self, model: str, speech: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Codes of identity ``[D]`` and emotion ``[E]`` of a speech."""
-        batcher = await self.load(model)
-        codes = await batcher.run(lambda: batcher.predictor.encode_speech(speech))
-        return codes.identity, codes.emotion
+    async def encode_speech(self, model: str, speech: np.ndarray) -> SpeechCodes:
+        """Codes that a bundle predicts from speech."""
+        batcher = await self.bundles.load(model)
+        return await batcher.run(lambda: batcher.predictor.encode_speech(speech))
 
-    async def see(self, model: str, face: np.ndarray) -> Tensor:
-        """The teacher's code ``[D]`` of an aligned crop: the seen identity.
+    async def image_identity(self, model: str, face: np.ndarray) -> Tensor:
+        """The teacher's identity code ``[D]`` of an aligned crop, uint8 ``[S, S, 3]``.
 
         Raises:
             ApiError: face_not_usable.
         """
-        teacher, batcher = self.teacher, await self.load(model)
+        teacher, batcher = self.teacher, await self.bundles.load(model)
         if teacher is None or teacher.dim != batcher.predictor.card["identity_dim"]:
-            sentence = "face: this endpoint has no identity teacher for that bundle (--teacher): leave the picture out, or send identity_speech"
-            raise ApiError("face_not_usable", sentence)
+            raise ApiError(
+                "face_not_usable",
+                "face: this endpoint has no identity teacher for that bundle (--teacher): "
+                "leave the picture out, or send identity_speech",
+            )
         return await batcher.run(lambda: teacher(face[None])[0])
 
-    async def frames(self, order: Order, listen: int | None = None) -> AsyncIterator[np.ndarray]:
-        """Parts of the video, uint8 ``[t, size, size, 3]``."""
-        batcher = await self.load(order.model)
-        parts = batcher.draw(
-            GenerationRequest(order.speech, order.identity, order.emotion, order.still, order.seed, listen)
-        )
-        async with aclosing(parts):  # type: ignore[type-var]  # it is a generator
+    async def frames(self, request: VideoRequest) -> AsyncGenerator[np.ndarray, None]:
+        """Yields chunks of frames, uint8 ``[t, size, size, 3]``."""
+        batcher = await self.bundles.load(request.model)
+        async with aclosing(batcher.generate(request.generation)) as parts:
             async for part in parts:
                 self.on_frames(len(part))
-                yield part
+                if request.size in (0, part.shape[1]):
+                    yield part
+                else:
+                    yield await run_in_thread(_resize, part, request.size)
 
-    async def stream(self, order: Order) -> AsyncIterator[bytes]:
-        """Fragmented MP4 while it is made. Identity and emotion are heard in the first seconds, so that long speech begins soon."""
+    async def stream(self, request: VideoRequest) -> AsyncGenerator[bytes, None]:
+        """Yields fragmented MP4 while it is generated.
+
+        Identity and emotion are predicted from the first seconds, so that long speech begins as early as short speech.
+        """
+        early = replace(request, generation=replace(request.generation, code_frames=STREAM_CODE_FRAMES))
         fragments, done = FragmentedMp4(SYNTHETIC), 0
-        async with aclosing(self.frames(order, listen=LISTEN_FRAMES)) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                sound = _under(order.speech, done, len(part))
-                done += len(part)
-                if data := await asyncio.to_thread(lambda p, s: fragments.add(_sized(p, order.size), s), part, sound):
-                    yield data
-        yield await asyncio.to_thread(fragments.close)
+        try:
+            async with aclosing(self.frames(early)) as parts:
+                async for part in parts:
+                    speech = speech_of(request.generation.speech, done, len(part))
+                    done += len(part)
+                    if data := await run_in_thread(fragments.add, part, speech):
+                        yield data
+            yield await run_in_thread(fragments.close)
+        finally:
+            fragments.abort()
 
-    async def write(self, order: Order, path: Path, progress: Callable[[int], None] = lambda done: None) -> None:
-        """The whole MP4, to a local path. ``progress`` is told how many frames are done."""
+    async def write(self, request: VideoRequest, path: Path, on_progress: Callable[[int], None] = _ignore) -> None:
+        """Writes the MP4 to a local path.
+
+        Args:
+            request: the request.
+            path: local path.
+            on_progress: called with the number of frames that are written.
+        """
         writer: Mp4Writer | None = None
         try:
-            async with aclosing(self.frames(order)) as parts:  # type: ignore[type-var]
+            async with aclosing(self.frames(request)) as parts:
                 async for part in parts:
-                    sized = _sized(part, order.size)
                     if writer is None:
-                        writer = Mp4Writer(str(path), sized[0], metadata=SYNTHETIC)
-                    await asyncio.to_thread(_add, writer, sized, _under(order.speech, writer.frames, len(part)))
-                    progress(writer.frames)
+                        writer = Mp4Writer(str(path), part[0], metadata=SYNTHETIC)
+                    speech = speech_of(request.generation.speech, writer.frames, len(part))
+                    await run_in_thread(_encode, writer, part, speech)
+                    on_progress(writer.frames)
+            assert writer is not None, "speech has at least one frame"
+            await run_in_thread(writer.close)
         except BaseException:
             if writer is not None:
                 writer.abort()
             raise
-        assert writer is not None  # a speech has at least one frame
-        await asyncio.to_thread(writer.close)
 
-    async def whole(self, order: Order) -> IO[bytes]:
-        """The whole MP4 as an open file that has no name any more.
+    async def render(self, request: VideoRequest) -> IO[bytes]:
+        """Generates the whole MP4; returns it as an open file that has no name.
 
         Raises:
             ApiError: too_slow.
         """
+        seconds = self.settings.limits.draw_seconds
         with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
-            path = Path(folder) / "made.mp4"
+            path = Path(folder) / "video.mp4"
             try:
-                async with asyncio.timeout(self.settings.limits.draw_seconds):
-                    await self.write(order, path)
+                async with asyncio.timeout(seconds):
+                    await self.write(request, path)
             except TimeoutError:
-                seconds = self.settings.limits.draw_seconds
                 raise ApiError(
-                    "too_slow", f"the video took longer than {seconds:g} s: send it to /v1/jobs, or a shorter one"
+                    "too_slow",
+                    f"the video took longer than {seconds:g} s: submit it to /v1/jobs, or send shorter speech",
                 ) from None
             return path.open("rb")
 
 
-def _add(writer: Mp4Writer, frames: np.ndarray, sound: np.ndarray) -> None:
-    for frame, under in zip(frames, sound.reshape(len(frames), -1), strict=True):
+def speech_of(speech: np.ndarray, first: int, frames: int) -> np.ndarray:
+    """The speech of ``frames`` frames starting at ``first``, padded with silence: float32 ``[frames * 640]``."""
+    part = speech[first * SAMPLES_PER_FRAME : (first + frames) * SAMPLES_PER_FRAME]
+    return np.pad(part, (0, frames * SAMPLES_PER_FRAME - len(part)))
+
+
+def _encode(writer: Mp4Writer, frames: np.ndarray, speech: np.ndarray) -> None:
+    """Encodes frames and their speech, ``[t, H, W, 3]`` and ``[t * 640]``, in turn."""
+    for frame, samples in zip(frames, speech.reshape(len(frames), -1), strict=True):
         writer.add_frame(frame)
-        writer.add_audio(under)
+        writer.add_audio(samples)
 
 
-def _under(speech: np.ndarray, first: int, frames: int) -> np.ndarray:
-    """The sound under ``frames`` frames from ``first``, filled up with silence: float32 ``[frames * 640]``."""
-    sound = speech[first * SAMPLES_PER_FRAME : (first + frames) * SAMPLES_PER_FRAME]
-    return np.pad(sound, (0, frames * SAMPLES_PER_FRAME - len(sound)))
-
-
-def _sized(frames: np.ndarray, size: int) -> np.ndarray:
-    if size in (0, frames.shape[1]):
-        return frames
-    how = cv2.INTER_AREA if size < frames.shape[1] else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(f, (size, size), interpolation=how) for f in frames])
-
-
-def tensor_of(values: list[float] | None) -> Tensor | None:
-    """A code that was kept as plain numbers."""
-    return None if values is None else torch.tensor(values)
+def _resize(frames: np.ndarray, size: int) -> np.ndarray:
+    interpolation = cv2.INTER_AREA if size < frames.shape[1] else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(frame, (size, size), interpolation=interpolation) for frame in frames])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TypedDict
+
+from pydantic import BaseModel
 
 from s2v_ray import storage
 from s2v_ray.config import Section
@@ -31,7 +32,7 @@ class Answer(Section):
     milliseconds: int = 0
 
 
-class ShownTrial(TypedDict):
+class ShownTrial(BaseModel):
     """A trial as the page gets it; ``clips`` are names of files."""
 
     trial: int
@@ -39,7 +40,7 @@ class ShownTrial(TypedDict):
     clips: list[str]
 
 
-class Session(TypedDict):
+class Session(BaseModel):
     """What the page needs; ``answered``: indices of the trials that have an answer."""
 
     participant: str

@@ -30,7 +30,7 @@ import torch
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import SYNTHETIC, write_mp4
-from s2v_ray.serving.app import serve_here
+from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
 
 CALLERS = 16
@@ -218,7 +218,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     results: dict[str, Any] = {}
     began = time.perf_counter()
-    with serve_here(settings, "127.0.0.1", port) as address:
+    with local_endpoint(settings, "127.0.0.1", port) as address:
         print(f"up after {time.perf_counter() - began:.0f} s", flush=True)
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "throughput": lambda: throughput(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import requests
 
-from s2v_ray.serving.app import serve_here
+from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
 from tests.bench.bench_serve import replicas, wav
 
@@ -57,7 +57,7 @@ def main() -> int:
     args = parser.parse_args()
     settings = parse_settings({"bundle": str(Path(args.bundle).resolve()), "replicas": [2, 2]})
     met, lost, killed, stop, sound = Counter[str](), [], 0, threading.Event(), wav(2.0)
-    with serve_here(settings, "127.0.0.1", 8731) as address:
+    with local_endpoint(settings, "127.0.0.1", 8731) as address:
 
         def call() -> None:
             while not stop.is_set():

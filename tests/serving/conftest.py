@@ -1,4 +1,4 @@
-"""One endpoint for the tests of its API: tiny random bundles, and Starlette's client in the place of a server."""
+"""One endpoint for the tests of its API: small random bundles, and Starlette's client instead of a server."""
 
 from __future__ import annotations
 
@@ -9,41 +9,40 @@ import pytest
 from fastapi.testclient import TestClient
 
 from s2v_ray.serving.api import create_app
-from s2v_ray.serving.service import Bundles, Service
-from s2v_ray.serving.settings import ServeSettings, parse_settings
-from tests.helpers import bundles
+from s2v_ray.serving.bundles import LocalBundles
+from s2v_ray.serving.service import Service
+from s2v_ray.serving.settings import parse_settings
+from tests.helpers.bundles import make_bundle, make_teacher
 
 TOKEN = "a-token-of-some-length"
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def uris(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """URIs of a bundle, a reference bundle and an identity teacher."""
     folder = tmp_path_factory.mktemp("serving")
     return {
-        "bundle": bundles.make_bundle(folder / "bundle"),
-        "reference": bundles.make_bundle(folder / "reference", "gan.generator.reference=true"),
-        "teacher": bundles.make_teacher(folder / "teacher"),
+        "bundle": make_bundle(folder / "bundle"),
+        "reference": make_bundle(folder / "reference", "gan.generator.reference=true"),
+        "teacher": make_teacher(folder / "teacher"),
     }
 
 
 @pytest.fixture(scope="session")
-def serve_app(places: dict[str, str]) -> Callable[..., TestClient]:
+def make_client(uris: dict[str, str]) -> Callable[..., TestClient]:
     """Makes clients of an endpoint; arguments are further settings."""
 
-    def start(token: str = TOKEN, **settings: Any) -> TestClient:
-        given: ServeSettings = parse_settings(places | settings)
+    def make(token: str = TOKEN, **settings: Any) -> TestClient:
+        parsed = parse_settings(uris | settings)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return TestClient(
-            create_app(Service(given, Bundles(given)), token), headers=headers, raise_server_exceptions=False
-        )
+        app = create_app(Service(parsed, LocalBundles(parsed)), token)
+        return TestClient(app, headers=headers, raise_server_exceptions=False)
 
-    return start
+    return make
 
 
 @pytest.fixture(scope="session")
-def client(serve_app: Callable[..., TestClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with serve_app(
-        jobs=str(tmp_path_factory.mktemp("jobs")), limits={"video_seconds": 5, "job_seconds": 20, "upload_mb": 1}
-    ) as started:
+def client(make_client: Callable[..., TestClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    limits = {"video_seconds": 5, "job_seconds": 20, "upload_mb": 1}
+    with make_client(jobs=str(tmp_path_factory.mktemp("jobs")), limits=limits) as started:
         yield started

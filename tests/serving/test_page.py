@@ -70,8 +70,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(serve_app: Callable[..., Any], study: str) -> Iterator[str]:
-    with listening(serve_app(token="", study=study).app) as at:
+def address(make_client: Callable[..., Any], study: str) -> Iterator[str]:
+    with listening(make_client(token="", study=study).app) as at:
         yield at
 
 

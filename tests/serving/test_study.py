@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, SPEECH
@@ -25,8 +23,8 @@ def uri(tmp_path: Path) -> str:
 def test_nothing_reveals_the_condition_and_only_clips_are_served(uri: str) -> None:
     study = Study(uri)
     session = study.begin(None)
-    assert len(session["participant"]) == 32
-    assert session["answered"] == []
+    assert len(session.participant) == 32
+    assert session.answered == []
     assert REAL not in str(session) and SPEECH not in str(session)
     assert study.clip("01.mp4") == b"01.mp4"
     for name in ("../manifest.json", "manifest.json", "/etc/passwd"):
@@ -38,7 +36,7 @@ def test_an_answer_is_stored(uri: str) -> None:
     study = Study(uri)
     pair = next(t for t in study.trials(PARTICIPANT) if t.kind == "pair")
     study.store_answer(Answer(participant=PARTICIPANT, trial=pair.trial, answer="left", milliseconds=900))
-    assert Study(uri).begin(PARTICIPANT)["answered"] == [pair.trial]
+    assert Study(uri).begin(PARTICIPANT).answered == [pair.trial]
     assert storage.read_json(f"{uri}/answers/{PARTICIPANT}/{pair.trial}.json") == {
         "participant": PARTICIPANT,
         "trial": pair.trial,
@@ -64,19 +62,3 @@ def test_unusable_answers_are_refused(uri: str) -> None:
         with pytest.raises(ApiError) as caught:
             study.store_answer(answer)
         assert caught.value.code == code
-
-
-def test_the_study_is_served_over_http(uri: str, serve_app: Callable[..., TestClient]) -> None:
-    with serve_app(study=uri) as client:
-        session = client.get("/v1/study").json()
-        trial = session["trials"][0]
-        assert client.get(f"/v1/study/clips/{trial['clips'][0]}").headers["content-type"] == "video/mp4"
-        answer = {
-            "participant": session["participant"],
-            "trial": 0,
-            "answer": "left" if trial["kind"] == "pair" else "sad",
-        }
-        assert client.post("/v1/study/answers", json=answer).status_code == 201
-        assert client.post("/v1/study/answers", json=answer).json()["error"]["code"] == "already_answered"
-        assert client.get(f"/v1/study?participant={session['participant']}").json()["answered"] == [0]
-        assert client.post("/v1/study/answers", json=answer | {"path": "/etc"}).json()["error"]["code"] == "bad_request"

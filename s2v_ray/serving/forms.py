@@ -1,0 +1,168 @@
+"""The form of a request for a video: its fields, their validation, and how it becomes a ``VideoRequest``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+from fastapi import File, Form, UploadFile
+from torch import Tensor
+
+from s2v_ray.inference.predictor import Predictor
+from s2v_ray.inference.request import GenerationRequest
+from s2v_ray.serving import uploads
+from s2v_ray.serving.concurrency import run_in_thread
+from s2v_ray.serving.errors import ApiError, not_ready
+from s2v_ray.serving.service import Service, VideoRequest
+from s2v_ray.serving.settings import DEFAULT, ServeSettings
+
+MIN_SIDE = 16
+"""Smallest side of a video, in pixels."""
+DECODERS = 2
+"""Number of requests whose uploads are decoded at a time."""
+SHOWN_CHARACTERS = 80
+"""Number of characters of a client's text that an error message repeats."""
+
+
+class VideoForm:
+    """The fields of a request for a video."""
+
+    def __init__(  # noqa: PLR0913  # the parameters are the fields of the form
+        self,
+        speech: Annotated[UploadFile, File(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")],
+        identity_speech: Annotated[
+            UploadFile | None, File(description="Show the speech identity of this speech.")
+        ] = None,
+        face: Annotated[
+            UploadFile | None,
+            File(description="Show the face in this JPEG or PNG. A reference bundle requires it."),
+        ] = None,
+        aligned: Annotated[bool, Form(description="The picture is an aligned crop, so no face is searched.")] = False,
+        emotion: Annotated[
+            str, Form(description="Show this emotion; empty: the emotion predicted from the speech.")
+        ] = "",
+        emotion_speech: Annotated[
+            UploadFile | None, File(description="Show the emotion predicted from this speech.")
+        ] = None,
+        seed: Annotated[int, Form(ge=0, lt=2**63, description="Seed of blinks and small movements.")] = 0,
+        size: Annotated[int, Form(ge=0, description="Side of the video in pixels; 0: the bundle's own.")] = 0,
+        model: Annotated[str, Form(description="Name of the bundle, from GET /v1/models.")] = "",
+        stream: Annotated[bool, Form(description="Answer with fragmented MP4 while it is generated.")] = False,
+    ) -> None:
+        self.speech, self.identity_speech, self.emotion_speech = speech, identity_speech, emotion_speech
+        self.face, self.aligned = face, aligned
+        self.emotion, self.seed, self.size = emotion, seed, size
+        self.model, self.stream = model, stream
+
+
+FIELDS = tuple(inspect.signature(VideoForm).parameters)
+
+
+def check_fields(sent: Iterable[str]) -> None:
+    """Checks that a form has no unknown field, so that a misspelt one is not ignored.
+
+    Raises:
+        ApiError: bad_request.
+    """
+    if unknown := sorted(set(sent) - set(FIELDS)):
+        name = unknown[0][:SHOWN_CHARACTERS]
+        raise ApiError("bad_request", f"{name}: there is no such field; use {', '.join(FIELDS)}")
+
+
+def validate(form: VideoForm, settings: ServeSettings) -> str:
+    """Checks the fields that do not depend on a bundle; returns the name of the requested bundle.
+
+    Raises:
+        ApiError: unknown_model, bad_request.
+    """
+    name = form.model or DEFAULT
+    if name not in settings.uris():
+        raise ApiError(
+            "unknown_model", f"model: there is no bundle {name[:SHOWN_CHARACTERS]!r}; GET /v1/models lists them"
+        )
+    side = settings.limits.side
+    if form.size and (form.size % 2 or not MIN_SIDE <= form.size <= side):
+        raise ApiError("bad_request", f"size: must be an even number from {MIN_SIDE} to {side}")
+    return name
+
+
+def validate_for_bundle(form: VideoForm, emotions: tuple[str, ...], reference: bool) -> None:
+    """Checks the fields that depend on the bundle.
+
+    Args:
+        form: the form.
+        emotions: emotions of the bundle.
+        reference: whether the bundle is a reference baseline.
+
+    Raises:
+        ApiError: unknown_emotion, bad_request, face_needed.
+    """
+    if form.emotion and form.emotion not in emotions:
+        name = form.emotion[:SHOWN_CHARACTERS]
+        raise ApiError("unknown_emotion", f"emotion: unknown emotion {name!r}: this bundle has {', '.join(emotions)}")
+    if form.emotion and form.emotion_speech:
+        raise ApiError("bad_request", "emotion: send a name or emotion_speech, not both")
+    if form.face and form.identity_speech:
+        raise ApiError("bad_request", "face: send a picture or identity_speech, not both")
+    if reference and not form.face:
+        raise ApiError("face_needed", "face: a reference bundle needs a picture of the speaker: send one")
+
+
+class FormReader:
+    """Validates forms, decodes their uploads, and computes the codes that they ask for.
+
+    Args:
+        service: the work of the endpoint.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.settings, self.limits = service, service.settings, service.settings.limits
+        self._decoders = asyncio.Semaphore(DECODERS)
+
+    async def read(self, form: VideoForm, max_seconds: float) -> VideoRequest:
+        """Makes a form into a request.
+
+        Args:
+            form: the form.
+            max_seconds: longest speech.
+
+        Raises:
+            ApiError: the form cannot be used, or the endpoint is not ready.
+        """
+        if not self.service.ready:
+            raise not_ready()
+        name = validate(form, self.settings)
+        predictor = (await self.service.bundles.load(name)).predictor
+        validate_for_bundle(form, predictor.emotions, predictor.reference)
+        async with self._decoders:
+            speech = await self._speech("speech", form.speech, max_seconds)
+            face = await self._face(form, predictor)
+            identity_speech = await self._optional_speech("identity_speech", form.identity_speech)
+            emotion_speech = await self._optional_speech("emotion_speech", form.emotion_speech)
+        identity: Tensor | None = None
+        if identity_speech is not None:
+            identity = (await self.service.encode_speech(name, identity_speech)).identity
+        emotion: str | Tensor | None = form.emotion or None
+        if emotion_speech is not None:
+            emotion = (await self.service.encode_speech(name, emotion_speech)).emotion
+        if face is not None and not predictor.reference:
+            identity = await self.service.image_identity(name, face)
+        still = face if predictor.reference else None
+        return VideoRequest(GenerationRequest(speech, identity, emotion, still, form.seed), name, form.size)
+
+    async def _speech(self, field: str, upload: UploadFile, max_seconds: float) -> np.ndarray:
+        return await run_in_thread(uploads.read_speech, field, upload.file, max_seconds, self.limits.decode_seconds)
+
+    async def _optional_speech(self, field: str, upload: UploadFile | None) -> np.ndarray | None:
+        return await self._speech(field, upload, self.limits.other_seconds) if upload else None
+
+    async def _face(self, form: VideoForm, predictor: Predictor) -> np.ndarray | None:
+        if not form.face:
+            return None
+        detector = None if form.aligned else self.service.detector
+        return await run_in_thread(
+            uploads.read_face, form.face.file, predictor.size, detector, self.limits.picture_pixels
+        )

@@ -1,0 +1,40 @@
+"""Prometheus metrics of one replica."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REQUEST_SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
+FIRST_BYTE_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """The metrics of this process, which is one replica.
+
+    Attributes:
+        registry: registry of all metrics.
+        requests: counts requests by path and status.
+        refused: counts error responses by code.
+        seconds: seconds of requests to the last byte, by path.
+        first_byte: seconds from the start of a request to the first byte of video.
+        frames: counts generated frames.
+        videos: number of videos that are being generated.
+        jobs: number of jobs that wait or run.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("s2v_requests", "Requests by path and status.", ["path", "status"], registry=registry)
+        self.refused = Counter("s2v_refused", "Error responses by code.", ["code"], registry=registry)
+        self.seconds = Histogram(
+            "s2v_request_seconds", "Seconds to the last byte.", ["path"], buckets=REQUEST_SECONDS, registry=registry
+        )
+        self.first_byte = Histogram(
+            "s2v_first_byte_seconds",
+            "Seconds from the start of a request to the first byte of video.",
+            buckets=FIRST_BYTE_SECONDS,
+            registry=registry,
+        )
+        self.frames = Counter("s2v_frames", "Generated frames.", registry=registry)
+        self.videos = Gauge("s2v_videos", "Videos that are being generated.", registry=registry)
+        self.jobs = Gauge("s2v_jobs", "Jobs that wait or run.", registry=registry)

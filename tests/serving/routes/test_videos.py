@@ -1,0 +1,124 @@
+"""Videos over HTTP, the list of bundles, and overload."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from s2v_ray.inference.predictor import Predictor
+from s2v_ray.media.audio import read_speech
+from tests.helpers.http import assert_refused, comment_of, frames_of, make_png, post
+from tests.helpers.sounds import speech, wav
+
+
+def test_speech_becomes_a_tagged_mp4(client: TestClient, tmp_path: Path) -> None:
+    response = post(client, speech=wav(speech(1.0)))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "video/mp4"
+    assert response.headers["x-synthetic"] == "true"
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert frames_of(response.content).shape == (25, 32, 32, 3)
+    assert "synthetic" in comment_of(response.content)
+    (tmp_path / "video.mp4").write_bytes(response.content)
+    assert abs(len(read_speech(tmp_path / "video.mp4")) - 16000) <= 1024
+
+
+def test_a_stream_is_the_same_video_in_fragments(client: TestClient) -> None:
+    sound = wav(speech(3.0))
+    whole, streamed = post(client, speech=sound), post(client, data={"stream": "true"}, speech=sound)
+    assert streamed.content.count(b"moof") >= 5
+    assert b"moof" not in whole.content
+    assert "synthetic" in comment_of(streamed.content)
+    a, b = frames_of(whole.content), frames_of(streamed.content)
+    assert a.shape == b.shape == (75, 32, 32, 3)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95  # two encodings of the same frames
+
+
+def test_fields_change_the_video(client: TestClient) -> None:
+    sound, other, png = wav(speech(0.4)), wav(speech(0.6, seed=5)), make_png()
+    plain = frames_of(post(client, speech=sound).content)
+    assert np.abs(plain - frames_of(post(client, speech=sound).content)).max() == 0
+    forms: dict[str, tuple[dict[str, str], dict[str, bytes]]] = {
+        "emotion": ({"emotion": "happy"}, {}),
+        "seed": ({"seed": "9"}, {}),
+        "emotion_speech": ({}, {"emotion_speech": other}),
+        "identity_speech": ({}, {"identity_speech": other}),
+        "face": ({"aligned": "true"}, {"face": png}),
+        "reference": ({"model": "reference", "aligned": "true"}, {"face": png}),
+    }
+    for name, (data, files) in forms.items():
+        response = post(client, data=data, speech=sound, **files)
+        assert response.status_code == 200, (name, response.content[:200])
+        assert not np.array_equal(frames_of(response.content), plain), name
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_videos_are_resized(client: TestClient, stream: str) -> None:
+    response = post(client, data={"size": "64", "stream": stream}, speech=wav(speech(0.4)))
+    assert frames_of(response.content).shape == (10, 64, 64, 3)
+
+
+def test_bundles_are_listed_with_their_misuse(client: TestClient) -> None:
+    found = client.get("/v1/models").json()
+    assert [(m["name"], m["reference"], m["faces"]) for m in found["models"]] == [
+        ("default", False, True),
+        ("reference", True, True),
+    ]
+    assert found["models"][0]["emotions"] == ["neutral", "happy", "angry"]
+    assert found["models"][0]["misuse"]
+    assert found["models"][0]["size"] == 32
+    assert found["limits"]["video_seconds"] == 5
+    assert (found["jobs"], found["study"]) == (True, False)
+
+
+def test_overload_is_refused_and_ends(make_client: Callable[..., TestClient]) -> None:
+    with make_client(limits={"videos": 2}) as small:
+        sound = wav(speech(4.0))
+        responses = []
+        threads = [threading.Thread(target=lambda: responses.append(post(small, speech=sound))) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {r.status_code for r in responses} == {200, 503}
+        for response in responses:
+            if response.status_code == 503:
+                assert_refused(response, "busy")
+                assert int(response.headers["retry-after"]) > 0
+        assert post(small, speech=sound).status_code == 200
+
+
+def test_a_stream_releases_its_place(make_client: Callable[..., TestClient]) -> None:
+    with make_client(limits={"videos": 1}) as small:
+        for _ in range(3):
+            assert post(small, data={"stream": "true"}, speech=wav(speech(0.4))).status_code == 200
+        assert_refused(post(small, data={"stream": "true"}, speech=b"no sound"), "speech_unreadable")
+        assert post(small, speech=wav(speech(0.4))).status_code == 200
+
+
+def test_an_internal_error_has_a_plain_message(
+    make_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_client() as started:
+        with monkeypatch.context() as patch:
+            patch.setattr(Predictor, "generate_next", lambda *_: 1 / 0)
+            assert "division" not in assert_refused(post(started, speech=wav(speech(0.2))), "internal")
+        assert post(started, speech=wav(speech(0.2))).status_code == 200
+
+
+def test_a_slow_video_is_refused(make_client: Callable[..., TestClient]) -> None:
+    with make_client(limits={"draw_seconds": 0.001}) as started:
+        assert "/v1/jobs" in assert_refused(post(started, speech=wav(speech(2.0))), "too_slow")
+
+
+def test_sound_of_a_stream_can_be_decoded(client: TestClient) -> None:
+    content = post(client, data={"stream": "true"}, speech=wav(speech(1.0))).content
+    with av.open(io.BytesIO(content)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 16000

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s2v_ray.serving.bundles import LocalBundles
+from s2v_ray.serving.context import ApiContext
+from s2v_ray.serving.errors import ApiError
+from s2v_ray.serving.service import Service
+from s2v_ray.serving.settings import parse_settings
+from s2v_ray.storage import ArtifactError
+from tests.helpers.studies import make_small_study
+
+
+def make_context(**settings: str) -> ApiContext:
+    parsed = parse_settings({"bundle": "b", **settings})
+    return ApiContext(Service(parsed, LocalBundles(parsed)))
+
+
+def test_jobs_and_study_are_optional() -> None:
+    context = make_context()
+    assert not context.has_jobs and not context.has_study
+    for name in ("jobs", "study"):
+        with pytest.raises(ApiError) as caught:
+            getattr(context, name)
+        assert caught.value.code == "not_found"
+
+
+def test_jobs_and_study_of_the_settings(tmp_path: Path) -> None:
+    context = make_context(jobs=str(tmp_path / "jobs"), study=make_small_study(tmp_path / "study"))
+    assert context.has_jobs and context.has_study
+    assert context.jobs.held == {}
+    assert len(context.study.plan.items) == 6
+
+
+def test_a_missing_study_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        make_context(study=str(tmp_path))
+
+
+def test_frames_are_counted() -> None:
+    context = make_context()
+    context.service.on_frames(16)
+    assert context.metrics.registry.get_sample_value("s2v_frames_total") == 16.0

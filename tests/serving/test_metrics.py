@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+
+from s2v_ray.serving.metrics import Metrics
+
+
+def test_two_endpoints_in_one_process_count_apart() -> None:
+    first, second = Metrics(), Metrics()
+    first.frames.inc(5)
+    assert b"s2v_frames_total 5.0" in generate_latest(first.registry)
+    assert b"s2v_frames_total 0.0" in generate_latest(second.registry)
+
+
+def test_names_of_metrics() -> None:
+    """Dashboards and alerts refer to these names."""
+    metrics = Metrics()
+    metrics.requests.labels("/healthz", "200").inc()
+    metrics.refused.labels("busy").inc()
+    metrics.seconds.labels("/healthz").observe(0.1)
+    metrics.first_byte.observe(0.1)
+    text = generate_latest(metrics.registry).decode()
+    for name in (
+        's2v_requests_total{path="/healthz",status="200"}',
+        's2v_refused_total{code="busy"}',
+        's2v_request_seconds_count{path="/healthz"}',
+        "s2v_first_byte_seconds_count",
+        "s2v_frames_total",
+        "s2v_videos",
+        "s2v_jobs",
+    ):
+        assert f"\n{name} " in text, name
