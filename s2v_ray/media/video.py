@@ -164,9 +164,9 @@ class BytesSink(Protocol):
 class Mp4Writer:
     """Writes H.264 (yuv420p) and AAC as MP4, frame by frame.
 
-    The encoder's priming samples get negative times, so readers that honour the edit list play the audio in sync.
-    The same
-    input gives the same bytes on any processor: one encoder thread, no dates.
+    The encoder's priming samples get negative times, so readers that honour the edit list play the audio in sync. The
+    same input gives the same bytes on any processor: one encoder thread, no dates. Only one thread at a time may use a
+    writer: PyAV's objects are not synchronised, and closing one that another thread uses crashes the process.
 
     Args:
         sink: local path, or with ``fragments`` any ``BytesSink``.
