@@ -30,7 +30,7 @@ def make_clip(seed: int, frames: int = 5, opening: bool = True) -> Clip:
 
 
 @pytest.mark.parametrize("opening", [True, False])
-def test_a_clip_comes_back(tmp_path: Path, opening: bool) -> None:
+def test_a_clip_is_read_back(tmp_path: Path, opening: bool) -> None:
     clip = make_clip(0, opening=opening)
     uri = str(tmp_path / "train/part-00000.parquet")
     shards.write_shard(uri, [shards.encode_clip(clip, 95)])
@@ -66,7 +66,7 @@ def test_a_part_of_the_speech() -> None:
     assert np.array_equal(shards.decode_speech(row["speech"], 4), whole[2560:])
 
 
-def test_red_stays_red() -> None:
+def test_channels_keep_their_order() -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 250
     (back,) = shards.decode_frames([shards.encode_frame(red, 95)])
@@ -88,7 +88,7 @@ def test_shards_are_listed_in_order_and_read_up_to_a_limit(tmp_path: Path) -> No
     assert shards.read_clips(str(tmp_path), "test") == []
 
 
-def test_damaged_shards_and_frames_are_named(tmp_path: Path) -> None:
+def test_damaged_shards_and_frames_are_errors(tmp_path: Path) -> None:
     uri = str(tmp_path / "part-00000.parquet")
     shards.write_shard(uri, [shards.encode_clip(make_clip(0))])
     storage.write_bytes(uri, storage.read_bytes(uri)[:-9])
@@ -139,7 +139,7 @@ def test_a_row_group_from_s3_is_two_requests_and_a_small_file_one(bucket: str, m
             assert proxy.requests - before == requests
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_a_missing_shard_is_an_error(tmp_path: Path) -> None:
     uri = str(tmp_path / "part-00000.parquet")
     for read in (shards.read_shard, lambda uri: shards.read_rows(uri, 0)):
         with pytest.raises(shards.MissingShardError, match=f"^shard {uri} is missing$"):

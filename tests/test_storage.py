@@ -29,13 +29,13 @@ def test_join_has_one_slash_between_parts() -> None:
     assert storage.join("/", "a") == "/a"
 
 
-def test_absolute_moves_local_paths_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_absolute_changes_local_paths_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("runs/1") == str(tmp_path / "runs/1")
     assert storage.absolute("s3://runs/1") == "s3://runs/1"
 
 
-def test_written_bytes_come_back_and_are_listed_and_removed(root: str) -> None:
+def test_written_bytes_are_read_listed_and_removed(root: str) -> None:
     first, second = storage.join(root, "train", "b.parquet"), storage.join(root, "train", "sub", "a.parquet")
     for uri in (first, second, storage.join(root, "train", "note.txt")):
         storage.write_bytes(uri, uri.encode())
@@ -83,7 +83,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
 
 
-def test_check_writable_passes_and_leaves_nothing(root: str) -> None:
+def test_check_writable_leaves_no_file(root: str) -> None:
     storage.check_writable(root)
     assert storage.list_files(root) == []
 
@@ -166,7 +166,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def through(proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, S3 is reached through ``proxy``."""
+    """Sends requests to S3 through ``proxy`` from here on."""
     S3FileSystem.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
 

@@ -102,7 +102,7 @@ class Story:
             log,
             client,
             r"distill [4-9]\d/",
-            lambda: self.hosts.stop_job(re.findall(r"Job '([^']+)' submitted", log.read_text())[-1]),
+            lambda: self.hosts.stop_job(re.findall(r"submitted job (\S+)", log.read_text())[-1]),
         )
         if client.wait() == 0:
             raise SystemExit("a job that was stopped ended with status 0")
@@ -173,7 +173,7 @@ def tone(seconds: float = 2.0) -> bytes:
 def first_step(story: Story, log: str) -> dict[str, float]:
     """Seconds from the submission of the training to its first line of losses, part by part."""
     jobs: Any = story.hosts.get("/api/jobs/")
-    (taken,) = [j["start_time"] / 1000 for j in jobs if f"'{j['submission_id']}' submitted" in log]
+    (taken,) = [j["start_time"] / 1000 for j in jobs if f"submitted job {j['submission_id']}" in log]
 
     def at(pattern: str) -> float:
         """Seconds of the driver's own clock."""

@@ -1,6 +1,6 @@
-"""A small HTTP proxy before an S3 server, on a local port, that injects the faults of real networks and servers.
+"""A small HTTP proxy in front of an S3 server that produces the faults of real networks and servers.
 
-What happens to a request depends on seed, method, path and how often it was tried, not on threads or time.
+The fault of a request depends on seed, method, path and the number of attempts, not on threads or time.
 """
 
 from __future__ import annotations
@@ -9,26 +9,29 @@ import http.client
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 FAULTS = ("internal error", "slow down", "cut before the answer", "cut in the answer")
-REFUSALS = {"internal error": (500, "InternalError"), "slow down": (503, "SlowDown")}
 Refusal = tuple[int, str]
 """Status and code of S3."""
+REFUSALS: dict[str, Refusal] = {"internal error": (500, "InternalError"), "slow down": (503, "SlowDown")}
+"""The faults that are refusals."""
+NOT_FORWARDED = ("connection", "transfer-encoding")
 
 
 class FaultyS3:
-    """Forwards to ``upstream`` (``http://host:port``), all but a share of the requests.
+    """Forwards requests to ``upstream`` (``http://host:port``), except for a share of them.
 
     Args:
-        share: of requests that meet one of ``FAULTS``.
-        refuse: from method and path with query, a refusal that is answered instead, always; None lets the request pass.
-        headers: replace those of the server's answers, in lower case: a wrong ``date``, another
-            ``x-amz-bucket-region``.
+        upstream: address of the server.
+        share: of requests with one of ``FAULTS``.
+        seed: of the faults.
+        refuse: method and path with query -> refusal that is always answered; None forwards the request.
+        headers: replace those of the responses, in lower case: a wrong ``date``, another ``x-amz-bucket-region``.
     """
 
     def __init__(
@@ -71,50 +74,56 @@ class FaultyS3:
                 self.faults[found] += 1
             return found
 
-    def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805  two selves meet here
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def respond(self, handler: _Handler) -> None:
+        """Answers one request: a refusal, a fault, or the server's response."""
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        refusal = self.refuse(handler.command, handler.path) if self.refuse else None
+        fault = None if refusal else self.fault(handler.command, handler.path)
+        refusal = refusal or REFUSALS.get(fault or "")
+        if refusal:
+            text = f"<Error><Code>{refusal[1]}</Code><Message>no</Message></Error>"
+            handler.answer(refusal[0], {"content-type": "application/xml"} | self.headers, text.encode())
+        elif fault == "cut before the answer":
+            handler.close_connection = True
+        else:
+            upstream = http.client.HTTPConnection(self._upstream, timeout=60)
+            upstream.request(handler.command, handler.path, body, dict(handler.headers.items()))
+            response = upstream.getresponse()
+            kept = {k.lower(): v for k, v in response.getheaders() if k.lower() not in NOT_FORWARDED}
+            handler.answer(response.status, kept, response.read(), self.headers, cut=fault is not None)
+            upstream.close()
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        return type("Handler", (_Handler,), {"proxy": self})
 
-            def forward(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                refusal = proxy.refuse(self.command, self.path) if proxy.refuse else None
-                fault = None if refusal else proxy.fault(self.command, self.path)
-                refusal = REFUSALS.get(fault or "", refusal)
-                if refusal:
-                    self.answer(
-                        refusal[0],
-                        {"content-type": "application/xml"},
-                        f"<Error><Code>{refusal[1]}</Code><Message>no</Message></Error>".encode(),
-                    )
-                    return
-                if fault == "cut before the answer":
-                    self.close_connection = True
-                    return
-                upstream = http.client.HTTPConnection(proxy._upstream, timeout=60)
-                upstream.request(self.command, self.path, body, dict(self.headers.items()))
-                response = upstream.getresponse()
-                headers = {
-                    k.lower(): v
-                    for k, v in response.getheaders()
-                    if k.lower() not in ("connection", "transfer-encoding")
-                }
-                self.answer(response.status, headers, response.read(), cut=fault is not None)
-                upstream.close()
 
-            def answer(self, status: int, headers: dict[str, str], body: bytes, cut: bool = False) -> None:
-                self.send_response_only(status)
-                length = {} if self.command == "HEAD" else {"content-length": str(len(body))}
-                for name, value in (headers | length | proxy.headers).items():
-                    self.send_header(name, value)
-                if not cut or body:
-                    self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body[: len(body) // 2] if cut else body)
-                self.close_connection = self.close_connection or cut
+class _Handler(BaseHTTPRequestHandler):
+    proxy: FaultyS3
+    protocol_version = "HTTP/1.1"
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-        return Handler
+    def forward(self) -> None:
+        self.proxy.respond(self)
+
+    def answer(
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        replaced: Mapping[str, str] = MappingProxyType({}),
+        *,
+        cut: bool = False,
+    ) -> None:
+        self.send_response_only(status)
+        length = {} if self.command == "HEAD" else {"content-length": str(len(body))}
+        for name, value in (headers | length | dict(replaced)).items():
+            self.send_header(name, value)
+        if not cut or body:
+            self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = self.close_connection or cut
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward

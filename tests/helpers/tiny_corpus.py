@@ -11,7 +11,7 @@ EMOTIONS = ("neutral", "happy", "sad")
 
 
 def make_clip(i: int, frames: int, size: int) -> Clip:
-    """Frame k of clip i has red = 3 k and green = 7 i everywhere (mod 256); its speech says k / 1000 under frame k."""
+    """Frame k of clip i has red = 3 k and green = 7 i everywhere (mod 256); its samples are k / 1000."""
     pixels = np.zeros((frames, size, size, 3), np.uint8)
     pixels[..., 0] = 3 * np.arange(frames)[:, None, None] % 256
     pixels[..., 1] = 7 * i % 256
@@ -38,7 +38,10 @@ def make_corpus(
     val: int = 4,
     lengths: tuple[int, ...] = (20, 30, 45),
 ) -> str:
-    """Write it and return ``uri``. Clip i has identity code e_(i mod D), its frame k emotion logits (k, i, 0)."""
+    """Writes a corpus and returns ``uri``.
+
+    The identity code of clip i is the unit vector e_(i mod D); the emotion logits of frame k are (k, i, 0).
+    """
     splits = {"test": {"clips": 0, "shards": 0}}
     for split, first, last in (("train", 0, clips), ("val", clips, clips + val)):
         splits[split] = {"clips": last - first, "shards": -(-(last - first) // per_shard)}

@@ -1,4 +1,4 @@
-"""Videos made to order: any times, rate, channels and offset."""
+"""Videos with given times, rates, channels and offsets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_video(
     sound_start: float = 0.0,
     vcodec: str = "mpeg4",
 ) -> Path:
-    """``frames[i]`` at ``times[i]`` seconds; ``sound`` float [C, N] as 16-bit PCM (AAC in MP4) from ``sound_start``."""
+    """Writes ``frames[i]`` at ``times[i]`` seconds, and ``sound`` [C, N] as 16-bit PCM (AAC in MP4)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         picture = container.add_stream(vcodec, rate=50)

@@ -26,7 +26,7 @@ RECIPE = tiny_recipe(gan={"discriminators": {"width": 8}, "sync": {"steps": 150,
 
 
 def clip(i: int, delay: int = 0, frames: int = 50, speaker: str = "anna", source: str = "") -> Clip:
-    """A mouth as bright as the tone is loud, the tone ``delay`` frames after it. Nothing is wrapped around or padded."""
+    """The mouth is as bright as the tone is loud, ``delay`` frames earlier. Nothing is wrapped around or padded."""
     rng = np.random.default_rng(i)
     loudness = np.convolve(rng.random(frames + 2 * MAX_SHIFT + 2), np.ones(3) / 3, "valid").astype(np.float32)
     loudness = (loudness - loudness.min()) / np.ptp(loudness)
@@ -148,7 +148,7 @@ def test_pieces_of_a_file_are_measured_together(network: SyncNetwork) -> None:
 
 @pytest.fixture
 def measured(tmp_path: Path, trained: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Offsets of a corpus: Anna's audio is 3 frames late except in one clip, Bob's 2 frames early; one clip is silent."""
+    """Offsets of a corpus: Anna is 3 frames late except in one clip, Bob 2 early; one clip is silent."""
     anna = [clip(i, 1 if i == 302 else 3) for i in range(300, 304)]
     bob = [clip(i, -2, speaker="bob") for i in range(400, 403)]
     bob[1] = Clip(**{**vars(bob[1]), "speech": np.zeros_like(bob[1].speech)})

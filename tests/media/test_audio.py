@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +7,12 @@ import pytest
 import torch
 
 from s2v_ray.media import audio
+from tests.helpers.sounds import wav
 
 
-def write_wav(path: Path, sound: np.ndarray, rate: int) -> Path:
-    with wave.open(str(path), "wb") as f:
-        f.setnchannels(sound.shape[0])
-        f.setsampwidth(2)
-        f.setframerate(rate)
-        f.writeframes((sound.T * 32767).astype("<i2").tobytes())
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """``samples``: float ``[channels, N]``."""
+    path.write_bytes(wav(samples.T, rate))
     return path
 
 
@@ -29,14 +26,14 @@ def test_log_mel_of_silence_is_the_floor() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 640, 1000, 3199])
-def test_an_impulse_is_seen_only_by_the_windows_over_it(at: int) -> None:
+def test_an_impulse_affects_only_the_windows_that_contain_it(at: int) -> None:
     speech = torch.zeros(1, 3200)
     speech[0, at] = 1.0
-    heard = (audio.log_mel(speech) - audio.log_mel(torch.zeros(1, 3200))).abs().amax(1)[0] > 1e-4
+    changed = (audio.log_mel(speech) - audio.log_mel(torch.zeros(1, 3200))).abs().amax(1)[0] > 1e-4
     middles = torch.arange(20) * 160 + 80
     inside = (at - middles).abs() < 200  # half of 25 ms
-    assert torch.equal(heard & ~inside, torch.zeros(20, dtype=torch.bool))
-    assert heard[at // 160]
+    assert torch.equal(changed & ~inside, torch.zeros(20, dtype=torch.bool))
+    assert changed[at // 160]
 
 
 def test_log_mel_peaks_at_the_band_of_a_tone() -> None:
@@ -81,9 +78,35 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert np.abs(speech - left / 2).max() < 1e-3
 
 
-def test_a_video_without_sound_is_an_error_in_words(tmp_path: Path) -> None:
+def test_unreadable_and_missing_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"this is no sound at all")
     with pytest.raises(ValueError, match="cannot be read"):
         audio.read_speech(tmp_path / "a.wav")
     with pytest.raises(ValueError, match="there is no file"):
         audio.read_speech(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_resampling_in_blocks_equals_resampling_the_whole(rate: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, 3 * rate + 17).astype(np.float32)
+    blocks = list(audio.resample_blocks(audio.split_blocks(samples, 1000), rate))
+    assert len(blocks) > 3
+    np.testing.assert_allclose(np.concatenate(blocks), audio.resample(samples, rate), atol=1e-6)
+
+
+def test_a_rate_without_a_common_divisor_is_refused() -> None:
+    with pytest.raises(ValueError, match="a sample rate of 44101 Hz is not supported: convert the audio to 16000"):
+        audio.resample(np.zeros(100, np.float32), 44_101)
+
+
+def test_an_audio_track_has_its_place_in_time(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.full((1, 8_000), 0.5), 16_000)
+    track = audio.read_audio(path)
+    assert track is not None
+    assert (track.start, track.end, track.complete) == (0.0, 0.5, True)
+    assert track.peak == pytest.approx(0.5, abs=1e-4)
+
+
+def test_samples_that_are_not_finite_become_silence() -> None:
+    samples = np.array([np.nan, np.inf, -np.inf, 2.0, -0.5], np.float32)
+    assert audio.to_finite(samples).tolist() == [0.0, 0.0, 0.0, 1.0, -0.5]

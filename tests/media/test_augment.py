@@ -1,4 +1,4 @@
-"""Augmentation against transforms made by hand, and what holds of every draw."""
+"""Augmentation compared with transforms by hand, and properties of all parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def only(**limits: float) -> AugmentConfig:
     return AugmentConfig(**limits)  # type: ignore[arg-type]
 
 
-def test_off_is_the_very_same_tensor() -> None:
+def test_without_augmentation_the_tensor_is_returned() -> None:
     frames = pictures(B, T)
     assert augment(frames, AugmentConfig(), KEY) is frames
 
@@ -34,7 +34,7 @@ def test_off_is_the_very_same_tensor() -> None:
     [ALL, *(only(**{name: value}) for name, value in ALL.model_dump().items())],
     ids=["all", *ALL.model_dump()],
 )
-def test_all_frames_of_a_clip_get_the_same_and_clips_differ(config: AugmentConfig) -> None:
+def test_all_frames_of_a_clip_have_the_same_parameters_and_clips_differ(config: AugmentConfig) -> None:
     one = pictures(1, 1)
     out = augment(one.expand(B, T, -1, -1, -1), config, KEY)
     assert out.shape == (B, T, 3, S, S) and out.abs().max() <= 1.0
@@ -44,13 +44,13 @@ def test_all_frames_of_a_clip_get_the_same_and_clips_differ(config: AugmentConfi
     assert kinds == (2 if config == only(flip=0.5) else B)
 
 
-def test_a_still_gets_what_its_clip_gets() -> None:
+def test_a_still_has_the_parameters_of_its_clip() -> None:
     frames = pictures(B, T)
     still = frames[:, 2]
     assert torch.equal(augment(still[:, None], ALL, KEY)[:, 0], augment(frames, ALL, KEY)[:, 2])
 
 
-def test_the_key_is_all_that_counts() -> None:
+def test_parameters_depend_on_the_key_only() -> None:
     frames = pictures(B, T)
     state = torch.random.get_rng_state()
     first = augment(frames, ALL, KEY)
@@ -63,12 +63,12 @@ def test_the_key_is_all_that_counts() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_one_setting_does_not_change_another_ones_draw() -> None:
+def test_one_limit_does_not_change_other_parameters() -> None:
     alone, beside = draw_parameters(only(contrast=0.2), B, KEY).contrast, draw_parameters(ALL, B, KEY).contrast
     assert alone is not None and beside is not None and torch.equal(alone, beside)
 
 
-def test_draws_fill_their_limits() -> None:
+def test_parameters_fill_their_limits() -> None:
     drawn = draw_parameters(ALL, 20_000, KEY)
     assert drawn.flip is not None and drawn.flip.float().mean().item() == pytest.approx(0.5, abs=0.02)
     limits = {
@@ -140,7 +140,7 @@ def test_colours_by_hand() -> None:
     assert half.tolist() == pytest.approx([0.299, 0.299 - 1, 0.299 - 1], abs=1e-3)
 
 
-def test_it_is_off_in_every_built_in_recipe_and_checked() -> None:
+def test_it_is_off_in_every_built_in_recipe_and_its_limits_are_checked() -> None:
     assert all(load_recipe(name).augment == AugmentConfig() for name in built_in_recipes())
     with pytest.raises(RecipeError, match=r"augment.rotation: .*less than or equal to 30"):
         load_recipe("debug", ["augment.rotation=90"])

@@ -30,8 +30,8 @@ def test_similarity_is_opencvs_least_squares() -> None:
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.3])
 @pytest.mark.parametrize("angle", [0.0, 0.4])
-def test_align_puts_what_lies_under_the_landmarks_on_the_template(scale: float, angle: float) -> None:
-    """Five discs in a picture, turned and scaled, are found where the template says, to half a pixel."""
+def test_align_maps_the_landmarks_to_the_template(scale: float, angle: float) -> None:
+    """Five discs in an image, rotated and scaled, are at the positions of the template, to half a pixel."""
     size = 64
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = face.TEMPLATE * size @ turn.T + [160, 40]
@@ -55,7 +55,7 @@ def test_align_does_not_alias_a_large_face() -> None:
     assert np.abs(crop[:, 1:-1, 1:-1].astype(int) - 127).max() <= 20
 
 
-def test_align_of_many_frames_is_that_of_each() -> None:
+def test_align_of_many_frames_equals_that_of_each() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (20, 96, 96, 3), dtype=np.uint8)
     landmarks = face.TEMPLATE[None] * 64 + 12 + rng.normal(0, 1, (20, 1, 2))
@@ -69,7 +69,7 @@ def test_a_face_at_the_edge_repeats_the_border() -> None:
     assert (crop == 77).all()
 
 
-def test_smoothing_keeps_a_still_face_and_calms_a_trembling_one() -> None:
+def test_smoothing_keeps_constant_landmarks_and_reduces_noise() -> None:
     still = np.tile(face.TEMPLATE * 64, (50, 1, 1))
     assert np.allclose(face.smooth_landmarks(still, 0.1), still)
     noisy = still + np.random.default_rng(0).normal(0, 1, still.shape)
@@ -104,7 +104,7 @@ def test_both_detectors_find_the_one_face_of_grid(name: str) -> None:
     if name == "yunet" and "S2V_WEIGHTS" not in os.environ:
         pytest.skip("S2V_WEIGHTS names no folder of weights")
     detector = face.make_detector(
-        "haar" if name == "haar" else os.path.join(os.environ["S2V_WEIGHTS"], "yunet_n_640_640.onnx")
+        "haar" if name == "haar" else str(Path(os.environ["S2V_WEIGHTS"]) / "yunet_n_640_640.onnx")
     )
     clip = sorted(Path(os.environ["S2V_GRID"]).rglob("*.mpg"))[0]
     faces = detector.detect(video.read_video(clip).frames[0])

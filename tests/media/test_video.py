@@ -25,7 +25,7 @@ def bursts(seconds: float) -> np.ndarray:
     return speech.clip(-1, 1)
 
 
-def test_mp4_comes_back_in_sync(tmp_path: Path) -> None:
+def test_an_mp4_is_read_back_in_sync(tmp_path: Path) -> None:
     frames, speech = moving(50), bursts(2.0)
     video.write_mp4(tmp_path / "a.mp4", frames, speech, metadata=video.SYNTHETIC)
     back = video.read_video(tmp_path / "a.mp4")
@@ -37,7 +37,7 @@ def test_mp4_comes_back_in_sync(tmp_path: Path) -> None:
     assert lag == 0  # AAC's 1024 priming samples are cut off
 
 
-def test_mp4_says_that_it_is_synthetic_and_starts_before_it_is_loaded(tmp_path: Path) -> None:
+def test_an_mp4_has_its_metadata_and_its_index_first(tmp_path: Path) -> None:
     video.write_mp4(tmp_path / "a.mp4", moving(5), None, metadata=video.SYNTHETIC)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.metadata["comment"].startswith("synthetic")
@@ -46,7 +46,7 @@ def test_mp4_says_that_it_is_synthetic_and_starts_before_it_is_loaded(tmp_path: 
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_mp4_is_the_same_for_chunks_and_whole_and_every_time(tmp_path: Path) -> None:
+def test_an_mp4_has_the_same_bytes_every_time_and_for_chunks(tmp_path: Path) -> None:
     speech = bursts(1.0)
     video.write_mp4(tmp_path / "a.mp4", moving(25), speech)
     video.write_mp4(tmp_path / "b.mp4", iter(moving(25)), speech)
@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_rotation_flag_is_obeyed(tmp_path: Path, degrees: int) -> None:
+def test_the_rotation_flag_is_applied(tmp_path: Path, degrees: int) -> None:
     picture = np.full((64, 96, 3), 20, np.uint8)
     picture[:32, :48] = (230, 40, 40)  # red in the upper left
     path = make_video(tmp_path / "a.mp4", [0.0, 0.04, 0.08], [picture] * 3)
@@ -86,7 +86,7 @@ def test_rotation_flag_is_obeyed(tmp_path: Path, degrees: int) -> None:
     assert np.abs(shown.astype(int) - expected).mean() < 12
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
+def test_pixels_become_square(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -104,13 +104,13 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fps", "picked"), [(25, [0, 1, 2, 3, 4]), (50, [0, 2, 4, 6, 8]), (60, [0, 2, 5, 7, 10]), (12.5, [0, 0, 1, 1, 2])]
+    ("fps", "indices"), [(25, [0, 1, 2, 3, 4]), (50, [0, 2, 4, 6, 8]), (60, [0, 2, 5, 7, 10]), (12.5, [0, 0, 1, 1, 2])]
 )
-def test_pick_frames_at_constant_rates(fps: float, picked: list[int]) -> None:
-    assert video.frame_indices(np.arange(20) / fps, 0.0, 5).tolist() == picked
+def test_frame_indices_at_constant_rates(fps: float, indices: list[int]) -> None:
+    assert video.frame_indices(np.arange(20) / fps, 0.0, 5).tolist() == indices
 
 
-def test_pick_frames_holds_a_picture_and_never_runs_ahead() -> None:
+def test_frame_indices_repeat_a_frame_until_the_next() -> None:
     times = np.array([0.0, 1.0, 1.01])
     picked = video.frame_indices(times, 0.0, 30)
     assert picked[:25].tolist() == [0] * 25 and picked[25:].tolist() == [1] + [2] * 4
