@@ -1,20 +1,24 @@
-"""What ingest costs: CPU beside a bare decoding and encoding of the same videos, and the driver's memory as clips become more.
+"""Cost of ingest: CPU time compared with decoding and encoding alone, and the driver's memory for more clips.
 
-    python -m tests.bench.bench_ingest VIDEOS [--recipe puppets] [--rounds 3] [--files 120] [--clips 10000] [--parts cpu memory] [--json PATH]
+    python -m tests.bench.bench_ingest VIDEOS [--recipe puppets] [--rounds 3] [--files 120] [--clips 10000]
+                                              [--parts cpu memory] [--json PATH]
 
-**CPU**, seconds (user and system) for each second of clip, of the first ``--files`` files of VIDEOS, without teachers:
+**CPU**: user and system seconds per second of clip, for the first ``--files`` files of VIDEOS, without teachers:
 
-- **bare**: PyAV decodes each file once, pictures and sound; each picture is converted to RGB, resized to the crop's size and encoded as the shards
-  hold it (OpenCV's JPEG, the recipe's quality), the sound made 16 kHz mono. No face is sought or followed, nothing aligned, checked, timed or stored.
-- **stages**: what ingest's tasks do, called in this process: decode, (detect,) align, check, encode, stage, and write the shards.
-- **ingest**: `s2v ingest`, the driver and everything below it: raylet, workers, the daemons of Ray. To start Ray costs CPU once an ingest, however
-  many clips there are (its processes, and in each worker the imports), so what is compared is the cost of a clip more: the difference between an
-  ingest of all files and one of a few (``FEW_FILES``), over the difference of their seconds. **ingest with its start** is the plain quotient.
+- **bare**: PyAV decodes each file once, video and audio. Each frame is converted to RGB, resized to the size of the
+  crop and encoded as in the shards (OpenCV's JPEG, the recipe's quality); the audio is resampled to 16 kHz mono. No
+  face is detected, nothing is aligned, checked or stored.
+- **stages**: the work of ingest's tasks, in this process: decode, (detect,) align, check, encode, stage, and write the
+  shards.
+- **ingest**: `s2v ingest`, the driver and all its descendants: raylet, workers, daemons of Ray. Starting Ray takes a
+  constant CPU time (its processes, and the imports in each worker). So the cost of additional clips is compared: the
+  difference between an ingest of all files and one of ``FEW_FILES``, divided by the difference of their durations.
+  **ingest with its start** is the plain quotient.
 
-**Memory**: the largest resident memory of the driver's process (VmHWM) while it ingests ``--clips`` tiny videos, and while it ingests 500. The videos
-(1 s, 64 x 64, each with other sound) are made here; 10,000 of them and their corpus take about 2 GB of disk.
+**Memory**: the largest resident memory of the driver's process (VmHWM) for ``--clips`` tiny videos, and for 500. The
+videos (1 s, 64 x 64, with different audio) are made here; 10,000 of them and their corpus take about 2 GB of disk.
 
-Each ingest is a process of its own, with a Ray of its own.
+Each ingest runs in its own process, with its own Ray.
 """
 
 from __future__ import annotations
@@ -107,7 +111,8 @@ def measure_cpu(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         print(f"round {n + 1}: " + ", ".join(f"{name} {values[-1]:.4f}" for name, values in sides.items()), flush=True)
     median = {name: statistics.median(values) for name, values in sides.items()}
     print(
-        f"\nCPU seconds a clip second: {len(clips)} files, {seconds:.0f} s of clip, {recipe.media.size} x {recipe.media.size}, {args.rounds} rounds"
+        f"\nCPU seconds per second of clip: {len(clips)} files, {seconds:.0f} s of clip, "
+        f"{recipe.media.size} x {recipe.media.size}, {args.rounds} rounds"
     )
     for name, value in median.items():
         print(
@@ -208,7 +213,7 @@ def apart(args: argparse.Namespace, videos: str, corpus: str, files: int) -> dic
 
 
 def ingest_here(videos: str, corpus: str, recipe: Recipe, files: int) -> dict[str, float]:
-    """CPU seconds of this process and all below it, its resident memory when Ray had started and at its peak (bytes), and what came out."""
+    """CPU seconds of this process and its descendants, its memory after Ray's start and at the peak, and the clips."""
     import psutil
     import ray
 
@@ -232,7 +237,7 @@ def ingest_here(videos: str, corpus: str, recipe: Recipe, files: int) -> dict[st
 
 
 def memory(name: str) -> int:
-    """A line of /proc/self/status, bytes. (``ru_maxrss`` would begin with the memory of the process that started this one.)"""
+    """A line of /proc/self/status, bytes. (``ru_maxrss`` starts with the memory of the parent process.)"""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 

@@ -1,25 +1,26 @@
-"""Peak memory of one rank against ZeRO's arithmetic: stages 0 to 3, at 1, 2 and 4 workers (gloo processes on this machine's CPU).
+"""Peak memory of one rank compared with ZeRO's arithmetic: stages 0 to 3, 1, 2 and 4 workers (gloo, CPU).
 
     python tests/bench/bench_memory.py [--millions 32] [--json PATH]
 
-A perceptron of ``--millions`` parameters, so that model states dominate, trains by ``training.engine`` with Adam in fp32, as every recipe
-does. Memory is the process's resident set (VmRSS; its peak, VmHWM, is reset where training begins), less what it was before there was a model
-and after a tiny engine of the same stage had run: so libraries and the threads of gloo are not counted, and everything else is, whoever
-allocated it. glibc is told to map large blocks and to give them back at once. The arithmetic is ``planning.memory_per_rank``: 4 bytes for each
-weight, its gradient, each of Adam's two moments, and, from stage 1 on, DeepSpeed's own copy of the weights, split as the stage says.
+A perceptron of ``--millions`` parameters, so that model states dominate, is trained by ``training.engine`` with
+Adam in fp32, as in every recipe. Memory is the process's resident set (VmRSS; its peak, VmHWM, is reset when
+training starts), minus its value before the model was built and after a tiny engine of the same stage had run. So
+libraries and threads of gloo are not counted, and every other allocation is. glibc is configured to map large
+blocks and to return them at once. The arithmetic is ``planning.memory_per_rank``: 4 bytes each for a weight, its
+gradient and Adam's two moments, and from stage 1 on DeepSpeed's copy of the weights, split according to the stage.
 
-Which phase has the peak, and what it holds beyond the arithmetic, is told line by line:
+The phase of the peak, and its memory beyond the arithmetic, are listed as follows. A single worker trains in plain
+torch at any stage (``engine.TorchEngine``), and has none of them:
 
-A single worker trains in plain torch at any stage (``engine.TorchEngine``), and should hold nothing of the following:
-
-- buckets. Backward, stages 1 and 2: gradients on their way, ``engine.BUCKET_ELEMENTS`` (25 million in training, whatever the model's size; here
-  ``--bucket``, so that they do not hide the rest). Stage 3: twice as much, and as much again for weights that are gathered. Stage 0: DeepSpeed
-  flattens all gradients at once.
-- flat copy. Step, from stage 1 on: DeepSpeed flattens its part of the gradients before it frees them. (At stages 1 and 2 the other parts' are freed
-  by then.)
-- gather. End of a step, stages 1 and 2, more than one worker: gradients and their copy are gone, and DeepSpeed gathers all weights in one call
-  (``all_gather_into_tensor``, whatever the bucket's size), which gloo receives into a copy of them all. NCCL gathers in place.
-- left: activations, the layer at work, and what nobody has explained.
+- buckets. Backward, stages 1 and 2: gradients in transit, ``deepspeed_api.BUCKET_ELEMENTS`` (25 million in training for
+  any model; here ``--bucket``, so that they do not dominate). Stage 3: twice as much, and the same again for gathered
+  weights. Stage 0: DeepSpeed flattens all gradients at once.
+- flat copy. Step, from stage 1 on: DeepSpeed flattens its part of the gradients before it frees them. (At stages 1
+  and 2 the other parts are freed by then.)
+- gather. End of a step, stages 1 and 2, several workers: gradients and their copy are freed, and DeepSpeed gathers
+  all weights in one call (``all_gather_into_tensor``, for any size of the bucket), which gloo receives into a copy
+  of all of them. NCCL gathers in place.
+- left: activations, the layer in progress, and memory without an explanation.
 
 Bar: the peak within 10% of the arithmetic, or of the arithmetic and these lines. It takes about 5 min on two cores.
 """

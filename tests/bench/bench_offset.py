@@ -1,11 +1,11 @@
-"""Shifts the sound of a corpus's test clips on purpose and counts how often the shift is found.
+"""Shifts the audio of a corpus's test clips and counts how often the shift is measured correctly.
 
     python -m tests.bench.bench_offset CORPUS --sync URI [--clips 40] [--most 5] [--json PATH]
 
-Each clip loses MOST frames at either end, so that nothing is padded; its sound is then taken k frames late, for k in -MOST..MOST, and the
-offset is measured on that clip alone, and on all clips together (their curves averaged, as for a speaker). A network finds shifts from what
-it was trained to call in step: where its own corpus has a constant offset, that is what it takes for 0. A row of clips with another
-clip's sound shows how sure the measure is of nothing.
+Each clip loses MOST frames at both ends, so that nothing is padded. Its audio is then taken k frames later, for k in
+-MOST..MOST, and the offset is measured on the clip alone, and on all clips together (their curves averaged, as for a
+speaker). A network measures offsets relative to its training corpus: a constant offset there is its 0. A row of clips
+with the audio of other clips shows the confidence without any synchrony.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from s2v_ray.models.sync import open_sync
 
 
 def shifted(clip: Clip, late: int, most: int) -> Clip:
-    """Without ``most`` frames at either end; the sound ``late`` frames after the picture."""
+    """The clip without ``most`` frames at both ends, with the audio ``late`` frames after the video."""
     kept = slice(most, len(clip.frames) - most)
     frames, begin = clip.frames[kept], frames_to_samples(most - late)
     speech = clip.speech[begin : begin + frames_to_samples(len(frames))]
@@ -63,15 +63,16 @@ def main() -> int:
     pairs = [
         (c, other) for c, other in zip(clips, clips[1:] + clips[:1], strict=True) if len(other.frames) >= len(c.frames)
     ]
-    strangers = [replace(c, speech=other.speech[: len(c.speech)]) for c, other in pairs]
-    unsure = [summarise("clip", "", [distances(network, s, 3 * args.most)]).confidence for s in strangers]
+    mismatched = [replace(c, speech=other.speech[: len(c.speech)]) for c, other in pairs]
+    confidences = [summarise("clip", "", [distances(network, s, 3 * args.most)]).confidence for s in mismatched]
     exact, near, tried = sum(r["exact"] for r in rows), sum(r["within_1"] for r in rows), len(clips) * len(rows)
     print(
-        f"alone: exact {exact} of {tried}, within a frame {near}; together: {sum(r['together'] == r['shift'] for r in rows)} of {len(rows)}"
+        f"alone: exact {exact} of {tried}, within a frame {near}; "
+        f"together: {sum(r['together'] == r['shift'] for r in rows)} of {len(rows)}"
     )
     print(
-        f"with another clip's sound, confidence {statistics.median(unsure):.3f}"
-        if unsure
+        f"with another clip's sound, confidence {statistics.median(confidences):.3f}"
+        if confidences
         else "no clip is as short as another's sound"
     )
     if args.json:

@@ -1,15 +1,16 @@
-"""Training speed that `s2v plan` predicts for 1, 2 and 4 workers, from runs of one, beside what they do on this machine.
+"""Training speed that `s2v plan` predicts for 1, 2 and 4 workers from runs of one, compared with measured runs.
 
     python tests/bench/bench_plan.py CORPUS STUDENT OUT [--rounds 3]
 
-Workers compute with one thread each and share the machine's CPUs; each keeps its batch as they become more. Each round trains with 1, 2 and 4
-workers, one after the other; speeds are medians over rounds. How many workers keep this machine busy (``Measurement.full_at``) is predicted from
-what can be known before more than one runs:
+Workers compute with one thread each and share the machine's CPUs; the batch of a worker is constant. Each round
+trains with 1, 2 and 4 workers in turn; speeds are medians over rounds. The number of workers that uses all CPUs of
+this machine (``Measurement.full_at``) is predicted from
 
-- how many CPUs were busy in the run of one worker: its thread, and what Ray, decoding and S3 do for it. Each worker more brings as much;
-- how much faster all CPUs are than one, since they may share cores, caches and memory: a generator's steps in plain torch, one process at a
-  time and one on each CPU at once. More than their number is taken for noise;
-- the bandwidth of an all-reduce of as many gradients between these processes (gloo), in the place of that between GPUs.
+- the number of CPUs that were busy in the run of one worker: its thread, and the work of Ray, decoding and S3 for it.
+  Each further worker adds as much;
+- the speed of all CPUs relative to one, since they share caches and memory: steps of a generator in plain torch, in one
+  process and in one process per CPU. A factor above the number of CPUs is treated as noise;
+- the bandwidth of an all-reduce of the gradients between these processes (gloo), in place of that between GPUs.
 
 Bar: within 15%.
 """
@@ -52,13 +53,15 @@ def main() -> None:
     parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe:
-        return probe(config.load_recipe(args.recipe))
+        probe(config.load_recipe(args.recipe))
+        return
     if args.out is None:
         parser.error("give CORPUS, STUDENT and OUT")
     cpus = os.cpu_count() or 1
     faster, bandwidth = machine(args.recipe, cpus)
     print(
-        f"{cpus} CPUs are {faster:.2f} times as fast as one; an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s"
+        f"{cpus} CPUs are {faster:.2f} times as fast as one; "
+        f"an all-reduce between them moves {bandwidth / 1e6:.0f} MB/s"
     )
     runs: dict[int, list[planning.Measurement]] = {n: [] for n in WORKERS}
     for k in range(args.rounds):
@@ -90,7 +93,7 @@ def main() -> None:
 
 
 def machine(recipe: str, cpus: int) -> tuple[float, float]:
-    """Steps a second of one process on each CPU, together, over those of one; bytes/s of their all-reduce. Medians of rounds in turns."""
+    """Steps per second of one process per CPU relative to one process, and bytes/s of their all-reduce; medians."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = (
@@ -119,8 +122,11 @@ def machine(recipe: str, cpus: int) -> tuple[float, float]:
 
 
 def probe(recipe: config.Recipe) -> None:
-    """For each line of stdin, for some seconds: "step" trains a generator with one thread, and says its steps a second; "reduce" averages its
-    gradients with the other processes, and says the bytes/s of a ring (``planning.ring_seconds``) that would take as long."""
+    """Runs one task per line of stdin and prints its speed.
+
+    "step" trains a generator with one thread; steps per second. "reduce" averages its gradients with the other
+    processes; bytes/s of a ring (``planning.ring_seconds``) that takes the same time.
+    """
     import torch
     import torch.distributed as dist
 

@@ -1,15 +1,19 @@
-"""Which format a shard should have: the same clips in four of them. Bytes a clip, clips a second of one core, and PSNR.
+"""Formats of a shard: the same clips in four of them. Bytes per clip, clips per second of one core, and PSNR.
 
     python -m tests.bench.bench_shards SOURCE [--clips 96] [--size 64] [--rounds 5] [--json PATH]
 
-SOURCE is a folder of videos as `s2v ingest` takes it (`s2v puppets` makes one). Each format holds the very crops that ingest makes, 8 clips a
-row group or 32 a tar, and gives the very windows that training draws (8 frames and a still, 64 frames of speech), as tensors in batches
-of 8. Time is CPU time of the whole process, with one thread in every library, so that other work on the machine counts little; rounds take
-the formats in turn, and ratios are medians of ratios within a round.
+SOURCE is a folder of videos for `s2v ingest` (`s2v puppets` makes one). Each format contains the crops that ingest
+makes, 8 clips per row group or 32 per tar, and yields the windows that training draws (8 frames and a still, 64
+frames of speech), as tensors in batches of 8. Time is CPU time of the whole process, with one thread in every
+library, so that other work on the machine has little influence; rounds measure the formats in turn, and ratios are
+medians of ratios within a round.
 
-Parquet is read by ``training.stream``, in the shuffled order of the plan; tars by webdataset, with its own shuffle buffer of as many clips. Four ways:
-its ordinary one (each frame a member, its own `.decode("rgb8")`, by Pillow, of every frame); the same tars with only the window's frames decoded, by
-OpenCV; a clip's frames joined by hand into one member, likewise; and that with our JPEG decoder. Formats that were not chosen live here only.
+Parquet is read by ``training.data``, in the shuffled order of the plan; tars by webdataset, with its own shuffle
+buffer of
+the same number of clips, in four ways: its usual one (each frame a member, its own `.decode("rgb8")`, by Pillow, of
+every
+frame); the same tars with only the window's frames decoded, by OpenCV; a clip's frames concatenated into one
+member, also by OpenCV; and the latter with our JPEG decoder. Formats that were not chosen exist only here.
 """
 
 from __future__ import annotations
@@ -273,7 +277,8 @@ def main() -> None:
             "against_chosen": ratio,
         }
         print(
-            f"{name:36} {size[name] / 1000:10.1f} {statistics.median(speed[name]):15.0f} {quality[name]:8.2f} {ratio:15.2f}"
+            f"{name:36} {size[name] / 1000:10.1f} {statistics.median(speed[name]):15.0f} "
+            f"{quality[name]:8.2f} {ratio:15.2f}"
         )
     for name in FORMATS:
         if FORMATS[name].tar:

@@ -1,8 +1,8 @@
-"""Damaged and odd videos through a whole ingest: each gives a clip or stands in the rejects table, and none ends the run.
+"""Damaged and unusual videos in one ingest: each gives a clip or is in the table of rejects, and none ends the run.
 
     python -m tests.faults.damaged_videos [--videos 200] [--seed 0]
 
-Exit status 0 where every file is accounted for.
+Exit status 0 if every file is accounted for.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from s2v_ray import shards, storage
-from s2v_ray.config import Recipe, parse_recipe
 from s2v_ray.media import face
+from tests.helpers.recipes import tiny_recipe
 from tests.helpers.videos import make_video
 
 SIDE, RATE = 64, 16_000
-RECIPE: Recipe = parse_recipe(
-    {"media": {"size": 32}, "gan": {"generator": {"channels": [8, 8, 8, 8]}}, "ingest": {"max_reject_share": 1.0}}
-)
+RECIPE = tiny_recipe(ingest={"max_reject_share": 1.0})
 
 
 def _video(path: Path, draw: random.Random, times: np.ndarray, *, sound: bool = True, vcodec: str = "mpeg4") -> Path:
-    """A face that is known to be in the middle, with noise for speech; and its truth file."""
+    """Writes a video with a face in the middle and noise as speech, and its ground truth."""
     rng = np.random.default_rng(draw.randrange(2**32))
     frames = [rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8) for _ in times]
     said = rng.normal(0, 0.1, (1, max(round((float(times[-1]) + 0.04) * RATE), 1))).clip(-1, 1) if sound else None
@@ -135,7 +133,8 @@ def main() -> int:
     ]
     ok = not lost and not wrong and manifest["files"] == len(kinds) == sum(map(bool, used.values())) + len(rejects)
     print(
-        f"{len(kinds)} files: {len(used)} used, {len(rejects)} rejected, {len(lost)} lost or doubled, {len(wrong)} used though there is nothing in them"
+        f"{len(kinds)} files: {len(used)} used, {len(rejects)} rejected, {len(lost)} lost or duplicated, "
+        f"{len(wrong)} used although they are empty"
     )
     print("OK" if ok else f"FAILED: {lost + wrong}")
     return 0 if ok else 1

@@ -1,8 +1,8 @@
-"""Ingest is killed (SIGKILL to it and to all of its Ray) at random moments, then run to its end: the corpus must be the uninterrupted one's.
+"""Kills ingest (SIGKILL to it and its Ray) at random times, then lets it finish: the corpus must not differ.
 
     python -m tests.faults.ingest_killed [--kills 20] [--clips 64] [--seed 0]
 
-Exit status 0 where it is, byte for byte, with no clip twice and none lost.
+Exit status 0 if the corpus has the bytes of that of an uninterrupted run, with no clip lost or duplicated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from pathlib import Path
 from s2v_ray import shards, storage
 from tests.faults.damaged_videos import KINDS, make
 
-RUN = "import sys; from s2v_ray.ingest.ray_pipeline import ingest; from tests.faults.damaged_videos import RECIPE; ingest(sys.argv[1], sys.argv[2], RECIPE)"
+RUN = (
+    "import sys; from s2v_ray.ingest.ray_pipeline import ingest; from tests.faults.damaged_videos import RECIPE; "
+    "ingest(sys.argv[1], sys.argv[2], RECIPE)"
+)
 
 
 def start(source: str, corpus: str) -> subprocess.Popen[bytes]:
@@ -33,7 +36,7 @@ def start(source: str, corpus: str) -> subprocess.Popen[bytes]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it; Ray puts some into sessions of their own."""
+    """A process and its descendants; Ray starts some of them in other sessions."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -82,11 +85,12 @@ def main() -> int:
                     storage.exists(f"{corpus}/manifest.json"),
                 )
                 print(
-                    f"kill {killed} after {moment:.1f} s: {staged} tasks staged, manifest {'there' if there else 'not yet'}",
+                    f"kill {killed} after {moment:.1f} s: {staged} tasks staged, "
+                    f"manifest {'written' if there else 'not written'}",
                     flush=True,
                 )
             else:
-                print("it came to its end before it was killed: anew, without what is there", flush=True)
+                print("it ended before it was killed: starting again without the corpus", flush=True)
                 storage.remove(corpus)
         last = start(source, corpus)
         if last.wait():

@@ -1,9 +1,10 @@
-"""A whole ingest, from and to S3, and a whole epoch of the stream, while a fifth of the requests meets 500, 503 SlowDown or a cut connection.
+"""An ingest from and to S3, and an epoch of the stream, while a fifth of the requests fails.
 
     python -m tests.faults.s3_failing [--clips 39] [--share 0.2] [--seed 0]
 
-The server is the one that AWS_ENDPOINT_URL names (with its credentials), or moto's; before it stands ``tests.helpers.faulty_s3``. Exit status 0
-where the corpus is byte for byte that of a local ingest, and the epoch has every clip once, with the pixels of a stream from local disk.
+The server is the one of AWS_ENDPOINT_URL (with its credentials), or moto's, behind ``tests.helpers.faulty_s3``.
+Exit status 0 if the corpus has the bytes of that of a local ingest, and the epoch has every clip once, with the
+pixels of a stream from local disk.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
             print(*([] if left == right else [left, right]), sep="\n", end="")
     same = one == two and shards.read_corpus_manifest(there)["digest"] == shards.read_corpus_manifest(here)["digest"]
     print(
-        f"ingest: byte for byte that of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)"
+        f"ingest: the bytes of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)"
     )
     count = sum(len(rows) for shard in read_index(here, "train", 8) for rows in shard.groups)
     local = StreamConfig(
