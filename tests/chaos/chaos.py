@@ -1,12 +1,12 @@
-"""Kills something every few seconds while a cluster ingests, distills, trains and tunes, and compares what comes out with an undisturbed run.
+"""Injects faults every few seconds while a cluster ingests, distills, trains and tunes, and compares the results.
 
     sudo .venv/bin/python tests/chaos/chaos.py --minutes 30 --every 40
 
-Needs root and iproute2 (see ``hosts.py``). The same jobs run twice, on ``s3://``: first undisturbed, then under faults. A job that fails is
-submitted again, as a person would; nothing else is helped along. Exit status 0 means that nothing was lost: the corpora are equal
-byte for byte, the losses of every logged step and the validation are equal to the last digit (so every step saw its clips, once), the step
-counts are the recipe's, the bundles hold the same weights, and the sweeps tried the same values with the same ends, steps and figures, none of
-them again.
+Needs root and iproute2 (see ``hosts.py``). The same jobs run twice, on ``s3://``: first undisturbed, then under
+faults. A job that fails is submitted again, as a person would; nothing else is helped along. Exit status 0 means
+that nothing was lost: the corpora are equal byte for byte, the losses of every logged step and the validation are
+equal to the last digit (so every step saw its clips, once), the step counts are the recipe's, the bundles hold the
+same weights, and the sweeps tried the same values with the same ends, steps and figures, none of them again.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Faults:
         host = self.random.choice(self._workers())
         self.hosts.cut(host.name)
         time.sleep(CUT_SECONDS)
-        self.hosts.mend(host.name)
+        self.hosts.repair(host.name)
         time.sleep(RETURN_SECONDS)
         if host.processes[-1].poll() is not None:
             self._replace(host)

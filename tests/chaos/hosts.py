@@ -1,7 +1,8 @@
-"""Hosts of a small Ray cluster on one Linux machine: each a network namespace with an address of its own, and an S3 server on one of them.
+"""Hosts of a small Ray cluster on one Linux machine, each a network namespace with its address, and an S3 server.
 
-Needs root and ``ip`` (iproute2). A host that is killed loses every process at once; a host that is cut off keeps them and loses the
-network. Each has a folder of its own for Ray's files (a node removes a job's code when it is done with it). The rest of the file system is
+Needs root and ``ip`` (iproute2). A host that is killed loses every process at once; a host that is cut off keeps
+them and loses the network. Each has a folder of its own for Ray's files (a node removes a job's code when it is
+done with it). The rest of the file system is
 shared, which nothing here relies on: corpora and runs go to ``s3://``.
 """
 
@@ -29,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BRIDGE, NET = "s2vchaos", "10.77.0"
 BRIDGE_MAC = "02:53:32:56:00:fe"
-"""Its own would be the least of its ports', and change as hosts come and go: what is sent to the old one meanwhile is lost."""
+"""A fixed address: by default it is the smallest of its ports', which changes with the hosts and loses packets."""
 RAY_PORT, DASHBOARD_PORT, S3_PORT = 6379, 8265, 9000
 RAY_FILES = "/tmp/ray"
 STARTUP_SECONDS, ATTEMPTS = 120.0, 3
@@ -37,7 +38,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "chaos", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC
 
 
 class HostsError(RuntimeError):
-    """The machine cannot play these hosts, or one of them did not come up; the message says why."""
+    """The machine cannot provide these hosts, or one of them did not start; the message says why."""
 
 
 @dataclass
@@ -190,7 +191,7 @@ class Hosts:
     def cut(self, name: str) -> None:
         _ip("link", "set", self.hosts[name].link, "down")
 
-    def mend(self, name: str) -> None:
+    def repair(self, name: str) -> None:
         _ip("link", "set", self.hosts[name].link, "up")
 
     def pause(self, name: str, stop: bool) -> None:
@@ -295,7 +296,7 @@ class Hosts:
         return host
 
     def _kill_processes(self, host: Host) -> None:
-        """Returns when they are gone, and their connections closed. A machine that vanishes without closing any is told by Ray's keepalive, in 7 minutes."""
+        """Returns when they have ended and their connections are closed (otherwise Ray's keepalive needs 7 minutes)."""
         killed: set[int] = set()
         while pids := host.pids():  # some may be born meanwhile
             for pid in pids:

@@ -1,11 +1,12 @@
-"""The whole story on a cluster of three nodes, each step a submitted job: from videos to a served face, with a node killed and one drained.
+"""The whole chain on a cluster of three nodes, each step a submitted job, with one node killed and one drained.
 
     sudo .venv/bin/python tests/chaos/story.py
 
-Needs root and iproute2 (see ``hosts.py``). A driver's node, one node for ingest and one for training, and an S3 server, each with an address
-of its own; jobs go over HTTP with a token. While ingest runs its node is drained with 20 s notice, then gone; while the GAN trains its node is
-killed. Each time a new node comes, as an autoscaler would bring it. At the end all logs, job records and objects are searched for the
-secrets that the nodes were given. Exit status 0 means that everything came out.
+Needs root and iproute2 (see ``hosts.py``). A driver's node, one node for ingest and one for training, and an S3
+server, each with an address of its own; jobs go over HTTP with a token. While ingest runs its node is drained with
+20 s notice, then gone; while the GAN trains its node is killed. Each time a new node comes, as an autoscaler would
+bring it. At the end all logs, job records and objects are searched for the secrets that the nodes were given. Exit
+status 0 means that everything came out.
 """
 
 from __future__ import annotations
@@ -87,11 +88,12 @@ class Story:
         )
 
     def manners(self) -> None:
-        """The same job submitted twice runs once; a job that fails says so by its status; one that is stopped goes on when submitted again."""
+        """A job submitted twice runs once; a failed job has exit status 1; a stopped one continues when submitted again."""
         twice = self.hosts.s2v("teach", self.at("corpus"), *self.options)
         if twice.returncode or "already" not in twice.stdout + twice.stderr:
             raise SystemExit(
-                f"a second submission of a job that succeeded: status {twice.returncode}, {twice.stdout[-1000:]}{twice.stderr[-1000:]}"
+                f"a second submission of a job that succeeded: status {twice.returncode}, "
+                f"{twice.stdout[-1000:]}{twice.stderr[-1000:]}"
             )
         if self.hosts.s2v("teach", self.at("nowhere"), *self.options).returncode == 0:
             raise SystemExit("a job without a corpus ended with status 0")
@@ -147,7 +149,8 @@ def serve(story: Story) -> dict[str, Any]:
                     break
             if time.monotonic() - began > 240:
                 raise SystemExit(
-                    f"the endpoint did not come up: {json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}"
+                    "the endpoint did not start: "
+                    f"{json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}"
                 )
             time.sleep(1.0)
         answer = http.post(f"{url}/v1/videos", files={"speech": ("speech.wav", tone(), "audio/wav")})
@@ -216,7 +219,8 @@ def main() -> int:
     began = time.monotonic()
     with Hosts(["ingest", "train"]) as hosts, bucket(hosts, "story") as root:
         say(
-            f"{len(hosts.nodes())} nodes and an S3 server are up in {time.monotonic() - began:.0f} s; logs in {hosts.folder}"
+            f"{len(hosts.nodes())} nodes and an S3 server are up in {time.monotonic() - began:.0f} s; "
+            f"logs in {hosts.folder}"
         )
         story = Story(hosts, root)
         at = story.at
