@@ -1,4 +1,4 @@
-"""The page in a real browser: headless Chromium with a fake microphone. Without Chromium (Debian: chromium, chromium-driver) these tests are skipped."""
+"""The page in headless Chromium with a fake microphone. Without a browser, these tests are skipped."""
 
 from __future__ import annotations
 
@@ -27,10 +27,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
-    "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream --autoplay-policy=no-user-gesture-required --window-size=1100,900"
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--window-size=1100,900",
 )
-PATIENCE = 40
+WAIT_SECONDS = 40
 
 
 @contextlib.contextmanager
@@ -86,20 +96,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterat
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
-    driver.set_script_timeout(PATIENCE)
+    driver.set_script_timeout(WAIT_SECONDS)
     yield driver
     driver.quit()
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"timed out while waiting for {what}"
         time.sleep(0.05)
     return found
 
@@ -108,28 +118,36 @@ def find(browser: Any, selector: str) -> Any:
     return browser.find_element("css selector", selector)
 
 
-def picture(browser: Any, figure: str = "#stage") -> str:
+def canvas_of(browser: Any, figure: str = "#stage") -> str:
     return browser.execute_script(f"return document.querySelector('{figure} canvas').toDataURL()")
 
 
-def complaints(browser: Any) -> list[str]:
+def browser_errors(browser: Any) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_what_fails_for_a_moment_is_asked_again(browser: Any, address: str) -> None:
+def test_requests_that_fail_for_a_moment_are_repeated(browser: Any, address: str) -> None:
     browser.get(address)
     script = """
-        const done = arguments[arguments.length - 1], real = window.fetch, met = [];
-        const answers = [() => Promise.reject(new TypeError("cut off")), () => new Response("lost", {status: 500}),
-          () => new Response("{}", {status: 503, headers: {"retry-after": "0"}}), () => new Response("a video"), ];
-        window.fetch = async (path, options) => { met.push(options.method); return answers[met.length - 1](); };
-        call("v1/videos", {method: "POST"}).then((a) => a.text(), (e) => e.message).then((said) => { window.fetch = real; done([met.length, said]); });"""
+        const done = arguments[arguments.length - 1], fetch = window.fetch, requests = [];
+        const responses = [
+          () => Promise.reject(new TypeError("cut off")),
+          () => new Response("lost", {status: 500}),
+          () => new Response("{}", {status: 503, headers: {"retry-after": "0"}}),
+          () => new Response("a video"),
+        ];
+        window.fetch = async (path, options) => { requests.push(path); return responses[requests.length - 1](); };
+        call("v1/videos", {method: "POST"})
+          .then((response) => response.text(), (error) => error.message)
+          .then((text) => { window.fetch = fetch; done([requests.length, text]); });"""
     assert browser.execute_async_script(script) == [4, "a video"]
     job = script.replace('call("v1/videos"', 'call("v1/jobs"')
-    assert browser.execute_async_script(job) == [1, "cut off"], "a job that may have been taken is not sent twice"
+    assert browser.execute_async_script(job) == [1, "cut off"], (
+        "a job that may have been accepted is not submitted twice"
+    )
 
 
-def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str, downloads: Path) -> None:
+def test_record_watch_and_download_with_the_keyboard(browser: Any, address: str, downloads: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -140,31 +158,31 @@ def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str,
         ActionChains(browser).send_keys(*keys).perform()
 
     def focus(name: str) -> None:
-        """Walks with the tab key."""
+        """Moves the focus with the tab key."""
         for _ in range(40):
             if browser.execute_script("return document.activeElement.id") == name:
                 return
             press(Keys.TAB)
-        raise AssertionError(f"{name} is not reached by tabs")
+        raise AssertionError(f"{name} cannot be reached with the tab key")
 
     focus("record")
     press(Keys.SPACE)
     until(lambda: find(browser, "#record").get_attribute("aria-pressed") == "true", "the recording to begin")
     time.sleep(2.0)
     press(Keys.SPACE)
-    until(lambda: find(browser, "#make").is_enabled(), "the recording")
+    until(lambda: find(browser, "#generate").is_enabled(), "the recording")
     focus("emotion")
     press("h")  # happy
     assert find(browser, "#emotion").get_attribute("value") == "happy"
-    blank = picture(browser)
-    focus("make")
+    blank = canvas_of(browser)
+    focus("generate")
     press(Keys.ENTER)
     until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 3, "frames on the canvas")
-    seen = {blank}
-    until(lambda: seen.add(picture(browser)) or len(seen) >= 4, "frames that change")
+    shown = {blank}
+    until(lambda: shown.add(canvas_of(browser)) or len(shown) >= 4, "frames that change")
     until(
         lambda: find(browser, "#status").text.startswith("Done"),
-        f"the end; the page says {find(browser, '#status').text!r}",
+        "the end of the video",
     )
     assert find(browser, "#stage .badge").is_displayed()  # synthetic
     focus("download")
@@ -174,7 +192,7 @@ def test_record_watch_and_download_by_keyboard_alone(browser: Any, address: str,
     with av.open(str(file)) as container:
         assert "synthetic" in container.metadata["comment"]
         assert sum(1 for _ in container.decode(video=0)) > 25
-    assert complaints(browser) == []
+    assert browser_errors(browser) == []
 
 
 def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, tmp_path: Path) -> None:
@@ -183,28 +201,28 @@ def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: s
     until(lambda: find(browser, "#compare").is_displayed(), "the choice to compare")
     find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
     find(browser, "#compare").click()
-    find(browser, "#make").click()
+    find(browser, "#generate").click()
     until(lambda: find(browser, "#status").text.startswith("Done"), "both videos")
     until(
         lambda: int(find(browser, "#stage-reference canvas").get_attribute("data-frames") or 0) > 0,
         "frames of the baseline",
     )
-    assert picture(browser) != picture(browser, "#stage-reference")
-    assert complaints(browser) == []
+    assert canvas_of(browser) != canvas_of(browser, "#stage-reference")
+    assert browser_errors(browser) == []
 
 
-def test_what_is_refused_is_said(browser: Any, address: str, tmp_path: Path) -> None:
+def test_an_error_is_shown(browser: Any, address: str, tmp_path: Path) -> None:
     (tmp_path / "speech.wav").write_text("no sound at all")
     browser.get(address)
     until(lambda: find(browser, "#compare").is_displayed(), "the page")
     find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
-    find(browser, "#make").click()
-    said = until(
+    find(browser, "#generate").click()
+    message = until(
         lambda: "bad" in (find(browser, "#status").get_attribute("class") or "") and find(browser, "#status").text,
-        "the sentence",
+        "the message",
     )
-    assert said.startswith("Speech: the file cannot be read as sound")
-    assert all("415" in c for c in complaints(browser))  # which the browser notes by itself
+    assert message.startswith("Speech: the file cannot be read as sound")
+    assert all("415" in c for c in browser_errors(browser))  # the browser logs the status by itself
 
 
 def test_a_participant_answers_the_study(browser: Any, address: str, study: str) -> None:
@@ -218,4 +236,4 @@ def test_a_participant_answers_the_study(browser: Any, address: str, study: str)
         ActionChains(browser).send_keys("1").perform()
     until(lambda: "Thank you" in find(browser, "#status").text, "the end")
     assert len(storage.list_files(f"{study}/answers", ".json")) == 2
-    assert complaints(browser) == []
+    assert browser_errors(browser) == []

@@ -1,10 +1,11 @@
 "use strict";
-// The page of an endpoint. It plays fragmented MP4 while it arrives (Media Source Extensions) and shows the frames on a canvas.
+// The page of an endpoint. It plays fragmented MP4 while it arrives (Media Source Extensions)
+// and shows the frames on a canvas.
 
 const $ = (id) => document.getElementById(id);
 let speech = null; // Blob
 let recorder = null;
-let request = null; // AbortController of what is being made
+let request = null; // AbortController of the current generation
 let players = [];
 let models = [];
 let limits = { video_seconds: 0 };
@@ -13,31 +14,34 @@ let jobs = false;
 // ---- the API
 
 function token() {
-  return $("token").value || sessionStorage.getItem("token") || new URLSearchParams(location.hash.slice(1)).get("token") || "";
+  const inAddress = new URLSearchParams(location.hash.slice(1)).get("token");
+  return $("token").value || sessionStorage.getItem("token") || inAddress || "";
 }
 
-class Refused extends Error {
+class ApiError extends Error {
   constructor(code, message) { super(message); this.code = code; }
 }
 
-const ATTEMPTS = 4; // a replica that dies, or an endpoint that is full for a moment, costs a pause and not the video
+const ATTEMPTS = 4; // a request is repeated when a replica dies or the endpoint is busy
 
-async function call(path, options = {}, left = ATTEMPTS) {
+async function call(path, options = {}, attempts = ATTEMPTS) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const once = options.method === "POST" && path === "v1/jobs"; // asked twice, it would be made twice
-  const answer = await fetch(path, { ...options, headers }).catch((error) => {
-    if (once || left === 1 || options.signal?.aborted) throw error;
+  const once = options.method === "POST" && path === "v1/jobs"; // a repeated request would create a second job
+  const response = await fetch(path, { ...options, headers }).catch((error) => {
+    if (once || attempts === 1 || options.signal?.aborted) throw error;
     return null;
   });
-  if (answer?.ok) return answer;
-  if (!answer || (!once && left > 1 && [500, 502, 503].includes(answer.status))) {
-    await new Promise((resume) => setTimeout(resume, 1000 * Math.min(10, Number(answer?.headers.get("retry-after") ?? 1))));
+  if (response?.ok) return response;
+  if (!response || (!once && attempts > 1 && [500, 502, 503].includes(response.status))) {
+    const seconds = Math.min(10, Number(response?.headers.get("retry-after") ?? 1));
+    await new Promise((resume) => setTimeout(resume, 1000 * seconds));
     options.signal?.throwIfAborted();
-    return call(path, options, left - 1);
+    return call(path, options, attempts - 1);
   }
-  const body = await answer.json().catch(() => null);
-  if (answer.status === 401) $("token-field").hidden = false;
-  throw new Refused(body?.error?.code ?? "", body?.error?.message ?? `the endpoint answers ${answer.status}: try again in a moment`);
+  const body = await response.json().catch(() => null);
+  if (response.status === 401) $("token-field").hidden = false;
+  const message = body?.error?.message ?? `the endpoint answers ${response.status}: try again in a moment`;
+  throw new ApiError(body?.error?.code ?? "", message);
 }
 
 async function loadModels() {
@@ -45,9 +49,9 @@ async function loadModels() {
   if ($("token").value) sessionStorage.setItem("token", $("token").value);
   $("token-field").hidden = true;
   ({ models, limits, jobs } = found);
-  const own = models.filter((m) => !m.reference);
-  $("model").replaceChildren(...own.map((m) => new Option(m.name, m.name)));
-  $("model-field").hidden = own.length < 2;
+  const speechOnly = models.filter((m) => !m.reference);
+  $("model").replaceChildren(...speechOnly.map((m) => new Option(m.name, m.name)));
+  $("model-field").hidden = speechOnly.length < 2;
   $("compare-field").hidden = !models.some((m) => m.name === "reference");
   $("study-link").hidden = !found.study;
   showModel();
@@ -56,7 +60,8 @@ async function loadModels() {
 function showModel() {
   const model = models.find((m) => m.name === $("model").value) ?? models[0];
   const before = $("emotion").value;
-  $("emotion").replaceChildren(new Option("as heard in the speech", ""), ...model.emotions.map((e) => new Option(e, e)));
+  const names = model.emotions.map((e) => new Option(e, e));
+  $("emotion").replaceChildren(new Option("from the speech", ""), ...names);
   if (model.emotions.includes(before)) $("emotion").value = before;
   $("by-face").hidden = !model.faces;
 }
@@ -65,11 +70,11 @@ function showModel() {
 
 function setSpeech(blob, name) {
   speech = blob;
-  if ($("heard").src) URL.revokeObjectURL($("heard").src);
-  $("heard").src = URL.createObjectURL(blob);
-  $("heard").hidden = false;
-  $("make").disabled = false;
-  say(`${name} is ready.`);
+  if ($("preview").src) URL.revokeObjectURL($("preview").src);
+  $("preview").src = URL.createObjectURL(blob);
+  $("preview").hidden = false;
+  $("generate").disabled = false;
+  showStatus(`${name} is ready.`);
 }
 
 async function toggleRecording() {
@@ -78,11 +83,14 @@ async function toggleRecording() {
   try {
     microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
   } catch (error) {
-    return say(navigator.mediaDevices ? `The microphone cannot be used: ${error.message}` : "A browser gives the microphone only to https:// and to this machine's own pages.", true);
+    const blocked = "Browsers allow the microphone only on https:// and on pages of this machine.";
+    return showStatus(navigator.mediaDevices ? `The microphone cannot be used: ${error.message}` : blocked, true);
   }
   const parts = [];
   const began = performance.now();
-  const clock = setInterval(() => { $("record").textContent = `Stop ${((performance.now() - began) / 1000).toFixed(0)} s`; }, 250);
+  const clock = setInterval(() => {
+    $("record").textContent = `Stop ${((performance.now() - began) / 1000).toFixed(0)} s`;
+  }, 250);
   recorder = new MediaRecorder(microphone);
   recorder.ondataavailable = (event) => parts.push(event.data);
   recorder.onstop = () => {
@@ -97,7 +105,7 @@ async function toggleRecording() {
   recorder.start();
   $("record").textContent = "Stop";
   $("record").setAttribute("aria-pressed", "true");
-  say("Speak now.");
+  showStatus("Speak now.");
 }
 
 // ---- playing
@@ -111,17 +119,16 @@ class Player {
     this.parts = [];
     this.done = false;
     this.first = new Promise((resolve) => { this.onFirst = resolve; });
-    this.drawing = 0;
-    const brush = this.canvas.getContext("2d");
-    brush.imageSmoothingQuality = "high";
-    brush.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    const context = this.canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.canvas.dataset.frames = "0";
     const draw = () => {
       if (this.closed) return;
       const { video, canvas } = this;
       if (video.readyState >= 2 && video.currentTime !== this.shown) {
         this.shown = video.currentTime;
-        brush.drawImage(video, 0, 0, canvas.width, canvas.height);
+        context.drawImage(video, 0, 0, canvas.width, canvas.height);
         canvas.dataset.frames = String(Number(canvas.dataset.frames) + 1);
         this.figure.querySelector(".badge").hidden = false;
         this.onFirst();
@@ -131,9 +138,9 @@ class Player {
     requestAnimationFrame(draw);
   }
 
-  // Feeds the video while it arrives; resolves when all of it has.
-  async feed(answer) {
-    const reader = answer.body.getReader();
+  // Plays the video while it arrives; resolves when it is complete.
+  async feed(response) {
+    const reader = response.body.getReader();
     let source = null, buffer = null, waiting = [];
     const append = () => {
       if (buffer && !buffer.updating && waiting.length) buffer.appendBuffer(waiting.shift());
@@ -159,7 +166,7 @@ class Player {
     }
     this.done = true;
     if (source) append();
-    else { this.video.src = URL.createObjectURL(this.blob()); this.play(); } // a browser that cannot play what is still arriving
+    else { this.video.src = URL.createObjectURL(this.blob()); this.play(); } // this browser plays only complete files
   }
 
   blob() { return new Blob(this.parts, { type: "video/mp4" }); }
@@ -177,7 +184,7 @@ class Player {
   close() { this.closed = true; this.video.pause(); this.video.removeAttribute("src"); this.video.load(); }
 }
 
-// The codecs of an MP4, as MediaSource wants them named: profile, constraints and level of the H.264 stand in its avcC box.
+// The codecs of an MP4 as MediaSource requires them: profile, constraints and level of H.264 are in the avcC box.
 function codecsOf(head) {
   for (let i = 0; i + 8 < head.length; i++) {
     if (head[i] === 0x61 && head[i + 1] === 0x76 && head[i + 2] === 0x63 && head[i + 3] === 0x43) {
@@ -188,7 +195,7 @@ function codecsOf(head) {
   return null;
 }
 
-// ---- making
+// ---- generating
 
 function formFor(model, face) {
   const form = new FormData();
@@ -200,13 +207,14 @@ function formFor(model, face) {
   const file = identity && $(identity).files[0];
   if (face) { form.append("face", face, "face"); form.append("aligned", "true"); }
   else if (file) form.append(identity, file, identity);
-  else if (identity) throw new Error(identity === "face" ? "Choose the picture whose face is to be shown." : "Choose the recording whose voice is to be shown.");
+  else if (identity === "face") throw new Error("Choose a picture of the face.");
+  else if (identity) throw new Error("Choose a recording of the voice.");
   return form;
 }
 
-async function make(event) {
+async function generate(event) {
   event.preventDefault();
-  if (!speech) return say("Record or choose a speech first.", true);
+  if (!speech) return showStatus("Record or choose speech first.", true);
   stop();
   const mine = request = new AbortController();
   const compare = $("compare").checked && !$("compare-field").hidden;
@@ -216,52 +224,56 @@ async function make(event) {
   $("play").disabled = true;
   try {
     const form = formFor($("model").value);
-    say("Listening …");
+    showStatus("Encoding the speech …");
     const began = performance.now();
     const player = new Player($("stage"));
     players = [player];
-    player.hint.textContent = "Listening …";
+    player.hint.textContent = "Encoding the speech …";
     form.append("stream", "true");
-    let answer;
+    let response;
     try {
-      answer = await call("v1/videos", { method: "POST", body: form, signal: mine.signal });
+      response = await call("v1/videos", { method: "POST", body: form, signal: mine.signal });
     } catch (error) {
       if (error.code !== "speech_too_long" || !jobs) throw error;
       form.delete("stream");
-      answer = await asJob(form, mine.signal);
+      response = await asJob(form, mine.signal);
     }
-    const fed = player.feed(answer);
-    player.first.then(() => say(`First frame after ${((performance.now() - began) / 1000).toFixed(1)} s; more is being drawn.`));
+    const fed = player.feed(response);
+    const elapsed = () => ((performance.now() - began) / 1000).toFixed(1);
+    player.first.then(() => showStatus(`First frame after ${elapsed()} s; generating the rest.`));
     if (compare) {
       const other = new Player($("stage-reference"));
       players.push(other);
       other.hint.textContent = "Waiting for a picture …";
-      const seen = document.querySelector("input[name=identity]:checked").value === "face";
-      const second = formFor("reference", seen ? null : await player.snapshot());
+      const hasFace = document.querySelector("input[name=identity]:checked").value === "face";
+      const second = formFor("reference", hasFace ? null : await player.snapshot());
       second.append("stream", "true");
       await other.feed(await call("v1/videos", { method: "POST", body: second, signal: mine.signal }));
     }
     await fed;
-    say(`Done after ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+    showStatus(`Done after ${elapsed()} s.`);
     if ($("download").href) URL.revokeObjectURL($("download").href);
     $("download").href = URL.createObjectURL(player.blob());
     $("download").download = "synthetic-face.mp4";
     $("download").hidden = false;
     $("play").disabled = false;
   } catch (error) {
-    if (error.name !== "AbortError") { say(sentence(error.message), true); players.forEach((p) => { p.hint.textContent = ""; }); }
+    if (error.name !== "AbortError") {
+      showStatus(asSentence(error.message), true);
+      players.forEach((p) => { p.hint.textContent = ""; });
+    }
   } finally {
     if (request === mine) { request = null; $("stop").hidden = true; $("progress").hidden = true; }
   }
 }
 
-// Speech that is too long for one request: a job, and its video when it is done.
+// Submits speech that is too long for one request as a job, and fetches its video when it is done.
 async function asJob(form, signal) {
   let job = await (await call("v1/jobs", { method: "POST", body: form, signal })).json();
   signal.addEventListener("abort", () => call(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {}));
   $("progress").hidden = false;
   while (job.state === "queued" || job.state === "running") {
-    say(`Long speech is drawn as a job: ${Math.round(100 * job.progress)} %`);
+    showStatus(`Long speech is generated as a job: ${Math.round(100 * job.progress)} %`);
     $("progress").value = job.progress;
     await new Promise((resolve) => setTimeout(resolve, 1000));
     job = await (await call(`v1/jobs/${job.id}`, { signal })).json();
@@ -281,36 +293,47 @@ function stop() {
 function playAgain() {
   const ended = players.some((p) => p.video.paused || p.video.ended);
   for (const { video } of players) {
-    if (ended) { video.currentTime = 0; video.play().catch((error) => say(error.message, true)); } else video.pause();
+    if (!ended) {
+      video.pause();
+      continue;
+    }
+    video.currentTime = 0;
+    video.play().catch((error) => showStatus(error.message, true));
   }
 }
 
-function say(text, bad = false) {
+function showStatus(text, bad = false) {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
 }
 
-function sentence(text) {
+function asSentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
-// ---- wiring
+// ---- event handlers
 
 $("record").addEventListener("click", toggleRecording);
-$("form").addEventListener("submit", make);
-$("stop").addEventListener("click", () => { stop(); say("Stopped."); });
+$("form").addEventListener("submit", generate);
+$("stop").addEventListener("click", () => { stop(); showStatus("Stopped."); });
 $("play").addEventListener("click", playAgain);
 $("model").addEventListener("change", showModel);
-$("token").addEventListener("change", () => loadModels().catch((error) => say(sentence(error.message), true)));
-$("file").addEventListener("change", () => { if ($("file").files[0]) setSpeech($("file").files[0], $("file").files[0].name); });
+$("token").addEventListener("change", () => loadModels().catch((error) => showStatus(asSentence(error.message), true)));
+$("file").addEventListener("change", () => {
+  const file = $("file").files[0];
+  if (file) setSpeech(file, file.name);
+});
 for (const radio of document.querySelectorAll("input[name=identity]")) {
-  radio.addEventListener("change", () => { for (const id of ["identity_speech", "face"]) $(id).hidden = radio.value !== id; });
+  radio.addEventListener("change", () => {
+    for (const id of ["identity_speech", "face"]) $(id).hidden = radio.value !== id;
+  });
 }
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   $("drop").addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files[0]) setSpeech(event.dataTransfer.files[0], event.dataTransfer.files[0].name);
+    const file = event.dataTransfer.files[0];
+    if (kind === "drop" && file) setSpeech(file, file.name);
   });
 }
-loadModels().catch((error) => say(sentence(error.message), true));
+loadModels().catch((error) => showStatus(asSentence(error.message), true));

@@ -1,16 +1,17 @@
 "use strict";
-// The study: one trial after the other, each answer kept before the next is shown.
+// The study: one trial after the other; each answer is stored before the next trial is shown.
 
 const $ = (id) => document.getElementById(id);
-const token = new URLSearchParams(location.hash.slice(1)).get("token") || sessionStorage.getItem("token") || "";
-let session = null, current = null, since = 0;
+const inAddress = new URLSearchParams(location.hash.slice(1)).get("token");
+const token = inAddress || sessionStorage.getItem("token") || "";
+let session = null, current = null, shownAt = 0;
 
 async function call(path, options = {}) {
   const headers = { ...(token ? { Authorization: `Bearer ${token}` } : {}), ...options.headers };
-  const answer = await fetch(path, { ...options, headers });
-  if (answer.ok) return answer;
-  const body = await answer.json().catch(() => null);
-  const error = new Error(body?.error?.message ?? `the endpoint answers ${answer.status}`);
+  const response = await fetch(path, { ...options, headers });
+  if (response.ok) return response;
+  const body = await response.json().catch(() => null);
+  const error = new Error(body?.error?.message ?? `the endpoint answers ${response.status}`);
   error.code = body?.error?.code;
   throw error;
 }
@@ -29,11 +30,15 @@ async function next() {
   $("progress").value = session.answered.length / session.trials.length;
   $("status").textContent = "";
   $("trial").hidden = !left.length;
-  if (!left.length) { $("status").textContent = "That was all. Thank you!"; return; }
+  if (!left.length) {
+    $("status").textContent = "The study is complete. Thank you!";
+    return;
+  }
   current = left[0];
   $("count").textContent = `${session.answered.length + 1} of ${session.trials.length}`;
   const pair = current.kind === "pair";
-  $("question").textContent = pair ? "Which one looks more like a recording of a person?" : "What does this person feel?";
+  const question = pair ? "Which one looks more like a recording of a person?" : "What does the speaker feel?";
+  $("question").textContent = question;
   const names = pair ? ["left", "right"] : session.emotions;
   $("answers").replaceChildren(...names.map((name, n) => {
     const button = document.createElement("button");
@@ -41,11 +46,14 @@ async function next() {
     key.textContent = String(n + 1);
     button.append(name, key);
     button.dataset.answer = name;
-    button.disabled = true; // until everything was watched
+    button.disabled = true; // until all clips have been watched
     button.addEventListener("click", () => answer(name).catch(fail));
     return button;
   }));
-  const urls = await Promise.all(current.clips.map(async (name) => URL.createObjectURL(await (await call(`v1/study/clips/${name}`)).blob())));
+  const urls = await Promise.all(current.clips.map(async (name) => {
+    const clip = await call(`v1/study/clips/${name}`);
+    return URL.createObjectURL(await clip.blob());
+  }));
   const watched = new Set();
   $("clips").replaceChildren(...urls.map((url, n) => {
     const figure = document.createElement("figure");
@@ -55,7 +63,9 @@ async function next() {
     frame.className = "frame";
     video.src = url; video.controls = true; video.playsInline = true;
     video.setAttribute("aria-label", pair ? `${names[n]} clip` : "clip");
-    video.addEventListener("play", () => { for (const other of document.querySelectorAll("video")) if (other !== video) other.pause(); });
+    video.addEventListener("play", () => {
+      for (const other of document.querySelectorAll("video")) if (other !== video) other.pause();
+    });
     video.addEventListener("ended", () => {
       watched.add(n);
       if (watched.size === urls.length) for (const button of $("answers").children) button.disabled = false;
@@ -66,26 +76,34 @@ async function next() {
     figure.append(frame, caption);
     return figure;
   }));
-  since = performance.now();
-  document.querySelector("video").play().catch(() => { $("status").textContent = "Press play, please."; });
+  shownAt = performance.now();
+  document.querySelector("video").play().catch(() => { $("status").textContent = "Press play."; });
 }
 
 async function answer(name) {
   for (const button of $("answers").children) button.disabled = true;
-  const body = { participant: session.participant, trial: current.trial, answer: name, milliseconds: Math.round(performance.now() - since) };
+  const milliseconds = Math.round(performance.now() - shownAt);
+  const body = JSON.stringify({ participant: session.participant, trial: current.trial, answer: name, milliseconds });
   try {
-    await call("v1/study/answers", { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+    await call("v1/study/answers", { method: "POST", body, headers: { "Content-Type": "application/json" } });
   } catch (error) {
-    if (error.code !== "already_answered") { for (const button of $("answers").children) button.disabled = false; throw error; }
+    if (error.code !== "already_answered") {
+      for (const button of $("answers").children) button.disabled = false;
+      throw error;
+    }
   }
   session.answered.push(current.trial);
   await next();
 }
 
-function fail(error) { $("status").textContent = error.message; $("status").classList.add("bad"); }
+function fail(error) {
+  $("status").textContent = error.message;
+  $("status").classList.add("bad");
+}
 
 $("start").addEventListener("click", () => start().catch(fail));
 document.addEventListener("keydown", (event) => {
   const button = $("answers").children[Number(event.key) - 1];
-  if (!$("trial").hidden && button && !button.disabled && !event.ctrlKey && !event.altKey && !event.metaKey) button.click();
+  const modified = event.ctrlKey || event.altKey || event.metaKey;
+  if (!$("trial").hidden && button && !button.disabled && !modified) button.click();
 });
