@@ -3,8 +3,7 @@
     python docs/render.py            write the tables into README.md and docs/*.md
     python docs/render.py --check    fail if a table differs from its data file
 
-A table stands between ``<!-- result: NAME -->`` and ``<!-- end -->`` and is made from ``docs/results/NAME.json``:
-x
+A table stands between ``<!-- result: NAME -->`` and ``<!-- end -->`` and is made from ``docs/results/NAME.json``.
 """
 
 from __future__ import annotations

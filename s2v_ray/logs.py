@@ -1,8 +1,8 @@
 """Log records of long work: ordinary ``logging`` messages of the package's loggers that also say how far the work is.
 
 Every module logs to ``logging.getLogger(__name__)``. ``log_progress`` attaches a ``Progress`` to a record. The handler
-decides what is shown: the command line draws live progress on a terminal, and elsewhere prints lines at most every few seconds
-(``cli.console``). Users of the library see ordinary log messages.
+decides what is shown: the command line draws live progress on a terminal, and elsewhere prints lines at most every
+few seconds (``cli.console``). Users of the library see ordinary log messages.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def s3_settings() -> Iterator[dict[str, str]]:
-    """How to reach an S3 server: the one at ``S2V_TEST_S3``, with the credentials of the environment, or moto's, in a thread of this process."""
+    """How to reach an S3 server.
+
+    The one at ``S2V_TEST_S3``, with the credentials of the environment, or moto's, in a thread of this process.
+    """
     if given := os.environ.get("S2V_TEST_S3"):
         yield {"AWS_ENDPOINT_URL": given}
         return

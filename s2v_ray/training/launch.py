@@ -57,8 +57,9 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(2**28),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""A step allocates and frees the same large tensors. If the process keeps their memory, in huge pages, it is not mapped anew
-each time: a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35, ignore this.
+"""A step allocates and frees the same large tensors. If the process keeps their memory, in huge pages, it is not mapped
+anew each time: a GAN step on two CPU cores takes 0.32 s instead of 0.47 s. Other C libraries, and a glibc before 2.35,
+ignore this.
 """
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
@@ -81,10 +80,8 @@ class Figures:
                 self._note("identity", [cosine_identity(*codes)])
             if self.judges.emotion is not None:
                 labels = self.judges.emotion.labels
-                self._note(
-                    "emotion",
-                    [float(clip_emotion(self.judges.emotion(made), labels) == clip_emotion(self.judges.emotion(real), labels))],
-                )
+                shown_emotion, real_emotion = (clip_emotion(self.judges.emotion(f), labels) for f in (made, real))
+                self._note("emotion", [float(shown_emotion == real_emotion)])
 
     def _note(self, name: str, values: Tensor | Iterable[float]) -> None:
         self.values.setdefault(name, []).extend(values.tolist() if isinstance(values, Tensor) else values)

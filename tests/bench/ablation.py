@@ -3,17 +3,19 @@
     python tests/bench/ablation.py OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
     python tests/bench/ablation.py OUT --seeds 0 1 2
 
-Rows: ``full``; ``frame``, ``sequence``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``, whose student was distilled
-without the two disentangling terms; ``distillation``, where identity and emotion are not distilled at all, but learnt through the GAN alone
-(``gan.distilled=false``). Every row is evaluated by the same judges on the same test clips. Each part has a metric of its own, on which a row without
-it must be worse than ``full`` by more than the 95% interval of ``full``; where it is not, the table calls the part useless here. Steps of
-distillation and the discriminators' schedules follow ``--steps`` (of the GAN) in proportion.
+Rows: ``full``; ``frame``, ``sequence``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``,
+whose student was distilled without the two disentangling terms; ``distillation``, where identity and emotion are not
+distilled at all, but learnt through the GAN alone (``gan.distilled=false``). Every row is evaluated by the same judges
+on the same test clips. Each part has a metric of its own, on which a row without it must be worse than ``full`` by more
+than the 95% interval of ``full``; where it is not, the table calls the part useless here. Steps of distillation and the
+discriminators' schedules follow ``--steps`` (of the GAN) in proportion.
 
 With ``--seeds`` only distillation runs, once for each seed on the same corpus, and its figures are printed for each.
 
-OUT keeps everything: the corpus (that of an `s2v demo` of the same recipe and folder is taken as it is), the runs, and a file for each finished row,
-which is not run again; what was cut off goes on from its checkpoints. On two cores a row takes about 6 minutes with `demo`, a student 2, the corpus 2.5
-(by the times of `make demo`): 7 rows in about 50 minutes, three seeds in about 10.
+OUT keeps everything: the corpus (that of an `s2v demo` of the same recipe and folder is taken as it is), the runs, and
+a file for each finished row, which is not run again; what was cut off goes on from its checkpoints. On two cores a row
+takes about 6 minutes with `demo`, a student 2, the corpus 2.5 (by the times of `make demo`): 7 rows in about 50
+minutes, three seeds in about 10.
 """
 
 from __future__ import annotations
@@ -184,7 +186,8 @@ def kept(uri: str, made_from: Settings, work: Callable[[], Settings]) -> Setting
         found: Settings = storage.read_json(uri)
         if found["made_from"] != key:
             raise storage.ArtifactError(
-                f"{uri} was made with another recipe or other steps: name another folder, or remove it and the run beside it"
+                f"{uri} was made with another recipe or other steps: name another folder, or remove it and the run "
+                "beside it"
             )
         return found
     found = {"made_from": key, **work()}

@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/bench/bench_checkpoint.py [--json PATH]
 
-A DeepSpeed engine (ZeRO 1, one worker) with ``--megabytes`` of state trains for ``--seconds`` and takes a checkpoint every
-``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minutes between two). The store takes ``--speed`` megabytes
-a second: a stand-in for the upload sleeps as long as that would take.
+A DeepSpeed engine (ZeRO 1, one worker) with ``--megabytes`` of state trains for ``--seconds`` and takes a checkpoint
+every ``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minutes between two). The store takes
+``--speed`` megabytes a second: a stand-in for the upload sleeps as long as that would take.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def main() -> None:
     for name, row in found.items():
         share, speed = row["waited"] / row["seconds"], row["steps"] / row["seconds"]
         print(
-            f"{name:18}{row['checkpoints']:12.0f}{row['megabytes']:10.1f}{row['waited']:14.2f} s{share:9.2%}{speed:9.1f}"
+            f"{name:18}{row['checkpoints']:12.0f}{row['megabytes']:10.1f}{row['waited']:14.2f} "
+            f"s{share:9.2%}{speed:9.1f}"
         )
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=2) + "\n")

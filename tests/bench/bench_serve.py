@@ -1,6 +1,7 @@
 """The endpoint on Ray Serve against the predictor called directly, the first byte of a stream, memory of a replica, and overload.
 
-    python tests/bench/bench_serve.py --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory overload]
+    python tests/bench/bench_serve.py --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory
+    overload]
 
 Figures are medians over rounds in which the two sides take turns. Starts a Ray of its own.
 """

@@ -2,11 +2,12 @@
 
     python -m tests.bench.bench_step [--recipe full] [--clips 16] [--rounds 3] [--steps 60]
 
-Needs a CUDA device: the step of the 128 x 128 recipe in bf16, as training runs it, beside the same step in fp32 and plain eager torch (bar: at most
-0.5), on tensors in memory; and its share of the roofline. For every operation of a step, forward, backward and update, arithmetic and bytes (inputs
-and outputs, once each) are counted; at the ceilings measured here (a large product of bf16 matrices, a large copy) it would take the longer of the two
-times. Their sum is the roofline's time; what the step takes beyond it are operations below their ceiling, and gaps between them. What Ray Train and the
-engines cost beside a bare loop, and the share of waiting for data, is what ``bench_stream`` prints.
+Needs a CUDA device: the step of the 128 x 128 recipe in bf16, as training runs it, beside the same step in fp32 and
+plain eager torch (bar: at most 0.5), on tensors in memory; and its share of the roofline. For every operation of a
+step, forward, backward and update, arithmetic and bytes (inputs and outputs, once each) are counted; at the ceilings
+measured here (a large product of bf16 matrices, a large copy) it would take the longer of the two times. Their sum is
+the roofline's time; what the step takes beyond it are operations below their ceiling, and gaps between them. What Ray
+Train and the engines cost beside a bare loop, and the share of waiting for data, is what ``bench_stream`` prints.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
     trained, eager = medians.values()
     print(
-        f"{args.clips} clips of {recipe.gan.frames} frames, {recipe.media.size} x {recipe.media.size}, recipe {recipe.name}"
+        f"{args.clips} clips of {recipe.gan.frames} frames, {recipe.media.size} x {recipe.media.size}, recipe "
+        f"{recipe.name}"
     )
     for name, seconds in medians.items():
         print(f"{name:18}{1000 * seconds:10.1f} ms a step")
@@ -110,13 +112,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     print(f"ceilings measured: {ceilings[0] / 1e12:.1f} Tflop/s (bf16), {ceilings[1] / 1e9:.0f} GB/s")
     print(
-        f"counted in a step: {flops / 1e12:.3f} Tflop, {size / 1e9:.2f} GB, {counted.calls / COUNTED_STEPS:.0f} operations"
+        f"counted in a step: {flops / 1e12:.3f} Tflop, {size / 1e9:.2f} GB, {counted.calls / COUNTED_STEPS:.0f} "
+        "operations"
     )
     print(f"{'roofline':34}{1000 * ideal:10.1f} ms  {ideal / trained:7.1%} of the step")
     print(f"{'  bound by arithmetic':34}{1000 * arithmetic:10.1f} ms  {arithmetic / trained:7.1%}")
     print(f"{'  bound by memory':34}{1000 * (ideal - arithmetic):10.1f} ms  {(ideal - arithmetic) / trained:7.1%}")
     print(
-        f"{'beyond: below ceilings, and gaps':34}{1000 * (trained - ideal):10.1f} ms  {(trained - ideal) / trained:7.1%}"
+        f"{'beyond: below ceilings, and gaps':34}{1000 * (trained - ideal):10.1f} ms  "
+        f"{(trained - ideal) / trained:7.1%}"
     )
     for name, seconds in sorted(counted.by_operation.items(), key=lambda item: -item[1])[:8]:
         print(f"    {name:30}{1000 * seconds / COUNTED_STEPS:10.2f} ms of the roofline")

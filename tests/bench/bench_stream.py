@@ -2,22 +2,25 @@
 
     python -m tests.bench.bench_stream CORPUS STUDENT [--recipe puppets] [--rounds 3] [--steps 40] [--json PATH]
 
-CORPUS is a local corpus with teachers, STUDENT a student's bundle (RUN/bundle), both of the recipe. They are copied to the S3 server that AWS_ENDPOINT_URL
-names (with its credentials, into a bucket of its own that is removed at the end), or to moto's, in a process of its own on this machine. One
-after another, in turns, five sides take GAN steps with all discriminators at work:
+CORPUS is a local corpus with teachers, STUDENT a student's bundle (RUN/bundle), both of the recipe. They are copied to
+the S3 server that AWS_ENDPOINT_URL names (with its credentials, into a bucket of its own that is removed at the end),
+or to moto's, in a process of its own on this machine. One after another, in turns, five sides take GAN steps with all
+discriminators at work:
 
-- **stack**: `launch.launch`, as `s2v train s3://corpus s3://run` calls it: one worker of Ray Train, Ray Data's tasks, the engines (one worker alone has
-  `engine.TorchEngine`), the loop with its records.
+- **stack**: `launch.launch`, as `s2v train s3://corpus s3://run` calls it: one worker of Ray Train, Ray Data's tasks,
+  the engines (one worker alone has `engine.TorchEngine`), the loop with its records.
 - **memory**: the same worker, loop and step, but its batches are tensors that lie there already.
-- **torchrun**: a training script without Ray (`plain_training.py`): `torchrun`, DeepSpeed, the same step, a torch DataLoader with one worker over the same
-  clips on local disk (a folder a clip: JPEG frames, WAV, codes), the same windows and decoder.
+- **torchrun**: a training script without Ray (`plain_training.py`): `torchrun`, DeepSpeed, the same step, a torch
+  DataLoader with one worker over the same clips on local disk (a folder a clip: JPEG frames, WAV, codes), the same
+  windows and decoder.
 - **torchrun, our malloc**: the same under the allocator settings that `launch.MALLOC` gives Ray's worker.
-- **bare loop**: plain torch in one process, on batches that lie in memory, under the same allocator settings. Beside **memory** it shows what Ray
-  Train, the engines and the loop with its records cost a step.
+- **bare loop**: plain torch in one process, on batches that lie in memory, under the same allocator settings. Beside
+  **memory** it shows what Ray Train, the engines and the loop with its records cost a step.
 
-Who does not have the turn waits, and computes nothing. A turn of the stack is as long as a segment of the stream: Ray Data decodes a segment ahead
-at once and then rests, so each turn pays for the decoding of exactly one. The rate of a turn is all its clips over all its time, waiting for data
-and records included; ratios are of medians over rounds. What comes after the last step (validation, checkpoint, bundle) is not measured.
+Who does not have the turn waits, and computes nothing. A turn of the stack is as long as a segment of the stream: Ray
+Data decodes a segment ahead at once and then rests, so each turn pays for the decoding of exactly one. The rate of a
+turn is all its clips over all its time, waiting for data and records included; ratios are of medians over rounds. What
+comes after the last step (validation, checkpoint, bundle) is not measured.
 """
 
 from __future__ import annotations
@@ -365,7 +368,8 @@ def main() -> int:
             bucket.delete()
     rows = table(found["turns"], gan.batch)
     print(
-        f"{args.rounds} rounds of {segment} steps of the stack and {args.steps} of each other side, {gan.batch} clips a step, {size} x {size}"
+        f"{args.rounds} rounds of {segment} steps of the stack and {args.steps} of each other side, {gan.batch} clips "
+        f"a step, {size} x {size}"
     )
     print(f"{'':22}{'clips/s':>9}{'median step':>13}{'waited':>8}{'stack / this':>14}{'(rounds)':>16}{'bar':>7}")
     for side, row in rows.items():
@@ -379,12 +383,14 @@ def main() -> int:
     step = statistics.median(turns["memory"]) / statistics.median(turns["bare loop"])
     each = sorted(a / b for a, b in zip(turns["memory"], turns["bare loop"], strict=True))
     print(
-        f"a step through Ray Train and the engines / in the bare loop: {step:.3f} (rounds {each[0]:.3f}-{each[-1]:.3f}; bar: at most {STEP_BAR})"
+        f"a step through Ray Train and the engines / in the bare loop: {step:.3f} (rounds "
+        f"{each[0]:.3f}-{each[-1]:.3f}; bar: at most {STEP_BAR})"
     )
     if found["server_cpu_seconds"]:
         share = statistics.median(found["server_cpu_seconds"]) / (segment * gan.batch)
         print(
-            f"the S3 server on this machine took {1000 * share:.1f} ms of CPU a clip; the sides beside the stack had nothing of the kind to pay"
+            f"the S3 server on this machine took {1000 * share:.1f} ms of CPU a clip; the sides beside the stack had "
+            "nothing of the kind to pay"
         )
     if args.json:
         result = {

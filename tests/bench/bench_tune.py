@@ -2,10 +2,11 @@
 
     python tests/bench/bench_tune.py CORPUS STUDENT OUT --recipe puppets --set gan.steps=300 --trials 6 --seeds 0 1 2
 
-For each seed, random search gives TRIALS trials all their steps. TPE + ASHA gets three times as many trials; it is judged by what it had found
-when it had spent as many steps. With ``--searcher random`` ASHA gets exactly random search's trials: what it saves, and whether it keeps the best.
-Alarms end no trial here: a small recipe's sync network is near chance, and what is compared is the search.
-Sweeps lie in OUT and are not run again: the command goes on where it was cut off. Figures:
+For each seed, random search gives TRIALS trials all their steps. TPE + ASHA gets three times as many trials; it is
+judged by what it had found when it had spent as many steps. With ``--searcher random`` ASHA gets exactly random
+search's trials: what it saves, and whether it keeps the best. Alarms end no trial here: a small recipe's sync network
+is near chance, and what is compared is the search. Sweeps lie in OUT and are not run again: the command goes on where
+it was cut off. Figures:
 
 - best: the best value of the leading figure among finished trials, of both, at equal compute
 - steps: share of random search's steps that ASHA had spent when it had found a value as good as random search's best
@@ -118,12 +119,14 @@ def main() -> int:
             }
         )
     print(
-        f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.metric}, {better(args.metric)} is better)"
+        f"{'seed':>4}  {'random':>9}  {'ASHA':>9}  {'better':>6}  {'steps':>6}  {'idle':>12}   ({args.metric}, "
+        f"{better(args.metric)} is better)"
     )
     for r in rows:
         better_here = "yes" if r["better"] else "no"
         print(
-            f"{r['seed']:>4}  {r['random']:9.4f}  {r['asha']:9.4f}  {better_here:>6}  {r['steps']:6.2f}  {r['idle_random']:5.1%} {r['idle_asha']:5.1%}"
+            f"{r['seed']:>4}  {r['random']:9.4f}  {r['asha']:9.4f}  {better_here:>6}  {r['steps']:6.2f}  "
+            f"{r['idle_random']:5.1%} {r['idle_asha']:5.1%}"
         )
     print(f"median ratio ASHA / random: {statistics.median(r['asha'] / r['random'] for r in rows):.3f}")
     if args.json:

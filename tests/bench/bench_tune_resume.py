@@ -2,8 +2,9 @@
 
     python tests/bench/bench_tune_resume.py CORPUS STUDENT OUT --recipe debug --trials 6 --kills 3
 
-A trial is repeated where it had finished before a kill and started again after it; it is lost where it is missing from the table at the end.
-The node is killed while the sweep runs, on a cluster of two nodes on this machine; the driver goes on, or is resumed.
+A trial is repeated where it had finished before a kill and started again after it; it is lost where it is missing from
+the table at the end. The node is killed while the sweep runs, on a cluster of two nodes on this machine; the driver
+goes on, or is resumed.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     torchrun --standalone --nproc-per-node=1 -m tests.bench.plain_training HOST PORT NAME CLIPS CORPUS STUDENT RECIPE
     python -m tests.bench.plain_training HOST PORT NAME CLIPS CORPUS STUDENT RECIPE
 
-Under torchrun: DeepSpeed, and a torch DataLoader with one worker. Else a bare loop, as a tutorial would write it: plain torch, Adam (fused) and
-clipping, on batches that lie in memory. CLIPS is a folder of clips as `bench_stream.write_folders` writes them, CORPUS and STUDENT what the task
-loads its networks from.
+Under torchrun: DeepSpeed, and a torch DataLoader with one worker. Else a bare loop, as a tutorial would write it: plain
+torch, Adam (fused) and clipping, on batches that lie in memory. CLIPS is a folder of clips as
+`bench_stream.write_folders` writes them, CORPUS and STUDENT what the task loads its networks from.
 """
 
 from __future__ import annotations

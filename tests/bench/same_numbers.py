@@ -3,10 +3,10 @@
     python -m tests.bench.same_numbers --write     before the change
     python -m tests.bench.same_numbers --check     after it: exit status 1 where a number differs
 
-Runs puppets, ingest and teach once, then distillation, GAN and reference baseline on one and on two workers, through the
-command line. Compared are, to the last bit: the SHA-256 of the teachers', judges' and sync networks' weights, of the
-teachers' outputs, of the student, generator and reference bundles, and every loss and validation figure of every run. The
-file belongs to one kind of processor and one version of torch: other vector units round differently.
+Runs puppets, ingest and teach once, then distillation, GAN and reference baseline on one and on two workers, through
+the command line. Compared are, to the last bit: the SHA-256 of the teachers', judges' and sync networks' weights, of
+the teachers' outputs, of the student, generator and reference bundles, and every loss and validation figure of every
+run. The file belongs to one kind of processor and one version of torch: other vector units round differently.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python tests/faults/hostile_uploads.py http://127.0.0.1:8000 [--count 500] [--seed 0]
 
-Every answer must be a known code with its status and one sentence, or a video where the file happens to be sound; afterwards the endpoint must still answer.
-Exit status 1 where that does not hold.
+Every answer must be a known code with its status and one sentence, or a video where the file happens to be sound;
+afterwards the endpoint must still answer. Exit status 1 where that does not hold.
 """
 
 from __future__ import annotations

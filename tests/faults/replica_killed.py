@@ -2,9 +2,10 @@
 
     python -m tests.faults.replica_killed --bundle runs/generator/bundle [--kills 5] [--callers 8]
 
-Two replicas draw for callers who ask without a pause. Every few seconds one of them gets SIGKILL; whoever it drew for hears 500 or 503, or finds the
-connection cut, and asks again, as the page does and as any client of HTTP should. Exit status 1 where a request stays without its video, or
-where a caller who was not with the killed replica is refused with anything but 429 or 503.
+Two replicas draw for callers who ask without a pause. Every few seconds one of them gets SIGKILL; whoever it drew for
+hears 500 or 503, or finds the connection cut, and asks again, as the page does and as any client of HTTP should. Exit
+status 1 where a request stays without its video, or where a caller who was not with the killed replica is refused with
+anything but 429 or 503.
 """
 
 from __future__ import annotations

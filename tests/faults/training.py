@@ -2,11 +2,11 @@
 
     .venv/bin/python tests/faults/training.py [--only FAULT]
 
-Faults: worker (SIGKILL of one of two), workers (of both), driver (of `launch` and all it started, then the same again), drain (the
-node of one of two elastic workers is drained with notice, and goes), node (the same node is killed without notice). Of the first
-three every logged loss and every weight must equal the undisturbed run's to the last digit; after the last two the run must go on
-with one worker, after the drain from the checkpoint that the notice made, and end. Exit status 1 where one does not. Only processes
-that this script started are killed.
+Faults: worker (SIGKILL of one of two), workers (of both), driver (of `launch` and all it started, then the same again),
+drain (the node of one of two elastic workers is drained with notice, and goes), node (the same node is killed without
+notice). Of the first three every logged loss and every weight must equal the undisturbed run's to the last digit; after
+the last two the run must go on with one worker, after the drain from the checkpoint that the notice made, and end. Exit
+status 1 where one does not. Only processes that this script started are killed.
 """
 
 from __future__ import annotations

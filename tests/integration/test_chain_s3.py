@@ -1,4 +1,7 @@
-"""The whole chain with every artifact on ``s3://``: videos, corpus, runs, bundles, report and the MP4. Nothing but S3 is shared by its commands."""
+"""The whole chain with every artifact on ``s3://``: videos, corpus, runs, bundles, report and the MP4.
+
+Nothing but S3 is shared by its commands.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Extensions from outside the package, each one module and the recipe: a discriminator, a logger and a searcher.
 
-The page "extending" describes these steps. A source and a metric from outside are tested in tests/ingest/test_sources.py
-and tests/evaluation/test_evaluate.py.
+The page "extending" describes these steps. A source and a metric from outside are tested in
+tests/ingest/test_sources.py and tests/evaluation/test_evaluate.py.
 """
 
 from __future__ import annotations

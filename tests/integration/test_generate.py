@@ -43,7 +43,10 @@ def test_one_core_generates_64_pixels_faster_than_real_time(tmp_path: Path) -> N
 
     arguments = ["generate", "--bundle", "bundle", "in.wav", "-o", "out.mp4", "--json", "out.json"]
     heavy = "{'ray', 'deepspeed', 'kornia', 'onnxruntime', 'sklearn', 'torchmetrics', 'pyarrow'}"
-    script = f"import sys; from s2v_ray.cli import main; code = main({arguments!r}); print('HEAVY', *({heavy} & set(sys.modules))); sys.exit(code)"
+    script = (
+        f"import sys; from s2v_ray.cli import main; code = main({arguments!r}); "
+        f"print('HEAVY', *({heavy} & set(sys.modules))); sys.exit(code)"
+    )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
