@@ -1,7 +1,7 @@
-"""What each part of the method is worth, on puppets: trains it whole and without one part at a time, and measures all alike.
+"""Ablation on puppets: trains the whole method, and without one part at a time, and evaluates all alike.
 
-    python tests/bench/ablation.py OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
-    python tests/bench/ablation.py OUT --seeds 0 1 2
+    python -m tests.bench.ablation OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
+    python -m tests.bench.ablation OUT --seeds 0 1 2
 
 Rows: ``full``; ``frame``, ``sequence``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``,
 whose student was distilled without the two disentangling terms; ``distillation``, where identity and emotion are not
@@ -31,20 +31,17 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.config import Recipe, digest, load_recipe, parse_recipe  # noqa: E402
-from s2v_ray.demo import History, Step  # noqa: E402
-from s2v_ray.evaluation.student import student_figures  # noqa: E402
+from s2v_ray import storage
+from s2v_ray.config import Recipe, digest, load_recipe, parse_recipe
+from s2v_ray.demo import History, Step
+from s2v_ray.evaluation.student import student_figures
 from s2v_ray.metrics import VALIDATION
-from s2v_ray.metrics.clip_metrics import METRICS  # noqa: E402
-from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.models.student import StudentOutput  # noqa: E402
-from s2v_ray.teach import teach_corpus  # noqa: E402
-from s2v_ray.training.launch import launch  # noqa: E402
-from s2v_ray.training.runs import RunSpec  # noqa: E402
+from s2v_ray.metrics.clip_metrics import METRICS
+from s2v_ray.models.bundle import load_bundle
+from s2v_ray.models.student import StudentOutput
+from s2v_ray.teach import teach_corpus
+from s2v_ray.training.launch import launch
+from s2v_ray.training.runs import RunSpec
 
 Settings = dict[str, Any]
 SCHEDULED = ("frame", "sequence", "sync", "emotion")
@@ -52,7 +49,10 @@ SCHEDULED = ("frame", "sequence", "sync", "emotion")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the method: settings without it, and the metric that is its own; ``entangled`` rows use the student without disentangling."""
+    """A part of the method: settings without it, and its own metric.
+
+    ``entangled`` rows use the student without disentangling.
+    """
 
     without: Settings
     own: str
@@ -268,8 +268,9 @@ def print_rows(found: dict[str, Settings]) -> None:
         figures, own, verdict = row["figures"], "", ""
         metric = PARTS[name].own if name in PARTS else ""
         if metric in whole and metric in figures:
-            own = f"{heading(metric)}: {whole[metric]['mean']:.3f} ({whole[metric]['low']:.3f} to {whole[metric]['high']:.3f}), {figures[metric]['mean']:.3f}"
-            verdict = "loses" if loses(metric, whole[metric], figures[metric]) else "useless here"
+            mean, low, high = (whole[metric][key] for key in ("mean", "low", "high"))
+            own = f"{heading(metric)}: {mean:.3f} ({low:.3f} to {high:.3f}), {figures[metric]['mean']:.3f}"
+            verdict = "worse" if loses(metric, whole[metric], figures[metric]) else "no effect here"
         cells = [f"{figures[c]['mean']:.3f}" if figures.get(c) else "" for c in columns]
         print(
             f"| {'nothing: the whole method' if name == 'full' else name} | "

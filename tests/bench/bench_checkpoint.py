@@ -1,6 +1,6 @@
 """Share of training time that checkpoints cost with a slow store: written beside training, and waited for.
 
-    .venv/bin/python tests/bench/bench_checkpoint.py [--json PATH]
+    .venv/bin/python -m tests.bench.bench_checkpoint [--json PATH]
 
 A DeepSpeed engine (ZeRO 1, one worker) with ``--megabytes`` of state trains for ``--seconds`` and takes a checkpoint
 every ``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minutes between two). The store takes
@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from s2v_ray.training import checkpoint  # noqa: E402
-from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine  # noqa: E402
+from s2v_ray.training import checkpoint
+from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine
 
 
 def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
@@ -39,7 +35,7 @@ def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
     sizes: list[int] = []
 
     def slow(path: str, uri: str) -> None:
-        sizes.append(os.path.getsize(path))
+        sizes.append(Path(path).stat().st_size)
         time.sleep(sizes[-1] / (options.speed * 1e6))
 
     checkpoint._upload = slow

@@ -1,6 +1,6 @@
-"""The endpoint on Ray Serve against the predictor called directly, the first byte of a stream, memory of a replica, and overload.
+"""The endpoint on Ray Serve: throughput against the predictor, first byte, memory of a replica, overload.
 
-    python tests/bench/bench_serve.py --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory
+    python -m tests.bench.bench_serve --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory
     overload]
 
 Figures are medians over rounds in which the two sides take turns. Starts a Ray of its own.

@@ -167,7 +167,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, side: int) -> tup
 
 
 class Counter(TorchDispatchMode):
-    """Arithmetic and bytes of every operation, and the seconds that it takes at the ceilings at least. Views move nothing."""
+    """Arithmetic and bytes of every operation, and its shortest time at the ceilings. Views move nothing."""
 
     def __init__(self, ceilings: tuple[float, float]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training throughput with clips from S3, through the whole stack, against the same step fed otherwise, and against plain training scripts.
+"""Training throughput with clips from S3, against the same step fed from memory and plain training scripts.
 
     python -m tests.bench.bench_stream CORPUS STUDENT [--recipe puppets] [--rounds 3] [--steps 40] [--json PATH]
 
@@ -75,7 +75,7 @@ Turn = dict[str, float]  # steps, seconds, seconds waited for data, median secon
 
 
 def take_turns(address: tuple[str, int], sides: dict[str, Iterator[ClipBatch]]) -> Iterator[ClipBatch]:
-    """A process's batches: from one of its ``sides``, for as many steps as it is told, whenever it has the turn; tells how long the steps took."""
+    """Yield a process's batches from the side whose turn it is, for the requested steps, and report their times."""
     with socket.create_connection(address) as connection, connection.makefile("rw") as talk:
         print(json.dumps(list(sides)), file=talk, flush=True)
         while turn_for := json.loads(talk.readline() or "null"):
@@ -168,7 +168,7 @@ def train_on_s3(recipe: Recipe, root: str, batches: Callable[..., Iterator[ClipB
 
 
 def write_folders(corpus: str, folder: Path) -> None:
-    """The training clips as one would lay them out for a torch Dataset: ``folder/ID/{0000.jpg, ..., speech.wav, codes.npz}``."""
+    """Write the training clips for a torch Dataset: ``folder/ID/{0000.jpg, ..., speech.wav, codes.npz}``."""
     for uri in shards.shard_uris(corpus, "train"):
         outputs = [shards.read_shard(shards.outputs_uri(corpus, role, uri)) for role in ("identity", "emotion")]
         for row, identity, emotion in zip(shards.read_shard(uri), *outputs, strict=True):

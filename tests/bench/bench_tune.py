@@ -1,6 +1,6 @@
-"""Compares ways to search: random search with whole runs, and ASHA (with TPE, or over the same trials), on a real corpus, at equal compute.
+"""Random search with whole runs against ASHA (with TPE, or over the same trials), at equal compute.
 
-    python tests/bench/bench_tune.py CORPUS STUDENT OUT --recipe puppets --set gan.steps=300 --trials 6 --seeds 0 1 2
+    python -m tests.bench.bench_tune CORPUS STUDENT OUT --recipe puppets --set gan.steps=300 --trials 6 --seeds 0 1 2
 
 For each seed, random search gives TRIALS trials all their steps. TPE + ASHA gets three times as many trials; it is
 judged by what it had found when it had spent as many steps. With ``--searcher random`` ASHA gets exactly random
@@ -34,7 +34,7 @@ SPACES = Path(__file__).parents[2] / "tune_spaces"
 
 
 def history(trials: Sequence[Trial], metric: str) -> list[tuple[int, float]]:
-    """After each validation in order of time: steps spent by all trials so far, and the best value among those finished (worst possible before)."""
+    """Steps spent by all trials, and the best value among finished ones, after each validation in order of time."""
     sign = 1 if better(metric) == "lower" else -1
     points = sorted(
         (p["at"], t.number, p["step"], p[metric], t.state == "finished" and p is t.curve[-1])
@@ -52,7 +52,7 @@ def history(trials: Sequence[Trial], metric: str) -> list[tuple[int, float]]:
 
 
 def idle(trials: Sequence[Trial], slots: int) -> float:
-    """Share of the wall time, from the first start to the moment from which no new trial was left to start, in which slots were empty."""
+    """Share of slot time without a trial, from the first start to the start of the last trial."""
     spans = sorted((start, end) for t in trials for start, end in t.spans)
     first, last = spans[0][0], max(start for start, _ in spans)
     busy = sum(max(0.0, min(end, last) - start) for start, end in spans)

@@ -1,6 +1,6 @@
-"""Kills a sweep again and again, its driver by SIGKILL and then a node of its cluster, resumes it each time, and counts what was repeated and lost.
+"""Kills the driver and then a node of a sweep, resumes it, and counts repeated and lost trials.
 
-    python tests/bench/bench_tune_resume.py CORPUS STUDENT OUT --recipe debug --trials 6 --kills 3
+    python -m tests.bench.bench_tune_resume CORPUS STUDENT OUT --recipe debug --trials 6 --kills 3
 
 A trial is repeated where it had finished before a kill and started again after it; it is lost where it is missing from
 the table at the end. The node is killed while the sweep runs, on a cluster of two nodes on this machine; the driver

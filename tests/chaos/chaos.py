@@ -1,6 +1,6 @@
 """Injects faults every few seconds while a cluster ingests, distills, trains and tunes, and compares the results.
 
-    sudo .venv/bin/python tests/chaos/chaos.py --minutes 30 --every 40
+    sudo .venv/bin/python -m tests.chaos.chaos --minutes 30 --every 40
 
 Needs root and iproute2 (see ``hosts.py``). The same jobs run twice, on ``s3://``: first undisturbed, then under
 faults. A job that fails is submitted again, as a person would; nothing else is helped along. Exit status 0 means

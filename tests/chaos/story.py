@@ -1,6 +1,6 @@
 """The whole chain on a cluster of three nodes, each step a submitted job, with one node killed and one drained.
 
-    sudo .venv/bin/python tests/chaos/story.py
+    sudo .venv/bin/python -m tests.chaos.story
 
 Needs root and iproute2 (see ``hosts.py``). A driver's node, one node for ingest and one for training, and an S3
 server, each with an address of its own; jobs go over HTTP with a token. While ingest runs its node is drained with

@@ -1,6 +1,6 @@
-"""500 hostile requests to an endpoint: fuzzed and cut files, bombs, wrong types, broken forms, cut connections, slow senders.
+"""500 hostile requests to an endpoint: fuzzed and cut files, bombs, wrong types, broken forms, slow senders.
 
-    python tests/faults/hostile_uploads.py http://127.0.0.1:8000 [--count 500] [--seed 0]
+    python -m tests.faults.hostile_uploads http://127.0.0.1:8000 [--count 500] [--seed 0]
 
 Every answer must be a known code with its status and one sentence, or a video where the file happens to be sound;
 afterwards the endpoint must still answer. Exit status 1 where that does not hold.
@@ -29,7 +29,10 @@ import requests
 
 from s2v_ray.serving.errors import CODES
 
-HEAD = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
+HEAD = (
+    b"POST /v1/videos HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
+)
 Files = dict[str, tuple[str, bytes]]
 
 
@@ -91,8 +94,9 @@ class Attacks:
             encoded("mp3", "libmp3lame", 1800, 8000),
         ]
         self.kinds: list[Callable[[], object]] = [
-            self.fuzzed, self.fuzzed, self.fuzzed, self.cut, self.fuzzed_picture, self.bomb, self.picture_bomb, self.wrong_type,
-            self.odd_wav, self.odd_fields, self.broken_form, self.cut_body, self.garbage_http, self.slow_sender,
+            self.fuzzed, self.fuzzed, self.fuzzed, self.cut, self.fuzzed_picture, self.bomb, self.picture_bomb,
+            self.wrong_type, self.odd_wav, self.odd_fields, self.broken_form, self.cut_body, self.garbage_http,
+            self.slow_sender,
         ]  # fmt: skip
 
     def post(self, files: Files, **data: str) -> requests.Response:

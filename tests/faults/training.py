@@ -1,6 +1,6 @@
 """Kills and drains what a distillation runs on, and compares what comes out with an undisturbed run.
 
-    .venv/bin/python tests/faults/training.py [--only FAULT]
+    .venv/bin/python -m tests.faults.training [--only FAULT]
 
 Faults: worker (SIGKILL of one of two), workers (of both), driver (of `launch` and all it started, then the same again),
 drain (the node of one of two elastic workers is drained with notice, and goes), node (the same node is killed without
@@ -29,14 +29,11 @@ from typing import Any
 import psutil
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from s2v_ray import logs, storage  # noqa: E402
-from s2v_ray.config import load_recipe  # noqa: E402
-from s2v_ray.models.bundle import load_bundle  # noqa: E402
-from s2v_ray.models.teachers import ConvFace, save_conv  # noqa: E402
-from tests.helpers.tiny_corpus import EMOTIONS, make_corpus  # noqa: E402
+from s2v_ray import logs, storage
+from s2v_ray.config import load_recipe
+from s2v_ray.models.bundle import load_bundle
+from s2v_ray.models.teachers import ConvFace, save_conv
+from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
 STEPS, EVERY, STRIKE_AT = 300, 20, 60  # enough to strike while it runs: lines come some tenths of a second late
 NODE_STEPS, NOTICE_SECONDS = 1500, 10
@@ -116,7 +113,7 @@ class Attempt:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2])),
         )
 
     def until(self, said: Callable[[str], bool]) -> None:
@@ -191,7 +188,10 @@ def struck(
 
 
 def lose_node(corpus: str, run: str, *, notice: bool) -> str:
-    """Two elastic workers on a node each; one node goes, with ``notice`` after it was drained. Needs one cluster in this process."""
+    """Two elastic workers on a node each; one node is killed, with ``notice`` after it was drained.
+
+    Needs one cluster in this process.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
