@@ -1,6 +1,6 @@
 """Peak memory of one rank compared with ZeRO's arithmetic: stages 0 to 3, 1, 2 and 4 workers (gloo, CPU).
 
-    python tests/bench/bench_memory.py [--millions 32] [--json PATH]
+    python -m tests.bench.bench_memory [--millions 32] [--json PATH]
 
 A perceptron of ``--millions`` parameters, so that model states dominate, is trained by ``training.engine`` with
 Adam in fp32, as in every recipe. Memory is the process's resident set (VmRSS; its peak, VmHWM, is reset when
@@ -38,9 +38,6 @@ from typing import Any
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
 from s2v_ray.cluster import planning  # noqa: E402
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, deepspeed_api, make_engine  # noqa: E402
 from tests.helpers.workers import on_workers  # noqa: E402
@@ -62,7 +59,7 @@ def main() -> None:
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_TRIM_THRESHOLD_": "65536",
         "MALLOC_ARENA_MAX": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     rows = [row(stage, workers, args) for workers in args.workers for stage in args.stages]
     print("\nMB of one rank, the largest of all")

@@ -1,6 +1,6 @@
 """Training speed that `s2v plan` predicts for 1, 2 and 4 workers from runs of one, compared with measured runs.
 
-    python tests/bench/bench_plan.py CORPUS STUDENT OUT [--rounds 3]
+    python -m tests.bench.bench_plan CORPUS STUDENT OUT [--rounds 3]
 
 Workers compute with one thread each and share the machine's CPUs; the batch of a worker is constant. Each round
 trains with 1, 2 and 4 workers in turn; speeds are medians over rounds. The number of workers that uses all CPUs of

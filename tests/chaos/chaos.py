@@ -27,8 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
+from tests.chaos.hosts import Host, Hosts, bucket
 
 SETTINGS = [
     "parallel.threads=1",

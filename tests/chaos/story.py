@@ -25,13 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-import httpx2 as httpx  # noqa: E402
-import numpy as np  # noqa: E402
+import httpx2 as httpx
+import numpy as np
 
-from s2v_ray import storage  # noqa: E402
-from s2v_ray.serving.deploy import SERVE_FILE  # noqa: E402
-from tests.chaos.hosts import Host, Hosts, bucket  # noqa: E402 (a script, run by its path)
+from s2v_ray import storage
+from s2v_ray.serving.deploy import SERVE_FILE
+from tests.chaos.hosts import Host, Hosts, bucket
 
 RECIPE = "debug"
 SETTINGS = [
