@@ -206,10 +206,15 @@ def _fields(document: dict[str, Any], route: dict[str, Any]) -> str:
 
 
 def openapi() -> dict[str, Any]:
-    """Return the OpenAPI document of an endpoint with jobs and a study, without starting one."""
-    from s2v_ray.serving.openapi import document
+    """Return the OpenAPI document of an endpoint, without starting one."""
+    from s2v_ray.serving.api import make_api
+    from s2v_ray.serving.bundles import LocalBundles
+    from s2v_ray.serving.context import ApiContext
+    from s2v_ray.serving.service import Service
+    from s2v_ray.serving.settings import ServeSettings
 
-    return document()
+    settings = ServeSettings(bundle="bundle")
+    return make_api(ApiContext(Service(settings, LocalBundles(settings)))).openapi()
 
 
 if __name__ == "__main__":

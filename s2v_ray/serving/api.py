@@ -41,6 +41,11 @@ def create_app(service: Service, token: str = "") -> ASGIApp:
         ArtifactError: the settings name a study that does not exist.
     """
     context = ApiContext(service, token)
+    return Guard(make_api(context), context)
+
+
+def make_api(context: ApiContext) -> FastAPI:
+    """Creates the routes, their error handlers and the OpenAPI document of an endpoint, without the guard."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +65,7 @@ def create_app(service: Service, token: str = "") -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(Exception, _on_internal_error)
-    return Guard(app, context)
+    return app
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
