@@ -1,22 +1,21 @@
-"""The endpoint on Ray Serve: throughput against the predictor, first byte, memory of a replica, overload.
+"""Measures the endpoint on Ray Serve: throughput, time to the first video of a stream, memory, and overload.
 
-    python -m tests.bench.bench_serve --bundle runs/generator/bundle [--json PATH] [--parts throughput latency memory
-    overload]
+    python -m tests.bench.bench_serve --bundle runs/generator/bundle [--json PATH]
+        [--parts throughput latency memory overload]
 
-Figures are medians over rounds in which the two sides take turns. Starts a Ray of its own.
+Throughput is compared with direct calls of the predictor. Values are medians over rounds in which both sides take
+turns. Starts its own Ray instance.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import socket
 import statistics
 import tempfile
 import threading
 import time
-import wave
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,21 +32,14 @@ from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
+from tests.helpers import sounds
 
 CALLERS = 16
 
 
 def wav(seconds: float, seed: int = 0) -> bytes:
-    """Noise that rises and falls as speech does."""
-    n = round(seconds * 16000)
-    sound = 0.3 * np.sin(np.arange(n) * 2 * np.pi * 3 / 16000) ** 2 * np.random.default_rng(seed).standard_normal(n)
-    out = io.BytesIO()
-    with wave.open(out, "wb") as f:
-        f.setnchannels(1)
-        f.setsampwidth(2)
-        f.setframerate(16000)
-        f.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
-    return out.getvalue()
+    """A WAV file of noise whose loudness rises and falls as that of speech does."""
+    return sounds.wav(sounds.speech(seconds, seed))
 
 
 def post(address: str, sound: bytes, **data: str) -> requests.Response:
@@ -55,7 +47,7 @@ def post(address: str, sound: bytes, **data: str) -> requests.Response:
 
 
 def directly(predictor: Predictor, sounds: list[np.ndarray], batch_frames: int, folder: Path) -> float:
-    """Seconds for all of them drawn in batches of so many frames, and written as MP4."""
+    """Seconds to generate all videos in batches of ``batch_frames`` and to write them as MP4."""
     began = time.perf_counter()
     states = [predictor.begin(GenerationRequest(s)) for s in sounds]
     made: list[list[np.ndarray]] = [[] for _ in states]
@@ -107,7 +99,7 @@ def first_fragment(address: str, sound: bytes) -> float:
             got += block
             if b"moof" in got and b"mdat" in got:
                 return time.perf_counter() - began
-    raise RuntimeError(f"no video came: {answer.status_code} {got[:200]!r}")
+    raise RuntimeError(f"the endpoint sent no video: {answer.status_code} {got[:200]!r}")
 
 
 def latency(address: str, rounds: int) -> dict[str, Any]:
@@ -179,7 +171,7 @@ def overload(address: str, seconds: float, callers: int) -> dict[str, Any]:
             if answer.status_code in (429, 503):
                 if "retry-after" not in answer.headers:
                     without.append(answer.status_code)
-                time.sleep(0.2)  # far sooner than it is told to
+                time.sleep(0.2)  # much sooner than Retry-After
 
     with ThreadPoolExecutor(callers) as pool:
         list(pool.map(call, range(callers)))

@@ -1,11 +1,10 @@
-"""Replicas of an endpoint are killed under load: no request of a caller who asks again is lost.
+"""Kills replicas of an endpoint under load: no request of a client that retries is lost.
 
     python -m tests.faults.replica_killed --bundle runs/generator/bundle [--kills 5] [--callers 8]
 
-Two replicas draw for callers who ask without a pause. Every few seconds one of them gets SIGKILL; whoever it drew for
-hears 500 or 503, or finds the connection cut, and asks again, as the page does and as any client of HTTP should. Exit
-status 1 where a request stays without its video, or where a caller who was not with the killed replica is refused with
-anything but 429 or 503.
+Two replicas serve clients that send requests without a pause. Every few seconds one of them gets SIGKILL. Its clients
+get 500 or 503, or their connection is closed, and they retry, as the page does and as any client of HTTP should. The
+exit status is 1 if a request gets no video, or if a client of the other replica gets an error other than 429 or 503.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
 from tests.bench.bench_serve import replicas, wav
 
-AGAIN = {429, 500, 502, 503, 504}
+RETRIED = {429, 500, 502, 503, 504}
 PAUSE_SECONDS, ATTEMPTS = 0.5, 60
-COMEBACK_SECONDS = 90.0
+RESTART_SECONDS = 90.0
 
 
-def ask(address: str, sound: bytes, met: Counter[str]) -> bool:
-    """Asks until the video is there; what was met on the way is counted."""
+def request_video(address: str, sound: bytes, met: Counter[str]) -> bool:
+    """Sends a request until it gets its video, and counts the outcomes; returns whether it got one."""
     for attempt in range(ATTEMPTS):
         try:
             answer = requests.post(f"{address}/v1/videos", files={"speech": sound}, timeout=120)
@@ -40,10 +39,10 @@ def ask(address: str, sound: bytes, met: Counter[str]) -> bool:
             met[type(e).__name__] += 1
         else:
             if answer.status_code == 200 and answer.content[4:8] == b"ftyp":
-                met["at once" if attempt == 0 else "asked again"] += 1
+                met["first attempt" if attempt == 0 else "after retries"] += 1
                 return True
             met[str(answer.status_code)] += 1
-            if answer.status_code not in AGAIN:
+            if answer.status_code not in RETRIED:
                 return False
         time.sleep(PAUSE_SECONDS)
     return False
@@ -62,7 +61,7 @@ def main() -> int:
 
         def call() -> None:
             while not stop.is_set():
-                if not ask(address, sound, met):
+                if not request_video(address, sound, met):
                     lost.append(time.monotonic())
 
         callers = [threading.Thread(target=call) for _ in range(args.callers)]
@@ -70,7 +69,7 @@ def main() -> int:
             caller.start()
         for _ in range(args.kills):
             time.sleep(args.every)
-            until = time.monotonic() + COMEBACK_SECONDS
+            until = time.monotonic() + RESTART_SECONDS
             while len(found := replicas()) < 2 and time.monotonic() < until:
                 time.sleep(0.5)
             if len(found) > 1:
@@ -82,7 +81,7 @@ def main() -> int:
         for caller in callers:
             caller.join()
         left = len(replicas())
-    broken = {k: n for k, n in met.items() if k not in ("at once", "asked again", "429", "503")}
+    broken = {k: n for k, n in met.items() if k not in ("first attempt", "after retries", "429", "503")}
     print(
         json.dumps(
             {"replicas killed": killed, "replicas at the end": left, "met": dict(met), "lost": len(lost)}, indent=2
