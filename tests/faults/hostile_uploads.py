@@ -89,7 +89,8 @@ class Attacks:
         ]
         self.kinds: list[Callable[[], object]] = [
             self.fuzzed, self.fuzzed, self.fuzzed, self.cut, self.fuzzed_picture, self.bomb, self.picture_bomb,
-            self.wrong_type, self.odd_wav, self.odd_fields, self.broken_form, self.cut_body, self.garbage_http, self.slow_sender,
+            self.wrong_type, self.odd_wav, self.odd_fields, self.broken_form, self.cut_body,
+            self.garbage_http, self.slow_sender,
         ]  # fmt: skip
 
     def post(self, files: Files, **data: str) -> requests.Response:
