@@ -87,7 +87,7 @@ class Story:
         )
 
     def manners(self) -> None:
-        """A job submitted twice runs once; a failed one has exit status 1; a stopped one continues when submitted again."""
+        """A job submitted twice runs once; a failed one exits with 1; a stopped one continues when submitted again."""
         twice = self.hosts.s2v("teach", self.at("corpus"), *self.options)
         if twice.returncode or "already" not in twice.stdout + twice.stderr:
             raise SystemExit(
