@@ -1,4 +1,4 @@
-"""Ablation on puppets: trains the whole method, and without one part at a time, and evaluates all alike.
+"""Ablation on puppets: trains the whole method, and without one part at a time, and evaluates all in the same way.
 
     python -m tests.bench.ablation OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
     python -m tests.bench.ablation OUT --seeds 0 1 2
@@ -35,6 +35,7 @@ from s2v_ray import storage
 from s2v_ray.config import Recipe, digest, load_recipe, parse_recipe
 from s2v_ray.demo import History, Step
 from s2v_ray.evaluation.student import student_figures
+from s2v_ray.inference.state import SpeechCodes
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.metrics.clip_metrics import METRICS
 from s2v_ray.models.bundle import load_bundle
@@ -74,12 +75,12 @@ PARTS = {
 ENTANGLED: Settings = {"distill": {"emotion_in_identity": 0.0, "identity_in_emotion": 0.0}}
 SHOWN = ("psnr", "ssim", "error_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "lse_c")
 """Of the test clips; ``realism`` is the validation's, at the end of training."""
-HEARD = {
-    "emotion_accuracy": ("heard emotion", "higher"),
-    "identity_accuracy": ("heard identity", "higher"),
+STUDENT_METRICS = {
+    "emotion_accuracy": ("student emotion", "higher"),
+    "identity_accuracy": ("student identity", "higher"),
     "leak_emotion": ("leak emotion", "lower"),
 }
-HEARD |= {"leak_identity": ("leak identity", "lower")}
+STUDENT_METRICS |= {"leak_identity": ("leak identity", "lower")}
 
 
 def main() -> int:
@@ -165,7 +166,7 @@ def finished(out: str, corpus: str, name: str, recipe: Recipe, base: Recipe) -> 
         from s2v_ray.evaluation.evaluate import evaluate
 
         results = evaluate(corpus, storage.join(place, "evaluation"), trained["bundle"], base)
-        figures = dict(results["rows"]["speech only"]["values"]) | heard_figures(results["student"])
+        figures = dict(results["rows"]["speech only"]["values"]) | figures_of_student(results["student"])
         if "realism" in trained["metrics"]:
             figures["realism"] = {"mean": trained["metrics"]["realism"]}
         return {"figures": figures, "bars": results["bars"]}
@@ -203,12 +204,12 @@ def student_of(out: str, corpus: str, recipe: Recipe, name: str) -> str:
 
 
 def distilled(out: str, corpus: str, recipe: Recipe, base: Recipe) -> Settings:
-    """What a student of this seed hears."""
+    """Figures of a student of this seed."""
 
     def work() -> Settings:
         return {
-            "figures": heard_figures(
-                student_figures(corpus, Listener(student_of(out, corpus, recipe, "student")), base)
+            "figures": figures_of_student(
+                student_figures(corpus, StudentEncoder(student_of(out, corpus, recipe, "student")), base)
             )
         }
 
@@ -216,20 +217,20 @@ def distilled(out: str, corpus: str, recipe: Recipe, base: Recipe) -> Settings:
     return kept(storage.join(out, "ablation", f"seed{recipe.seed}", "student.json"), made_from, work)
 
 
-class Listener:
-    """A student's bundle, asked as `evaluation.student` asks."""
+class StudentEncoder:
+    """A student's bundle with the interface that `evaluation.student` needs."""
 
     def __init__(self, bundle: str) -> None:
         self.student = load_bundle(bundle, "student")[0].eval()
         self.emotions: tuple[str, ...] = self.student.emotions
 
     @torch.inference_mode()
-    def encode_speech(self, speech: np.ndarray) -> StudentOutput:
-        heard: StudentOutput = self.student(torch.from_numpy(speech)[None], content=False)
-        return StudentOutput(*(codes[0].clone() for codes in vars(heard).values()))
+    def encode_speech(self, speech: np.ndarray) -> SpeechCodes:
+        output: StudentOutput = self.student(torch.from_numpy(speech)[None], content=False)
+        return SpeechCodes(output.identity[0].clone(), output.emotion[0].clone(), output.emotion_logits[0].clone())
 
 
-def heard_figures(student: Settings) -> Settings:
+def figures_of_student(student: Settings) -> Settings:
     """Mean, low and high; the interval of a probe's accuracy is the normal one of a share of so many clips."""
     found = {name: student[name] for name in ("emotion_accuracy", "identity_accuracy") if student[name]}
     for name in ("leak_emotion", "leak_identity"):
@@ -244,8 +245,8 @@ def heard_figures(student: Settings) -> Settings:
 
 
 def heading(metric: str) -> str:
-    if metric in HEARD:
-        name, better = HEARD[metric]
+    if metric in STUDENT_METRICS:
+        name, better = STUDENT_METRICS[metric]
         return name + {"higher": " ↑", "lower": " ↓"}[better]
     known = METRICS[metric].metric if metric in METRICS else VALIDATION[metric]
     return f"{known.name} {known.arrow}"
@@ -253,14 +254,14 @@ def heading(metric: str) -> str:
 
 def loses(metric: str, full: Settings, without: Settings) -> bool:
     """Whether the mean without the part lies on the worse side of the interval of the whole method."""
-    better = HEARD[metric][1] if metric in HEARD else METRICS[metric].metric.better
+    better = STUDENT_METRICS[metric][1] if metric in STUDENT_METRICS else METRICS[metric].metric.better
     if better == "one":
         return abs(without["mean"] - 1) > max(abs(full["low"] - 1), abs(full["high"] - 1))
     return without["mean"] < full["low"] if better == "higher" else without["mean"] > full["high"]
 
 
 def print_rows(found: dict[str, Settings]) -> None:
-    columns = [*SHOWN, "realism", *HEARD]
+    columns = [*SHOWN, "realism", *STUDENT_METRICS]
     print("\n| without | " + " | ".join(map(heading, columns)) + " | own metric: whole, without | verdict |")
     print("|---" * (len(columns) + 3) + "|")
     whole = found["full"]["figures"] if "full" in found else {}
@@ -280,11 +281,11 @@ def print_rows(found: dict[str, Settings]) -> None:
 
 
 def print_seeds(found: dict[str, Settings]) -> None:
-    print("\n| seed | " + " | ".join(map(heading, HEARD)) + " |")
-    print("|---" * (len(HEARD) + 1) + "|")
+    print("\n| seed | " + " | ".join(map(heading, STUDENT_METRICS)) + " |")
+    print("|---" * (len(STUDENT_METRICS) + 1) + "|")
     for seed, row in found.items():
         figures = row["figures"]
-        shown = (figures.get(c) for c in HEARD)
+        shown = (figures.get(c) for c in STUDENT_METRICS)
         print(
             f"| {seed} | "
             + " | ".join(f"{f['mean']:.3f} ({f['low']:.3f} to {f['high']:.3f})" if f else "" for f in shown)
