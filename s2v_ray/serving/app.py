@@ -56,7 +56,7 @@ class MultiplexedBundles:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
 
-    @serve.multiplexed(max_num_models_per_replica=MAX_LOADED_BUNDLES)  # type: ignore[untyped-decorator]  # ray is not typed
+    @serve.multiplexed(max_num_models_per_replica=MAX_LOADED_BUNDLES)  # type: ignore[untyped-decorator]  # Ray's
     async def _bundle(self, name: str) -> LoadedBundle:
         return LoadedBundle(open_bundle(self.settings, name))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
-from fastapi import File, Form, UploadFile
+from fastapi import Form, UploadFile
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from s2v_ray.inference.predictor import Predictor
@@ -27,38 +27,26 @@ SHOWN_CHARACTERS = 80
 """Number of characters of a client's text that an error message repeats."""
 
 
-class VideoForm:
+class VideoForm(BaseModel):
     """The fields of a request for a video."""
 
-    def __init__(  # noqa: PLR0913  # the parameters are the fields of the form
-        self,
-        speech: Annotated[UploadFile, File(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")],
-        identity_speech: Annotated[
-            UploadFile | None, File(description="Show the speech identity of this speech.")
-        ] = None,
-        face: Annotated[
-            UploadFile | None,
-            File(description="Show the face in this JPEG or PNG. A reference bundle requires it."),
-        ] = None,
-        aligned: Annotated[bool, Form(description="The picture is an aligned crop, so no face is searched.")] = False,
-        emotion: Annotated[
-            str, Form(description="Show this emotion; empty: the emotion predicted from the speech.")
-        ] = "",
-        emotion_speech: Annotated[
-            UploadFile | None, File(description="Show the emotion predicted from this speech.")
-        ] = None,
-        seed: Annotated[int, Form(ge=0, lt=2**63, description="Seed of blinks and small movements.")] = 0,
-        size: Annotated[int, Form(ge=0, description="Side of the video in pixels; 0: the bundle's own.")] = 0,
-        model: Annotated[str, Form(description="Name of the bundle, from GET /v1/models.")] = "",
-        stream: Annotated[bool, Form(description="Answer with fragmented MP4 while it is generated.")] = False,
-    ) -> None:
-        self.speech, self.identity_speech, self.emotion_speech = speech, identity_speech, emotion_speech
-        self.face, self.aligned = face, aligned
-        self.emotion, self.seed, self.size = emotion, seed, size
-        self.model, self.stream = model, stream
+    speech: UploadFile = Field(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")
+    identity_speech: UploadFile | None = Field(None, description="Show the speech identity of this speech.")
+    face: UploadFile | None = Field(
+        None, description="Show the face in this JPEG or PNG. A reference bundle requires it."
+    )
+    aligned: bool = Field(False, description="The picture is an aligned crop, so no face is searched.")
+    emotion: str = Field("", description="Show this emotion; empty: the emotion predicted from the speech.")
+    emotion_speech: UploadFile | None = Field(None, description="Show the emotion predicted from this speech.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of blinks and small movements.")
+    size: int = Field(0, ge=0, description="Side of the video in pixels; 0: the bundle's own.")
+    model: str = Field("", description="Name of the bundle, from GET /v1/models.")
+    stream: bool = Field(False, description="Answer with fragmented MP4 while it is generated.")
 
 
-FIELDS = tuple(inspect.signature(VideoForm).parameters)
+FIELDS = tuple(VideoForm.model_fields)
+SentForm = Annotated[VideoForm, Form(media_type="multipart/form-data")]
+"""The form as a parameter of a route."""
 
 
 def check_fields(sent: Iterable[str]) -> None:

@@ -43,7 +43,12 @@ def suggest(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) 
 
 
 @register_searcher("random")
-def search_randomly(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) -> Params:  # noqa: ARG001  # independent of them
+def search_randomly(
+    space: Space,
+    recipe: Recipe,
+    trials: Sequence[Trial],  # noqa: ARG001  # random search does not depend on earlier trials
+    number: int,
+) -> Params:
     """Draw independent random values."""
     return draw(space, recipe, number)
 

@@ -111,21 +111,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray has no types
         """Return the trials that have started and not ended."""
         return [t for t in self.trials.values() if t.state == "running"]
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002  # Ray's
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
         """See ``tune.Callback``."""
         entry = self._entry(trial)
         entry.started()
         self.sweep.write(entry)
         logger.info("trial %d starts: %s", entry.number, _format_params(trial.config["trial"]["params"]))
 
-    def on_trial_result(  # Ray's signature
-        self,
-        iteration: int,  # noqa: ARG002  # Ray's signature
-        trials: list[Any],  # noqa: ARG002  # Ray's signature
-        trial: Any,
-        result: dict[str, Any],
-        **info: Any,  # noqa: ARG002  # Ray's signature
-    ) -> None:
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """See ``tune.Callback``."""
         entry, space = self._entry(trial), self.sweep.space
         entry.touch()
@@ -141,7 +134,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray has no types
             entry.state, _, entry.reason = result[ENDED].partition(": ")
         self.sweep.write(entry)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002  # Ray's
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
         """See ``tune.Callback``."""
         entry = self._entry(trial)
         entry.touch()
@@ -150,7 +143,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray has no types
         self.sweep.write(entry)
         logger.info("trial %d %s%s", entry.number, entry.state, f": {entry.reason}" if entry.reason else "")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002  # Ray's
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
         """See ``tune.Callback``."""
         entry = self._entry(trial)
         entry.touch()

@@ -23,7 +23,7 @@ def upload() -> UploadFile:
 
 
 def make_form(**fields: object) -> VideoForm:
-    return VideoForm(upload(), **fields)  # type: ignore[arg-type]  # fields that a test names
+    return VideoForm(speech=upload(), **fields)  # type: ignore[arg-type]  # fields that a test names
 
 
 def test_the_bundle_is_the_default_one_or_named() -> None:

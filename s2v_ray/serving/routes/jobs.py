@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
-from s2v_ray.serving.forms import VideoForm, check_fields
+from s2v_ray.serving.forms import SentForm, check_fields
 from s2v_ray.serving.jobs import ShownJob
 from s2v_ray.serving.routes.videos import FORM_ERRORS, VIDEO_CONTENT
 from s2v_ray.serving.streaming import SYNTHETIC_HEADER
@@ -20,7 +18,7 @@ def make_router(context: ApiContext) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/jobs", status_code=202, responses=describe_errors(*FORM_ERRORS, 429))
-    async def create_job(request: Request, form: Annotated[VideoForm, Depends()]) -> ShownJob:
+    async def create_job(request: Request, form: SentForm) -> ShownJob:
         """Submit a job: the form of POST /v1/videos, for long speech. The video is fetched when the job is done."""
         check_fields(await request.form())
         with context.videos.slot():

@@ -6,15 +6,15 @@ import asyncio
 import os
 import time
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from s2v_ray.models.bundle import read_card
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
-from s2v_ray.serving.forms import VideoForm, check_fields
+from s2v_ray.serving.forms import SentForm, VideoForm, check_fields
 from s2v_ray.serving.streaming import VideoResponse, read_blocks, with_deadline
 
 VIDEO_CONTENT: dict[str, Any] = {"content": {"video/mp4": {}}}
@@ -29,7 +29,7 @@ def make_router(context: ApiContext) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/videos", response_class=Response, responses={200: VIDEO_CONTENT, **describe_errors(*FORM_ERRORS)})
-    async def create_video(request: Request, form: Annotated[VideoForm, Depends()]) -> Response:
+    async def create_video(request: Request, form: SentForm) -> Response:
         """Generate a talking face for speech: an MP4, or with `stream=true` fragmented MP4 while it is generated."""
         check_fields(await request.form())
         return await _create_video(context, form)

@@ -73,7 +73,7 @@ class TorchEngine:
         moments = {name: states[p] for name, p in self.module.named_parameters() if p in states}
         return {TORCH_FILE: copy_to_cpu({"weights": dict(self.module.state_dict()), "moments": moments})}
 
-    def load(self, folder: str, *, reshard: bool = False) -> None:  # noqa: ARG002  # any number of workers is read alike
+    def load(self, folder: str, *, reshard: bool = False) -> None:  # noqa: ARG002  # never reshards
         """See ``Engine``."""
         names = {p: name for name, p in self.module.named_parameters()}
         state = read_full_state(folder, [names[p] for p in self._parameters])

@@ -212,7 +212,7 @@ class SyncAdversary(Adversary):
         """Return ``sync_weight``: the share of its full weight that it has at ``step``."""
         return {"sync_weight": weight_at(self.schedule, step) / self.schedule.weight}
 
-    def discriminator_loss(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor:  # noqa: ARG002  # real pairs only
+    def discriminator_loss(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor:  # noqa: ARG002  # real only
         """See ``Adversary``."""
         net = self.network
         return sync_contrast(net.embed_speech(inputs.speech), net.embed_frames(inputs.frames), net.temperature)

@@ -224,7 +224,7 @@ class FaceTask:
             return F.cross_entropy(logits, self.target[at])
         return F.cross_entropy(outputs, self.target[at], label_smoothing=LABEL_SMOOTHING)
 
-    def validate(self, batches: Iterable[StillsBatch]) -> dict[str, float]:  # noqa: ARG002  # all held-out stills are used
+    def validate(self, batches: Iterable[StillsBatch]) -> dict[str, float]:  # noqa: ARG002  # uses all held-out
         """Finish the network and measure it on clips it was not trained on.
 
         Raises:
