@@ -85,6 +85,7 @@ def plan(
 
 @command
 def submit(
+    context: typer.Context,
     words: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="A command of s2v with its arguments.")],
     address: Annotated[
         str, typer.Option(metavar="URL", help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS.")
@@ -116,7 +117,7 @@ def submit(
     variables = dict.fromkeys([*(v for v in PASSED_VARIABLES if v in os.environ), *(env or ())])
     job = ClusterJob(
         arguments,
-        _recipe_digest(arguments),
+        _recipe_digest(context, arguments),
         attempt,
         address,
         working_dir,
@@ -134,16 +135,14 @@ def submit(
     return Outcome({}, {"submission_id": job.submission_id, "command": job.command_line(), "submitted": submitted})
 
 
-def _recipe_digest(words: tuple[str, ...]) -> str:
+def _recipe_digest(context: typer.Context, words: tuple[str, ...]) -> str:
     """Parse a command of s2v without running it; return the digest of its recipe, or "".
 
     Raises:
         TyperException: the command is not valid.
         RecipeError: its recipe is not valid.
     """
-    from s2v_ray.cli.app import app
-
-    group: Any = typer.main.get_command(app)
+    group: Any = context.find_root().command
     if words[0] not in group.commands:
         raise typer.BadParameter(f"there is no command {words[0]!r}; known: {', '.join(group.commands)}")
     parameters = group.commands[words[0]].make_context(words[0], list(words[1:])).params

@@ -108,12 +108,15 @@ def load_recipe(uri: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe
         raise RecipeError(f"{uri} must be a mapping of sections, not {type(data).__name__}")
     for override in overrides:
         _apply(data, override)
+    import_plugins(data.get("plugins") or ())
     return parse_recipe(data, uri)
 
 
 def parse_recipe(data: dict[str, Any], origin: str = "recipe") -> Recipe:
-    """Build a recipe from plain data, after importing its plugins; errors as in ``load_recipe``."""
-    import_plugins(data.get("plugins") or ())
+    """Build a recipe from plain data; errors as in ``load_recipe``.
+
+    Plugins are not imported, because the data may be of a bundle from elsewhere.
+    """
     try:
         return Recipe.model_validate(data)
     except ValidationError as e:

@@ -1,18 +1,18 @@
 """Searchers: which values the next trial gets, a function of the space and of the trials so far.
 
-``SEARCHERS`` is the table of all. A package outside adds one with ``register_searcher`` in a module that the recipe
-names in ``plugins``, and selects it by ``searcher`` in the space.
+``searchers.SEARCHERS`` is the table of all; importing this module adds those that come with the package.
 """
 
 from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from s2v_ray.config import Recipe
 from s2v_ray.tuning.parameters import Choice, Int, LogUniform, Params
+from s2v_ray.tuning.searchers import SEARCHERS, register_searcher
 from s2v_ray.tuning.space import Space, better, draw
 from s2v_ray.tuning.trials import Trial
 
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
 STARTUP_TRIALS = 8
 """Random trials before TPE fits a model (Optuna's default is 10)."""
-
-Searcher = Callable[[Space, Recipe, Sequence[Trial], int], Params]
-"""Space, recipe, trials so far and number of the new trial -> its values; the same for the same trials."""
-SEARCHERS: dict[str, Searcher] = {}
-
-
-def register_searcher(name: str) -> Callable[[Searcher], Searcher]:
-    """Return a decorator that adds a searcher to ``SEARCHERS``."""
-
-    def add(searcher: Searcher) -> Searcher:
-        SEARCHERS[name] = searcher
-        return searcher
-
-    return add
 
 
 def suggest(space: Space, recipe: Recipe, trials: Sequence[Trial], number: int) -> Params:

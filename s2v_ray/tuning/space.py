@@ -26,6 +26,7 @@ from s2v_ray.tuning.parameters import (
     value_of,
     with_params,
 )
+from s2v_ray.tuning.searchers import SEARCHERS
 
 READS = {"gan": ("gan.", "augment.", "seed"), "distill": ("distill.", "student.", "seed")}
 """Prefixes of the keys that a task reads. Others change what all trials share, such as corpus and student."""
@@ -123,8 +124,6 @@ class Space(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Space:
-        from s2v_ray.tuning.search import SEARCHERS  # imports this module
-
         if unknown := [m for m in (*self.objectives, *([self.metric] if self.metric else [])) if m not in VALIDATION]:
             raise ValueError(f"unknown metric {unknown[0]!r}; validation measures {', '.join(VALIDATION)}")
         names = [a.name for a in known_alarms()]

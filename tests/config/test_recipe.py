@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from s2v_ray.config import Recipe, RecipeError, built_in_recipes, load_recipe, parse_recipe
+from s2v_ray.config import Recipe, RecipeError, built_in_recipes, import_plugins, load_recipe, parse_recipe
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
@@ -162,19 +162,21 @@ def test_every_number_says_what_it_is_or_has_a_bound() -> None:
 
 def test_plugins_are_imported_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_plugin.py").write_text("import sys\nsys.my_plugin_was_imported = True\n")
+    (tmp_path / "recipe.yaml").write_text("plugins: [my_plugin]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "my_plugin_was_imported", False, raising=False)
-    recipe = parse_recipe({"plugins": ["my_plugin"]})
-    assert recipe.plugins == ("my_plugin",)
+    assert parse_recipe({"plugins": ["my_plugin"]}).plugins == ("my_plugin",)
+    assert not sys.my_plugin_was_imported, "plain data may be of a bundle from elsewhere"
+    assert load_recipe(str(tmp_path / "recipe.yaml")).plugins == ("my_plugin",)
     assert sys.my_plugin_was_imported
 
 
 @pytest.mark.parametrize("plugins", ["a name", [7]])
 def test_plugins_must_be_a_list_of_names(plugins: object) -> None:
     with pytest.raises(RecipeError, match="plugins must be a list of module names"):
-        parse_recipe({"plugins": plugins})
+        import_plugins(plugins)  # type: ignore[arg-type]  # what a YAML file may hold
 
 
 def test_a_plugin_that_cannot_be_imported_is_named() -> None:
     with pytest.raises(RecipeError, match="plugins: cannot import 'no_such_plugin'.*install it"):
-        parse_recipe({"plugins": ["no_such_plugin"]})
+        import_plugins(["no_such_plugin"])

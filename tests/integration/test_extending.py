@@ -26,7 +26,8 @@ from s2v_ray.training.loggers import LOGGERS
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.gan import GanTask
-from s2v_ray.tuning.search import SEARCHERS, suggest
+from s2v_ray.tuning.search import suggest
+from s2v_ray.tuning.searchers import SEARCHERS
 from s2v_ray.tuning.space import parse_space
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
@@ -82,7 +83,7 @@ class LineLogger:
 """
 
 SEARCHER = '''
-from s2v_ray.tuning.search import register_searcher
+from s2v_ray.tuning.searchers import register_searcher
 
 
 @register_searcher("sweep_up")
