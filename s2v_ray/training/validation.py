@@ -63,11 +63,14 @@ class Figures:
         self._note("mouth_l1", (error * mask).mean((1, 2, 3, 4)) / mask.mean())
         shown = to_pixels(fake)
         if self.judges.sync is not None:
-            heard, seen = (
+            speech_codes, mouth_codes = (
                 self.judges.sync.embed_speech(speech).cpu().numpy(),
                 self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy(),
             )
-            self._note("sync", [in_sync_confidence(sync_distances(h, s)) for h, s in zip(heard, seen, strict=True)])
+            self._note(
+                "sync",
+                [in_sync_confidence(sync_distances(h, s)) for h, s in zip(speech_codes, mouth_codes, strict=True)],
+            )
         few = np.unique(np.linspace(0, shown.shape[1] - 1, JUDGED_FRAMES).round().astype(int))
         for made, real in zip(shown.cpu(), batch.frames.cpu(), strict=True):
             self._note("psnr", [image.psnr(made.numpy(), real.numpy())])
