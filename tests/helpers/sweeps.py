@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,24 @@ def add_trial(
             {"l1": 0.5},
         )
     return trial
+
+
+def make_exploited_sweep(folder: str) -> Sweep:
+    """A sweep of seven trials: the last one continued from trial 1's checkpoint at step 6, and is the best."""
+    made = make_sweep(folder)
+    for n in range(5):
+        add_trial(made, n, [(3, 0.5, 9.0), (6, 0.4 - 0.01 * n, 10.0 + n), (12, 0.3 - 0.01 * n, 10.5)])
+    add_trial(made, 5, [(3, 0.9, 5.0)], "stopped", "worse than others (asha)")
+    last = add_trial(made, 6, [(3, 0.8, 5.0), (6, 0.7, 5.5)])
+    new = {**last.params, "gan.lr": 0.0025, "gan.discriminators.frame.interval": 1}
+    checkpoint = storage.join(made.folder(1), "run-0", "checkpoints", "step-00000006")
+    made.write_segments(6, [Segment("run-0", last.params), Segment("run-1", new, checkpoint, 1, 6)])
+    last.add_point({"step": 12, "segment": 1, "start": 6, "at": 0.0, "mouth_l1": 0.1, "psnr": 20.0})
+    made.write(last)
+    trial = Path(made.folder(6))
+    (trial / "run-1").mkdir(parents=True)
+    (trial / "run-0" / "bundle").rename(trial / "run-1" / "bundle")
+    return made
 
 
 class FakeTrainable(module.Trainable):

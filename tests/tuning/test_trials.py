@@ -1,4 +1,4 @@
-"""The table of a sweep: what it keeps, what it refuses, and what it sums up; and the search that reads it."""
+"""The table of a sweep: what it keeps, what it refuses, and what it sums up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.tuning.search import STARTUP_TRIALS, make_study, suggest
 from s2v_ray.tuning.space import parse_space
 from s2v_ray.tuning.trials import Segment, Trial, claim_sweep, open_sweep, summary
-from tests.helpers.sweeps import add_trial, make_sweep, tiny_recipe
+from tests.helpers.sweeps import add_trial, make_sweep
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -63,56 +62,3 @@ def test_summary_counts_and_picks(tmp_path: Path) -> None:
     assert found["pareto"] == [0, 1] and found["winner"] == 0, "mean ranks 1.5 and 1.5: the lower number"
     assert found["steps"] == 39 and found["scores"] == {"mouth_l1": 0.30, "psnr": 12.0}
     assert found["run"] == storage.join(sweep.uri, "trials", "00000", "run-0")
-
-
-def test_tpe_needs_only_the_table_and_follows_what_was_good(tmp_path: Path) -> None:
-    sweep = make_sweep(str(tmp_path), searcher="tpe", objectives=["mouth_l1"], metric="mouth_l1")
-    recipe = tiny_recipe()
-    trials: list[Trial] = []
-    for number in range(24):
-        params = suggest(sweep.space, recipe, trials, number)
-        assert params == suggest(sweep.space, recipe, trials, number), "a resumed sweep goes on as an uninterrupted one"
-        trial = Trial(number, params, "finished")
-        loss = abs(params["gan.discriminators.frame.start"] - 4) + (params["gan.discriminators.frame.interval"] != 2)
-        trial.add_point({"step": 12, "segment": 0, "start": 0, "at": 0.0, "mouth_l1": float(loss)})
-        trials.append(trial)
-    early, late = ([t.scores()["mouth_l1"] for t in part] for part in (trials[:STARTUP_TRIALS], trials[-8:]))
-    assert sum(late) / 8 < sum(early) / STARTUP_TRIALS
-    running, failed = Trial(24, trials[0].params), Trial(25, trials[0].params, "failed")
-    assert [t.state.name for t in make_study(sweep.space, recipe, [*trials, running, failed]).trials[-3:]] == [
-        "COMPLETE",
-        "RUNNING",
-        "FAIL",
-    ]
-
-
-def test_random_search_is_that_of_the_space(tmp_path: Path) -> None:
-    sweep = make_sweep(str(tmp_path))
-    seen = [suggest(sweep.space, sweep.recipe, [], n) for n in range(5)]
-    assert len({p["gan.lr"] for p in seen}) == 5
-
-
-def test_tpe_takes_several_objectives_and_parameters_that_are_not_always_there(tmp_path: Path) -> None:
-    interval = {"distribution": "choice", "values": [1, 2], "when": {"gan.discriminators.sync.lr": [0.001]}}
-    parameters = {
-        "gan.discriminators.sync.lr": {"distribution": "choice", "values": [0.0, 0.001]},
-        "gan.discriminators.sync.interval": interval,
-        "gan.lr": {"distribution": "loguniform", "low": 0.001, "high": 0.01},
-    }
-    sweep = make_sweep(str(tmp_path), searcher="tpe", parameters=parameters)
-    trials: list[Trial] = []
-    for number in range(STARTUP_TRIALS + 6):
-        trial = Trial(number, suggest(sweep.space, sweep.recipe, trials, number), "finished")
-        assert ("gan.discriminators.sync.interval" in trial.params) == (trial.params["gan.discriminators.sync.lr"] > 0)
-        trial.add_point(
-            {
-                "step": 12,
-                "segment": 0,
-                "start": 0,
-                "at": 0.0,
-                "mouth_l1": trial.params["gan.lr"],
-                "psnr": float(number % 3),
-            }
-        )
-        trials.append(trial)
-    assert {len(t.params) for t in trials} == {2, 3}
