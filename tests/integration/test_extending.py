@@ -30,8 +30,8 @@ from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.searchers import SEARCHERS
 from s2v_ray.tuning.space import parse_space
 from tests.helpers.plain_engine import make_plain_engine
+from tests.helpers.tasks import BATCH, IDENTITY, make_batch, task_recipe
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
-from tests.training.engine.test_parity import BATCH, IDENTITY, batch, recipe
 
 DISCRIMINATOR = '''
 from torch import nn
@@ -116,7 +116,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_discriminator_from_outside_trains_and_is_trained_against(plugins: Path) -> None:
-    data = recipe(0).model_dump(mode="json")
+    data = task_recipe(0).model_dump(mode="json")
     data["plugins"] = ["colour_plugin"]
     data["gan"]["discriminators"]["extra"] = {"colour": {"weight": 0.1, "lr": 1e-3}}
     (plugins / "recipe.yaml").write_text(json.dumps(data))
@@ -127,7 +127,7 @@ def test_a_discriminator_from_outside_trains_and_is_trained_against(plugins: Pat
     context = TaskContext(settings, "", engine, torch.device("cpu"))
     task = GanTask(context, Speech2Video(settings, IDENTITY, EMOTIONS), adversaries, {})
     before = adversaries.members["colour"].network.weight.detach().clone()
-    scalars = [task.step(batch(0, step), step) for step in range(2)]
+    scalars = [task.step(make_batch(0, step), step) for step in range(2)]
     assert all({"d_colour", "g_colour"} <= set(s) for s in scalars)
     assert not torch.equal(adversaries.members["colour"].network.weight, before)
     assert "colour_saturated" in [alarm.name for alarm in task.alarms]

@@ -18,7 +18,7 @@ from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training.engine import EngineConfig
 from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note, window_frames
 from tests.helpers.plain_engine import make_plain_engine
-from tests.training.engine.test_parity import IDENTITY, SIZE, batch, gan, recipe
+from tests.helpers.tasks import IDENTITY, SIZE, make_batch, make_gan_task, task_recipe
 
 FRAMES = 12
 EVERYTHING = {"l1", "mouth_l1", "psnr", "ssim", "identity", "emotion", "sync", "realism"}
@@ -46,7 +46,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
 
 def window(seed: int) -> ClipBatch:
     """Two clips of ``FRAMES`` frames, smooth, so that a little noise leaves them alike."""
-    made = batch(0, seed)
+    made = make_batch(0, seed)
     random = torch.Generator().manual_seed(seed)
     coarse = torch.randint(0, 256, (2 * FRAMES, 3, 4, 4), generator=random).float()
     smooth = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
@@ -99,7 +99,9 @@ def test_without_judges_the_pictures_alone_are_measured() -> None:
 
 def test_the_gan_is_measured_by_its_average_and_is_left_as_it_was(judges: Judges) -> None:
     torch.manual_seed(0)
-    task = gan(recipe(0), functools.partial(make_plain_engine, config=EngineConfig(micro_batch=2, grad_clip=1.0)), 0)
+    task = make_gan_task(
+        task_recipe(0), functools.partial(make_plain_engine, config=EngineConfig(micro_batch=2, grad_clip=1.0)), 0
+    )
     task.judges = judges
     before = {name: value.clone() for name, value in task.generator.module.state_dict().items()}
     found = task.validate([window(1), window(2)])

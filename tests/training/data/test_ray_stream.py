@@ -1,8 +1,7 @@
-"""Windows are checked against clips whose pixels and speech encode the frame number."""
+"""The stream of batches: epochs, resumption, errors, and Ray against a thread of this process."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -12,10 +11,8 @@ import torch
 
 from s2v_ray.clip import ClipBatch
 from s2v_ray.storage import ArtifactError
-from s2v_ray.training.data import decode
 from s2v_ray.training.data import ray_stream as stream_module
-from s2v_ray.training.data.decode import READ_AHEAD, WindowSpec, decode_jobs
-from s2v_ray.training.data.plan import RowGroupJob, read_index
+from s2v_ray.training.data.plan import read_index
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from tests.helpers.tiny_corpus import make_corpus
 
@@ -28,29 +25,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 def batches(corpus: str, start_step: int = 0, **changes: object) -> list[ClipBatch]:
     defaults = {"batch": 8, "frames": 6, "speech_frames": 25, "seed": 1, "steps": 9, "executor": "local"}
     return list(stream(StreamConfig(corpus, "train", **(defaults | changes)), start_step))  # type: ignore[arg-type]
-
-
-def test_windows_agree_with_speech_still_and_teachers(corpus: str) -> None:
-    for batch in batches(corpus):
-        for i, clip in enumerate(batch.ids):
-            number, length = int(clip[4:]), (20, 30, 45)[int(clip[4:]) % 3]
-            seen = batch.frames[i, :, 0, 0, 0].float() / 3  # JPEG is off by a level or two
-            first = int(seen[0].round())
-            assert torch.allclose(seen, torch.arange(first, first + 6.0), atol=0.7)
-            start = int(batch.start[i])
-            said = batch.speech[i].reshape(25, 640)[:, 0] * 1000
-            assert torch.allclose(said[start : start + 6], torch.arange(first, first + 6.0), atol=0.05)
-            valid = int(batch.speech_mask[i].sum())
-            assert valid == min(25, length) and bool(batch.speech_mask[i, :valid].all())
-            assert batch.speech[i].reshape(25, 640)[valid:].abs().sum() == 0
-            still = round(float(batch.still[i, 0, 0, 0]) / 3)
-            assert still < length and not first + 1 < still < first + 4
-            assert batch.identity is not None and int(batch.identity[i].argmax()) == number % 6
-            assert batch.emotion is not None
-            assert batch.emotion[i, :valid, 0].tolist() == [first - start + k for k in range(valid)]
-            assert batch.emotion[i, :valid, 1].tolist() == [number] * valid
-            assert batch.emotion[i, valid:].abs().sum() == 0
-        assert batch.frames.dtype == torch.uint8 and batch.frames.shape == (8, 6, 32, 32, 3)
 
 
 def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: str) -> None:
@@ -93,31 +67,6 @@ def test_damage_and_missing_outputs_are_errors(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match="is damaged"):
         batches(corpus, steps=1)
-
-
-def test_row_groups_are_read_ahead_but_never_all(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    window = WindowSpec(corpus, 6, 25, 1)
-    jobs = [
-        RowGroupJob(0, shard.uri, group, rows)
-        for shard in read_index(corpus, "train", 6)
-        for group, rows in enumerate(shard.groups)
-    ]
-    alone = [clip["id"] for job in jobs for clip in next(decode_jobs([job], window))]
-    together, read, asked = threading.Barrier(READ_AHEAD), decode.read_group, []
-
-    def read_with_others(job: RowGroupJob, window: WindowSpec) -> object:
-        asked.append(job)
-        if len(asked) <= READ_AHEAD:
-            together.wait(30)  # breaks unless so many are read at once
-        return read(job, window)
-
-    monkeypatch.setattr(decode, "read_group", read_with_others)
-    found = []
-    for n, clips in enumerate(decode_jobs(jobs, window), start=1):
-        found += [clip["id"] for clip in clips]
-        assert len(asked) <= n + READ_AHEAD
-    assert len(jobs) > READ_AHEAD and Counter(asked) == Counter(jobs)
-    assert found == alone
 
 
 @pytest.mark.cluster

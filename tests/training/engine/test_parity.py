@@ -8,91 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from s2v_ray.clip import ClipBatch
-from s2v_ray.config import Recipe, parse_recipe
-from s2v_ray.models.generator import Speech2Video
-from s2v_ray.models.student import Student
+from s2v_ray.config import Recipe
 from s2v_ray.training.engine import EngineConfig, EngineFactory, make_engine
-from s2v_ray.training.tasks.adversaries import Adversaries
-from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.distill import DistillTask
 from s2v_ray.training.tasks.gan import GanTask
 from tests.helpers.plain_engine import make_plain_engine
+from tests.helpers.tasks import BATCH, make_batch, make_clip_by_clip_task, make_distill_task, make_gan_task, task_recipe
 from tests.helpers.workers import on_workers
 
-EMOTIONS = ("neutral", "happy", "sad")
-IDENTITY, SIZE, FRAMES, SPEECH, BATCH, STEPS = 12, 32, 8, 10, 2, 3
+STEPS = 3
 STAGES = (0, 1, 2, 3)
-ALL_AT_ONCE = {"start": 0, "ramp": 0, "weight": 0.1, "lr": 1e-3}
-
-
-def recipe(stage: int, **parallel: Any) -> Recipe:
-    each = {
-        "frame": ALL_AT_ONCE,
-        "sequence": ALL_AT_ONCE | {"interval": 2},
-        "sync": ALL_AT_ONCE,
-        "emotion": ALL_AT_ONCE | {"start": 1},
-    }
-    return parse_recipe(
-        {
-            "media": {"size": SIZE},
-            "student": {"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8},
-            "distill": {"steps": 10, "batch": 2 * BATCH, "speech_frames": SPEECH},
-            "gan": {
-                "steps": 10,
-                "batch": 2 * BATCH,
-                "frames": FRAMES,
-                "speech_frames": SPEECH,
-                "generator": {"channels": [16, 12, 8, 8], "noise_dim": 3},
-                "discriminators": {"width": 4, **each},
-            },
-            "parallel": {"workers": 2, "zero_generator": stage, "zero_discriminators": min(stage, 2), **parallel},
-        }
-    )
-
-
-def batch(rank: int, step: int) -> ClipBatch:
-    rng = torch.Generator().manual_seed(10 * step + rank)
-    return ClipBatch(
-        frames=torch.randint(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
-        speech=0.1 * torch.randn(BATCH, SPEECH * 640, generator=rng),
-        start=torch.tensor([0, 2]),
-        speech_mask=torch.arange(SPEECH).expand(BATCH, -1) < torch.tensor([[SPEECH], [SPEECH - 1]]),
-        still=torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
-        identity=F.normalize(torch.randn(BATCH, IDENTITY, generator=rng), dim=-1),
-        emotion=torch.randn(BATCH, SPEECH, len(EMOTIONS), generator=rng),
-    )
-
-
-def context(settings: Recipe, factory: EngineFactory, rank: int) -> TaskContext:
-    return TaskContext(settings, "", factory, torch.device("cpu"), rank)
-
-
-def distil(settings: Recipe, factory: EngineFactory, rank: int) -> DistillTask:
-    return DistillTask(context(settings, factory, rank), Student(settings.student, IDENTITY, EMOTIONS), {})
-
-
-def distil_clip_by_clip(settings: Recipe, factory: EngineFactory, rank: int) -> DistillTask:
-    """Without the terms that compare clips with each other, and without chance."""
-    alone = {
-        "contrast": 0.0,
-        "emotion_in_identity": 0.0,
-        "identity_in_emotion": 0.0,
-        "perturb": False,
-        "spec_mask": 0.0,
-    }
-    changes = {
-        "distill": settings.distill.model_copy(update=alone),
-        "student": settings.student.model_copy(update={"dropout": 0.0}),
-    }
-    return distil(settings.model_copy(update=changes), factory, rank)
-
-
-def gan(settings: Recipe, factory: EngineFactory, rank: int) -> GanTask:
-    model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
-    return GanTask(context(settings, factory, rank), model, adversaries, {})
 
 
 def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int, world: int) -> dict[str, Any]:
@@ -109,7 +35,7 @@ def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int,
     task = make_task(settings, functools.partial(factory, config=config), rank)
     before = weights(task)
     torch.manual_seed(1 + rank)  # dropout, spectrogram masks
-    scalars = [{k: float(v) for k, v in task.step(batch(rank, step), step).items()} for step in range(STEPS)]
+    scalars = [{k: float(v) for k, v in task.step(make_batch(rank, step), step).items()} for step in range(STEPS)]
     after = weights(task)
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     unsure = {
@@ -129,16 +55,18 @@ def weights(task: DistillTask | GanTask) -> dict[str, Tensor]:
 
 
 def all_stages(rank: int, world: int, make_task: Any, parallel: dict[str, Any]) -> dict[Any, dict[str, Any]]:
-    plain = {"plain": trained(make_task, make_plain_engine, recipe(0), rank, world)}
-    return plain | {stage: trained(make_task, make_engine, recipe(stage, **parallel), rank, world) for stage in STAGES}
+    plain = {"plain": trained(make_task, make_plain_engine, task_recipe(0), rank, world)}
+    return plain | {
+        stage: trained(make_task, make_engine, task_recipe(stage, **parallel), rank, world) for stage in STAGES
+    }
 
 
 def both_precisions(rank: int, world: int, make_task: Any) -> dict[str, Any]:
-    return {bf16: trained(make_task, make_engine, recipe(1, bf16=bf16), rank, world) for bf16 in ("off", "on")}
+    return {bf16: trained(make_task, make_engine, task_recipe(1, bf16=bf16), rank, world) for bf16 in ("off", "on")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make_task", [distil_clip_by_clip, gan])
+@pytest.mark.parametrize("make_task", [make_clip_by_clip_task, make_gan_task])
 def test_in_bf16_the_first_step_is_that_of_fp32_but_for_rounding(make_task: Any) -> None:
     """On any CPU, by emulation where it has none: what ``parallel.bf16: auto`` runs on machines that have it."""
     for result in on_workers(2, both_precisions, make_task):
@@ -160,7 +88,8 @@ IN_PARTS = {"accumulate": 2, "checkpoint_activations": True}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make_task", "parallel"), [(distil, {}), (gan, {}), (distil_clip_by_clip, IN_PARTS), (gan, IN_PARTS)]
+    ("make_task", "parallel"),
+    [(make_distill_task, {}), (make_gan_task, {}), (make_clip_by_clip_task, IN_PARTS), (make_gan_task, IN_PARTS)],
 )
 def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> None:
     results = on_workers(2, all_stages, make_task, parallel)
@@ -168,7 +97,7 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
     moved = results[0]["plain"]["moved"]
     players = (
         {"student"}
-        if make_task is not gan
+        if make_task is not make_gan_task
         else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "sequence", "sync", "emotion"))}
     )
     assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
