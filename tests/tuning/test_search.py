@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from s2v_ray.config import Recipe
-from s2v_ray.tuning import search
-from s2v_ray.tuning.parameters import Params
-from s2v_ray.tuning.search import STARTUP_TRIALS, make_study, register_searcher, suggest
-from s2v_ray.tuning.space import Space, draw
+from s2v_ray.tuning.search import STARTUP_TRIALS, make_study, suggest
+from s2v_ray.tuning.space import draw
 from s2v_ray.tuning.trials import Trial
 from tests.helpers.sweeps import add_trial, make_sweep
 
@@ -68,17 +63,6 @@ def test_tpe_supports_several_objectives_and_conditional_parameters(tmp_path: Pa
         )
         trials.append(trial)
     assert {len(t.params) for t in trials} == {2, 3}
-
-
-def test_a_registered_searcher_is_selected_by_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SEARCHERS", dict(search.SEARCHERS))
-
-    @register_searcher("constant")
-    def constant(space: Space, recipe: Recipe, trials: list[Trial], number: int) -> Params:
-        return {"gan.lr": 0.001 * (len(trials) + number)}
-
-    sweep = make_sweep(str(tmp_path), searcher="constant")
-    assert suggest(sweep.space, sweep.recipe, [Trial(0, {}), Trial(1, {})], 5) == {"gan.lr": pytest.approx(0.007)}
 
 
 def test_a_study_holds_values_and_directions_of_all_objectives(tmp_path: Path) -> None:
