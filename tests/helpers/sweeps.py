@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from s2v_ray import storage
-from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.config import Recipe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.student import Student
@@ -20,6 +20,7 @@ from s2v_ray.tuning import sweep as module
 from s2v_ray.tuning import trial_run
 from s2v_ray.tuning.space import parse_space, trial_recipe
 from s2v_ray.tuning.trials import Segment, Sweep, Trial, claim_sweep
+from tests.helpers.recipes import debug_recipe
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
 PARAMETERS: dict[str, Any] = {
@@ -29,16 +30,16 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-def tiny_recipe() -> Recipe:
-    """Without the sync network, which the tiny corpus does not have."""
-    return load_recipe("debug", ["gan.discriminators.sync.weight=0", "log.log_every=3", "parallel.threads=1"])
+def sweep_recipe() -> Recipe:
+    """The recipe ``debug`` without the sync network, which the tiny corpus does not have."""
+    return debug_recipe("gan.discriminators.sync.weight=0", "log.log_every=3", "parallel.threads=1")
 
 
 def make_parents(folder: str) -> tuple[str, str]:
     """A corpus and a student that never learned anything."""
     corpus, student = make_corpus(storage.join(folder, "corpus"), clips=16), storage.join(folder, "student")
     torch.manual_seed(0)
-    save_bundle(student, Student(tiny_recipe().student, 6, EMOTIONS), tiny_recipe(), "student", {"corpus": "c"}, {})
+    save_bundle(student, Student(sweep_recipe().student, 6, EMOTIONS), sweep_recipe(), "student", {"corpus": "c"}, {})
     return corpus, student
 
 
@@ -46,9 +47,9 @@ def make_sweep(folder: str, **fields: Any) -> Sweep:
     """A fresh sweep without trials."""
     corpus, student = make_parents(folder)
     space = parse_space(
-        {"objectives": ["mouth_l1", "psnr"], "parameters": PARAMETERS, "validations": 4, **fields}, tiny_recipe()
+        {"objectives": ["mouth_l1", "psnr"], "parameters": PARAMETERS, "validations": 4, **fields}, sweep_recipe()
     )
-    return claim_sweep(storage.join(folder, "sweep"), space, tiny_recipe(), corpus, student, False)
+    return claim_sweep(storage.join(folder, "sweep"), space, sweep_recipe(), corpus, student, False)
 
 
 def add_trial(

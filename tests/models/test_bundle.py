@@ -8,29 +8,26 @@ import pytest
 import torch
 
 from s2v_ray import storage
-from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.config import Recipe
 from s2v_ray.models.bundle import load_bundle, read_card, save_bundle
 from s2v_ray.models.generator import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
+from tests.helpers.recipes import debug_recipe
 
 EMOTIONS = ("neutral", "happy", "angry")
 
 
-def recipe(*overrides: str) -> Recipe:
-    return load_recipe("debug", overrides)
-
-
 def model(seed: int = 0, r: Recipe | None = None) -> Speech2Video:
     torch.manual_seed(seed)
-    made = Speech2Video(r or recipe(), 32, EMOTIONS)
+    made = Speech2Video(r or debug_recipe(), 32, EMOTIONS)
     made.student.emotion_codes.normal_()
     return made
 
 
 def save(uri: str | Path, seed: int = 0) -> Speech2Video:
     made = model(seed)
-    save_bundle(str(uri), made, recipe(), "speech2video", lineage={"student": "abc"}, metrics={"psnr": 31.5})
+    save_bundle(str(uri), made, debug_recipe(), "speech2video", lineage={"student": "abc"}, metrics={"psnr": 31.5})
     return made
 
 
@@ -57,16 +54,16 @@ def test_a_bundle_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert card["lineage"] == {"student": "abc"}
     assert card["metrics"] == {"psnr": 31.5}
     assert card["parameters"] == sum(p.numel() for p in made.parameters())
-    assert Recipe.model_validate(card["recipe"]) == recipe()
+    assert Recipe.model_validate(card["recipe"]) == debug_recipe()
 
 
 def test_a_student_and_a_reference_bundle(tmp_path: Path) -> None:
     student = model().student
-    save_bundle(str(tmp_path / "s"), student, recipe(), "student", {}, {})
+    save_bundle(str(tmp_path / "s"), student, debug_recipe(), "student", {}, {})
     loaded, _ = load_bundle(str(tmp_path / "s"), "student")
     assert isinstance(loaded, Student)
     assert_same(student, loaded)
-    r = recipe("gan.generator.reference=true")
+    r = debug_recipe("gan.generator.reference=true")
     save_bundle(str(tmp_path / "r"), model(r=r), r, "speech2video", {}, {})
     reference, card = load_bundle(str(tmp_path / "r"), "speech2video")
     assert card["reference"] is True and reference.reference is True
@@ -98,7 +95,7 @@ def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a student bundle holds a Student, not a Speech2Video"):
-        save_bundle(str(tmp_path / "x"), model(), recipe(), "student", {}, {})
+        save_bundle(str(tmp_path / "x"), model(), debug_recipe(), "student", {}, {})
     assert not (tmp_path / "x").exists()
 
 
@@ -161,7 +158,7 @@ def rewrite_card(uri: Path, **fields: Any) -> None:
 
 def test_weights_that_do_not_fit_the_recipe_are_refused(tmp_path: Path) -> None:
     save(tmp_path)
-    rewrite_card(tmp_path, recipe=recipe("student.width=16").model_dump(mode="json"))
+    rewrite_card(tmp_path, recipe=debug_recipe("student.width=16").model_dump(mode="json"))
     with pytest.raises(ArtifactError, match="do not fit its recipe") as caught:
         load_bundle(str(tmp_path), "speech2video")
     assert "\n" not in str(caught.value)

@@ -3,21 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s2v_ray.config import Recipe, load_recipe, parse_recipe
+from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.models.generator import Generator, NoiseSequence, Speech2Video
-
-TINY = {
-    "media": {"size": 32},
-    "student": {"width": 16, "layers": 2},
-    "gan": {"generator": {"channels": [16, 16, 8, 8]}},
-}
+from tests.helpers.recipes import tiny_recipe
 
 
 @pytest.fixture
 def recipe() -> Recipe:
     torch.manual_seed(0)
-    return parse_recipe(TINY)
+    return tiny_recipe(student={"width": 16, "layers": 2}, gan={"generator": {"channels": [16, 16, 8, 8]}})
 
 
 def test_window_of_a_batch(recipe: Recipe) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from s2v_ray import storage
 from s2v_ray.cluster import runtime
-from s2v_ray.config import Recipe, load_recipe
+from s2v_ray.config import Recipe
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training import launch as launching
 from s2v_ray.training.launch import launch
 from s2v_ray.training.runs import RunSpec
 from tests.helpers.logs import logged
+from tests.helpers.recipes import debug_recipe
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
 SETTINGS = ("distill.steps=6", "distill.batch=4", "log.log_every=2", "log.checkpoint_every=3", "parallel.threads=1")
@@ -33,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def recipe(*changes: str) -> Recipe:
-    return load_recipe("debug", [*SETTINGS, *changes])
+    return debug_recipe(*SETTINGS, *changes)
 
 
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path, corpus: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.config import Recipe, load_recipe
 from s2v_ray.training.runs import RunSpec, claim_run
+from tests.helpers.recipes import debug_recipe
 from tests.helpers.tiny_corpus import make_corpus
 
 
@@ -19,35 +19,31 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_corpus(str(tmp_path_factory.mktemp("corpus")), clips=4)
 
 
-def recipe(*changes: str) -> Recipe:
-    return load_recipe("debug", ["distill.batch=4", *changes])
-
-
 def test_a_run_folder_belongs_to_one_run(tmp_path: Path, corpus: str) -> None:
     run = str(tmp_path / "run")
-    made = claim_run(RunSpec("distill", recipe(), corpus, run))
+    made = claim_run(RunSpec("distill", debug_recipe(), corpus, run))
     assert (
-        claim_run(RunSpec("distill", recipe(), corpus, run))
+        claim_run(RunSpec("distill", debug_recipe(), corpus, run))
         == json.loads((tmp_path / "run" / "manifest.json").read_text())
         == made
     )
     with pytest.raises(storage.ArtifactError, match=r"holds another run \(recipe.distill.lr 0.001 there, 0.01 here\)"):
-        claim_run(RunSpec("distill", recipe("distill.lr=0.01"), corpus, run))
+        claim_run(RunSpec("distill", debug_recipe("distill.lr=0.01"), corpus, run))
     with pytest.raises(storage.ArtifactError, match="task 'distill' there, 'gan' here"):
-        claim_run(RunSpec("gan", recipe(), corpus, run))
+        claim_run(RunSpec("gan", debug_recipe(), corpus, run))
     assert (
-        claim_run(RunSpec("distill", recipe("parallel.workers=2", "log.log_every=1"), corpus, run)) == made
+        claim_run(RunSpec("distill", debug_recipe("parallel.workers=2", "log.log_every=1"), corpus, run)) == made
     )  # the same run, shared by others
     other = make_corpus(str(tmp_path / "other"), clips=4, size=64)
     with pytest.raises(storage.ArtifactError, match="parents.corpus"):
-        claim_run(RunSpec("distill", recipe(), other, run))
+        claim_run(RunSpec("distill", debug_recipe(), other, run))
 
 
 def test_everything_that_identifies_a_run_is_in_its_digest() -> None:
-    spec = RunSpec("distill", recipe(), "corpus", "run")
+    spec = RunSpec("distill", debug_recipe(), "corpus", "run")
     others = [
         replace(spec, kind="gan"),
-        replace(spec, recipe=recipe("seed=1")),
+        replace(spec, recipe=debug_recipe("seed=1")),
         replace(spec, corpus="other"),
         replace(spec, run="other"),
         replace(spec, student="student"),
@@ -55,12 +51,12 @@ def test_everything_that_identifies_a_run_is_in_its_digest() -> None:
         replace(spec, begin_from="checkpoint"),
     ]
     assert len({spec.digest(), *(other.digest() for other in others)}) == 8
-    assert spec.digest() == RunSpec("distill", recipe(), "corpus", "run").digest()
+    assert spec.digest() == RunSpec("distill", debug_recipe(), "corpus", "run").digest()
 
 
 def test_a_run_that_begins_from_a_checkpoint_names_it_as_its_parent(tmp_path: Path, corpus: str) -> None:
     donor = str(tmp_path / "donor")
-    spec = RunSpec("distill", recipe(), corpus, str(tmp_path / "run"), begin_from=donor)
+    spec = RunSpec("distill", debug_recipe(), corpus, str(tmp_path / "run"), begin_from=donor)
     with pytest.raises(storage.ArtifactError, match="there is no checkpoint at"):
         claim_run(spec)
     storage.write_manifest(donor, "checkpoint", 2, step=4)

@@ -19,7 +19,7 @@ from s2v_ray.tuning.sweep import run_sweep
 from s2v_ray.tuning.trials import open_sweep
 from tests.helpers import sweeps
 from tests.helpers.logs import logged
-from tests.helpers.sweeps import PARAMETERS, make_parents, tiny_recipe
+from tests.helpers.sweeps import PARAMETERS, make_parents, sweep_recipe
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 
@@ -76,7 +76,7 @@ def test_ray_tune_stops_replaces_and_resumes(
     planted = f"planted-{time.time_ns()}"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", planted)  # after Ray has started
     corpus, student = parents
-    recipe = tiny_recipe()
+    recipe = sweep_recipe()
     lr = {"gan.lr": {"distribution": "loguniform", "low": 0.00001, "high": 0.1}}
     common = {"objectives": ["mouth_l1"], "parameters": lr, "validations": 4, "seed": 3}
     asha = parse_space(
@@ -132,7 +132,7 @@ def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(
     tmp_path: Path, parents: tuple[str, str], ray_cpus: float
 ) -> None:
     corpus, student = parents
-    uri, recipe = str(tmp_path / "sweep"), tiny_recipe()
+    uri, recipe = str(tmp_path / "sweep"), sweep_recipe()
     fields = {"trials": 2, "max_concurrent": 2, "validations": 2, "stop_on": ["frame_discriminator_saturated"]}
     space = parse_space({"objectives": ["mouth_l1", "psnr"], "parameters": PARAMETERS, **fields}, recipe)
     found = run_sweep(uri, space, recipe, corpus, student=student)
@@ -160,7 +160,7 @@ def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(
     tmp_path: Path, parents: tuple[str, str], ray_cpus: float
 ) -> None:
     corpus, student = parents
-    recipe = tiny_recipe()
+    recipe = sweep_recipe()
     space = load_space(str(SPACES / "smoke_pbt.yaml"), recipe)
     found = run_sweep(str(tmp_path / "sweep"), space, recipe, corpus, student=student)
     sweep = open_sweep(str(tmp_path / "sweep"))

@@ -4,6 +4,7 @@ import torch
 from s2v_ray.config import DiscriminatorsConfig, parse_recipe
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries, DiscriminatorInputs
+from tests.helpers.recipes import tiny_recipe
 
 SCHEDULES = {
     "frame": {"weight": 0.1, "start": 2, "ramp": 2},
@@ -11,12 +12,7 @@ SCHEDULES = {
     "sync": {"weight": 0.3, "lr": 0.0},
     "emotion": {"weight": 0.0},
 }
-RECIPE = parse_recipe(
-    {
-        "media": {"size": 32},
-        "gan": {"generator": {"channels": [8, 8, 8, 8]}, "discriminators": {"width": 4, **SCHEDULES}},
-    }
-)
+RECIPE = tiny_recipe(gan={"discriminators": {"width": 4, **SCHEDULES}})
 
 
 def inputs() -> DiscriminatorInputs:

@@ -9,26 +9,19 @@ import pytest
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
-from s2v_ray.config import Recipe, parse_recipe
+from s2v_ray.config import Recipe
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.sync import load_sync, sync_uri
 from s2v_ray.training.teach import train_sync
+from tests.helpers.recipes import tiny_recipe
 
 SIZE, FRAMES = 32, 40
-RECIPE = {
-    "media": {"size": SIZE},
-    "gan": {
-        "generator": {"channels": [8, 8, 8, 8]},
-        "discriminators": {"width": 8},
-        "sync": {"steps": 120, "batch": 64, "lr": 3e-3},
-    },
-}
 
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return parse_recipe(RECIPE)
+    return tiny_recipe(gan={"discriminators": {"width": 8}, "sync": {"steps": 120, "batch": 64, "lr": 3e-3}})
 
 
 def clip(i: int, in_step: bool) -> Clip:
