@@ -41,7 +41,7 @@ docs: $(VENV)/.installed-docs
 # Outside the checkout, so that the demo cannot import it from here.
 wheel-test: $(BIN)/python
 	rm -rf build/wheel-test && mkdir -p build/wheel-test
-	$(PIP) wheel -q --no-deps -w build/wheel-test .
+	DS_BUILD_OPS=0 $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w build/wheel-test .
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder/venv" && \
 	  DS_BUILD_OPS=0 "$$folder/venv/bin/python" -m pip install -q --disable-pip-version-check \
 	    -c .ci/constraints.txt build/wheel-test/*.whl && \
