@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from s2v_ray import shards, storage
-from s2v_ray.evaluation.evaluate import ROWS
+from s2v_ray.evaluation.rows import ROWS
 from s2v_ray.media.audio import read_speech
 from s2v_ray.media.timing import samples_to_frames
 from s2v_ray.media.video import read_video, write_mp4
