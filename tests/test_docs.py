@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.results import as_table, write_result
+
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 
@@ -90,3 +92,21 @@ def test_reference_pages_name_every_key_command_and_route(render: ModuleType) ->
     assert "## POST /v1/videos" in http
     assert "| `speech` | body |" in http
     assert "/v1/jobs/{job}" in http
+
+
+def test_what_a_benchmark_writes_is_a_table(
+    render: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [str(ROOT / "tests" / "bench" / "bench_step.py"), "--json", "x.json", "--steps", "3"]
+    write_result(tmp_path / "step.json", {"side": {"speed": 1.5, "rounds": [1, 2]}, "steps": 3}, command)
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    found = render.read_result("step")
+    assert found["command"] == "python -m tests.bench.bench_step --steps 3"
+    assert found["columns"] == ["figure", "value"]
+    assert found["rows"] == [["side.speed", 1.5], ["side.rounds", "1, 2"], ["steps", 3]]
+
+
+def test_records_of_a_benchmark_are_rows() -> None:
+    columns, rows = as_table([{"seed": 0, "ratio": 1.5}, {"seed": 1, "ratio": 2.0, "late": True}])
+    assert columns == ["seed", "ratio", "late"]
+    assert rows == [[0, 1.5, None], [1, 2.0, True]]

@@ -21,11 +21,9 @@ minutes, three seeds in about 10.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +41,7 @@ from s2v_ray.models.student import StudentOutput
 from s2v_ray.teach import teach_corpus
 from s2v_ray.training.launch import launch
 from s2v_ray.training.runs import RunSpec
+from tests.helpers.results import write_result
 
 Settings = dict[str, Any]
 SCHEDULED = ("frame", "sequence", "sync", "emotion")
@@ -107,7 +106,7 @@ def main() -> int:
         found = {name: finished(out, corpus, name, recipe, base) for name in args.rows}
         print_rows(found)
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
+        write_result(args.json, found)
     return 0
 
 

@@ -10,7 +10,6 @@ every ``--every`` seconds (the recipes `puppets`, `grid` and `full` leave minute
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from s2v_ray.training import checkpoint
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine
+from tests.helpers.results import write_result
 
 
 def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
@@ -79,7 +79,7 @@ def main() -> None:
             f"s{share:9.2%}{speed:9.1f}"
         )
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
+        write_result(options.json, found)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ from s2v_ray.ingest import staging
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.media.face import TEMPLATE
 from s2v_ray.media.timing import FPS, SAMPLE_RATE
+from tests.helpers.results import write_result
 
 FEW_FILES = 12
 FEW_CLIPS = 500
@@ -265,7 +266,7 @@ def main() -> int:
     parts = {"cpu": lambda: measure_cpu(args, recipe), "memory": lambda: measure_memory(args)}
     results = {name: parts[name]() for name in args.parts}
     if args.json:
-        storage.write_json(storage.absolute(args.json), results)
+        write_result(args.json, results)
     return 0 if all(r["ratio"] <= r["bar"] for r in results.values()) else 1
 
 

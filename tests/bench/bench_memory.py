@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import sys
 from pathlib import Path
@@ -40,6 +39,7 @@ from torch import nn
 
 from s2v_ray.cluster import planning  # noqa: E402
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, deepspeed_api, make_engine  # noqa: E402
+from tests.helpers.results import write_result
 from tests.helpers.workers import on_workers  # noqa: E402
 
 WIDTH, BATCH, STEPS = 1024, 8, 3
@@ -90,9 +90,7 @@ def main() -> None:
         )
         print(f"{'':14}" + "".join(f"{r['after_step'][n]:10.1f}" for n in names))
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({"millions": args.millions, "bucket": args.bucket, "rows": rows}, indent=2) + "\n"
-        )
+        write_result(args.json, {"millions": args.millions, "bucket": args.bucket, "rows": rows})
 
 
 def row(stage: int, workers: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -15,11 +15,12 @@ import statistics
 import sys
 from dataclasses import replace
 
-from s2v_ray import shards, storage
+from s2v_ray import shards
 from s2v_ray.clip import Clip
 from s2v_ray.ingest.offsets import distances, summarise
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.models.sync import open_sync
+from tests.helpers.results import write_result
 
 
 def shifted(clip: Clip, late: int, most: int) -> Clip:
@@ -76,9 +77,7 @@ def main() -> int:
         else "no clip is as short as another's sound"
     )
     if args.json:
-        storage.write_json(
-            storage.absolute(args.json), {"corpus": args.corpus, "sync": digest, "clips": len(clips), "rows": rows}
-        )
+        write_result(args.json, {"corpus": args.corpus, "sync": digest, "clips": len(clips), "rows": rows})
     return 0
 
 

@@ -34,6 +34,7 @@ from s2v_ray.cluster import planning
 from s2v_ray.cluster.manifests import Group
 from s2v_ray.training.launch import MALLOC, launch
 from s2v_ray.training.runs import RunSpec
+from tests.helpers.results import write_result
 
 WORKERS = (1, 2, 4)
 CLIPS = 12
@@ -81,12 +82,8 @@ def main() -> None:
         print(f"{row['workers']:>8} {row['predicted']:>10.2f} {row['measured']:>9.2f} {row['error']:>+7.1%}")
     if args.json:
         seen = {n: [m.clips_per_second for m in found] for n, found in runs.items()}
-        Path(args.json).write_text(
-            json.dumps(
-                {"cpus": cpus, "speedup": faster, "all_reduce": bandwidth, "busy": busy, "runs": seen, "rows": rows},
-                indent=2,
-            )
-        )
+        figures = {"cpus": cpus, "speedup": faster, "all_reduce": bandwidth, "busy": busy}
+        write_result(args.json, {**figures, "runs": seen, "rows": rows})
 
 
 # ---- the machine

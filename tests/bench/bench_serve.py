@@ -10,7 +10,6 @@ turns. Starts its own Ray instance.
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import statistics
 import tempfile
@@ -33,6 +32,7 @@ from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
 from tests.helpers import sounds
+from tests.helpers.results import write_result
 
 CALLERS = 16
 
@@ -226,7 +226,7 @@ def main() -> None:
             shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in results[name].items()}
             print(f"{name:11}", "; ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
             if args.json:
-                args.json.write_text(json.dumps(results, indent=2))
+                write_result(args.json, results)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from s2v_ray.ingest.sources import list_clips
 from s2v_ray.training.data import ray_stream as stream
 from s2v_ray.training.data.decode import EncodedClip, Window, WindowSpec, collate, cut_window
 from s2v_ray.training.data.plan import LANE_CLIPS
+from tests.helpers.results import write_result
 
 FRAMES, SPEECH_FRAMES, BATCH, SHARD, GROUP = 8, 64, 8, 32, 8
 EPOCHS = 5  # so that what a reader does once counts as little as in training
@@ -284,10 +285,7 @@ def main() -> None:
         if FORMATS[name].tar:
             print(f"chosen / {name}: {1 / results[name]['against_chosen']:.2f} (bar 1.2)")
     if args.json:
-        storage.write_json(
-            storage.absolute(args.json),
-            {"clips": len(clips), "seconds": seconds, "size": args.size, "formats": results},
-        )
+        write_result(args.json, {"clips": len(clips), "seconds": seconds, "size": args.size, "formats": results})
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +35,7 @@ from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.gan import GanTask
 from tests.bench.plain_training import make_bare_engine
+from tests.helpers.results import write_result
 
 EMOTIONS, IDENTITY = ("neutral", "happy", "sad", "angry", "surprised", "fearful"), 256
 
@@ -56,7 +55,7 @@ def main() -> int:
         return 1
     found = measure(args)
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
+        write_result(args.json, found)
     return 0
 
 

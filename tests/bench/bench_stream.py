@@ -56,6 +56,7 @@ from s2v_ray.media.timing import SAMPLE_RATE
 from s2v_ray.training.data import ray_stream as stream
 from s2v_ray.training.data.decode import WindowSpec
 from s2v_ray.training.runs import RunSpec
+from tests.helpers.results import write_result
 
 MOTO = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -402,7 +403,7 @@ def main() -> int:
             "step_over_bare": step,
             **found,
         }
-        storage.write_json(storage.absolute(args.json), result)
+        write_result(args.json, result)
     return 0 if step <= STEP_BAR and all(rows[side]["stack_over_this"] >= bar for side, bar in BARS.items()) else 1
 
 

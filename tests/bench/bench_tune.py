@@ -16,7 +16,6 @@ it was cut off. Figures:
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -29,6 +28,7 @@ from s2v_ray.config import load_recipe
 from s2v_ray.tuning.space import Space, better, load_space, parse_space, steps_of
 from s2v_ray.tuning.sweep import run_sweep
 from s2v_ray.tuning.trials import Sweep, Trial, open_sweep
+from tests.helpers.results import write_result
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 
@@ -130,7 +130,7 @@ def main() -> int:
         )
     print(f"median ratio ASHA / random: {statistics.median(r['asha'] / r['random'] for r in rows):.3f}")
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=2))
+        write_result(args.json, rows)
     return 0
 
 

@@ -10,7 +10,6 @@ goes on, or is resumed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ import yaml
 
 from s2v_ray import storage
 from s2v_ray.tuning.trials import Trial, open_sweep
+from tests.helpers.results import write_result
 
 POLL_SECONDS = 1.0
 
@@ -132,7 +132,7 @@ def main() -> int:
     }
     print("  ".join(f"{k} {v}" for k, v in result.items()))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2))
+        write_result(args.json, result)
     return 0 if result["repeated"] == result["lost"] == code == 0 else 1
 
 
