@@ -72,3 +72,22 @@ def bucket(s3_settings: dict[str, str], s3_bucket: str, monkeypatch: pytest.Monk
     S3FileSystem.clear_instance_cache()  # fsspec would go on with the server of another test
     yield f"s3://{s3_bucket}"
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def _shared_ray() -> Iterator[None]:
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def local_ray(_shared_ray: None) -> float:
+    """The CPUs of the Ray instance that all tests share; it is started where none runs, and stopped at the end."""
+    import ray
+
+    from s2v_ray.cluster.runtime import start_ray
+
+    start_ray()
+    return float(ray.cluster_resources()["CPU"])

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from s2v_ray import shards, storage
-from s2v_ray.cluster.runtime import start_ray
 from s2v_ray.config import Recipe
 from s2v_ray.ingest import annotate as annotation
 from s2v_ray.ingest import corpus as corpora
@@ -29,13 +26,6 @@ def recipe(**ingest: object) -> Recipe:
     return tiny_recipe(ingest={"clips_per_shard": 3, **ingest})
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    start_ray()
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture(autouse=True)
 def _log_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="s2v_ray")
@@ -43,7 +33,7 @@ def _log_level(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.cluster
 def test_a_corpus_is_complete_counted_and_the_same_every_time(
-    tmp_path: Path, cluster: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, local_ray: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, corpus = make_source(tmp_path / "src"), str(tmp_path / "corpus")
     manifest = pipeline.ingest(source, corpus, recipe())
@@ -84,7 +74,7 @@ def test_a_corpus_is_complete_counted_and_the_same_every_time(
 
 
 @pytest.mark.cluster
-def test_an_interrupted_ingest_is_resumed(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_ingest_is_resumed(tmp_path: Path, local_ray: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is interrupted before each of the steps of the driver, which then has only what is stored."""
     source, expected, corpus = make_source(tmp_path / "src"), str(tmp_path / "expected"), str(tmp_path / "corpus")
     pipeline.ingest(source, expected, recipe())
@@ -110,7 +100,7 @@ def test_an_interrupted_ingest_is_resumed(tmp_path: Path, cluster: None, monkeyp
 
 
 @pytest.mark.cluster
-def test_new_files_are_added(tmp_path: Path, cluster: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_files_are_added(tmp_path: Path, local_ray: float, caplog: pytest.LogCaptureFixture) -> None:
     source, corpus = make_source(tmp_path / "src"), str(tmp_path / "corpus")
     manifest = pipeline.ingest(source, corpus, recipe())
     before = {s: [c.id for c in shards.read_clips(corpus, s)] for s in shards.SPLITS}
@@ -128,7 +118,9 @@ def test_new_files_are_added(tmp_path: Path, cluster: None, caplog: pytest.LogCa
 
 
 @pytest.mark.cluster
-def test_outputs_of_teachers_are_stored_once(tmp_path: Path, cluster: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_outputs_of_teachers_are_stored_once(
+    tmp_path: Path, local_ray: float, caplog: pytest.LogCaptureFixture
+) -> None:
     corpus = str(tmp_path / "corpus")
     pipeline.ingest(make_source(tmp_path / "src"), corpus, recipe())
     torch.manual_seed(0)

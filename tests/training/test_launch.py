@@ -86,7 +86,7 @@ def test_machines_that_do_not_come_end_the_wait(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_distillation_on_ray_ends_in_a_bundle_and_can_be_run_again(
-    tmp_path: Path, corpus: str, local_ray: None
+    tmp_path: Path, corpus: str, local_ray: float
 ) -> None:
     run = str(tmp_path / "run")
     with logged() as lines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,6 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return make_parents(str(tmp_path_factory.mktemp("parents")))
 
 
-@pytest.fixture(scope="module")
-def ray_cpus() -> Iterator[float]:
-    import ray
-
-    from s2v_ray.cluster.runtime import start_ray
-
-    start_ray()
-    yield ray.cluster_resources()["CPU"]
-    ray.shutdown()
-
-
 def all_free(cpus: float) -> bool:
     """Whether every CPU comes back within 20 s."""
     import ray
@@ -59,7 +47,7 @@ def session_folder() -> str:
 
 
 @pytest.fixture
-def fake_trials(monkeypatch: pytest.MonkeyPatch, ray_cpus: float) -> None:
+def fake_trials(monkeypatch: pytest.MonkeyPatch, local_ray: float) -> None:
     """Trials on Ray Tune whose runs are fakes."""
     import ray.cloudpickle
 
@@ -129,7 +117,7 @@ def test_ray_tune_stops_replaces_and_resumes(
 @pytest.mark.cluster
 @pytest.mark.minutes
 def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(
-    tmp_path: Path, parents: tuple[str, str], ray_cpus: float
+    tmp_path: Path, parents: tuple[str, str], local_ray: float
 ) -> None:
     corpus, student = parents
     uri, recipe = str(tmp_path / "sweep"), sweep_recipe()
@@ -140,7 +128,7 @@ def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(
     assert found["trials"] == {"finished": 2} and found["winner"] in found["pareto"]
     assert [[p["step"] for p in t.curve] for t in sweep.trials()] == [[6, 12], [6, 12]] and found["steps"] == 24
     assert read_card(storage.join(found["run"], "bundle"))["lineage"]["student"] == read_card(student)["sha256"]
-    assert all_free(ray_cpus)
+    assert all_free(local_ray)
 
     last = sweep.trials()[1]  # as if the driver had been killed after trial 1's checkpoint of step 6, before its end
     last.state, last.curve = "running", last.curve[:1]
@@ -151,13 +139,13 @@ def test_a_sweep_ends_dead_trials_picks_a_winner_and_repeats_nothing(
     assert [line.partition(":")[0] for line in again if "starts" in line] == ["trial 1 starts"], (
         "trial 0 is not repeated"
     )
-    assert all_free(ray_cpus)
+    assert all_free(local_ray)
 
 
 @pytest.mark.cluster
 @pytest.mark.minutes
 def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(
-    tmp_path: Path, parents: tuple[str, str], ray_cpus: float
+    tmp_path: Path, parents: tuple[str, str], local_ray: float
 ) -> None:
     corpus, student = parents
     recipe = sweep_recipe()
@@ -179,4 +167,4 @@ def test_a_population_takes_over_checkpoints_and_changes_schedules_in_mid_run(
             for line in map(json.loads, storage.read_bytes(storage.join(run, "metrics.jsonl")).decode().splitlines())
         ]
         assert min(steps) > segment.step, "the run went on from the other's step"
-    assert all_free(ray_cpus), "replaced runs have let go of their workers"
+    assert all_free(local_ray), "replaced runs have let go of their workers"

@@ -70,7 +70,7 @@ def test_damage_and_missing_outputs_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: float, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = batches(corpus)
     monkeypatch.setattr(stream_module, "FIRST_CLIPS", 12)  # so that a batch has clips of both sides of the seam
     found = batches(corpus, executor="ray", task_cpus=0.5)
@@ -82,7 +82,7 @@ def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: None, mo
 
 @pytest.mark.cluster
 def test_an_error_in_a_ray_task_keeps_its_message(
-    tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, local_ray: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_module, "FIRST_CLIPS", 0)
     corpus = make_corpus(str(tmp_path), clips=8)
