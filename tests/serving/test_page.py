@@ -188,7 +188,8 @@ def test_record_watch_and_download_with_the_keyboard(browser: Any, address: str,
     focus("download")
     press(Keys.ENTER)
     file = downloads / "synthetic-face.mp4"
-    until(file.exists, "the download")
+    # Chromium reserves the name with an empty file, and renames the complete download to it.
+    until(lambda: file.exists() and file.stat().st_size > 0, "the download")
     with av.open(str(file)) as container:
         assert "synthetic" in container.metadata["comment"]
         assert sum(1 for _ in container.decode(video=0)) > 25
