@@ -15,7 +15,7 @@ from s2v_ray.tuning.space import steps_of, trial_recipe
 from s2v_ray.tuning.trials import Segment, Sweep
 
 CLEANUP_SECONDS = 120.0
-"""Longest wait for a run to end that is told to stop."""
+"""Longest wait for the end of a run that was stopped."""
 ENDED = "ended"
 """Key of a trial's last result: "finished", or "stopped" or "failed" with the reason."""
 

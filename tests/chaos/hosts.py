@@ -118,38 +118,18 @@ class Hosts:
 
     def s2v(self, *command: str, attempt: int = 1, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
         """Submits ``s2v COMMAND`` as a job over HTTP, follows it to its end, and gives what the client printed."""
-        line = [
-            sys.executable,
-            "-m",
-            "s2v_ray",
-            "submit",
-            "--address",
-            self.jobs,
-            "--attempt",
-            str(attempt),
-            "--yes",
-            "--",
-            *command,
-        ]
+        line = self._submit_line(command, attempt)
         return subprocess.run(line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=timeout)
 
     def start_s2v(self, *command: str, attempt: int = 1, log: Path) -> subprocess.Popen[bytes]:
         """As ``s2v``, without waiting; the client's output goes to ``log``."""
-        line = [
-            sys.executable,
-            "-m",
-            "s2v_ray",
-            "submit",
-            "--address",
-            self.jobs,
-            "--attempt",
-            str(attempt),
-            "--yes",
-            "--",
-            *command,
-        ]
+        line = self._submit_line(command, attempt)
         with log.open("ab") as out:
             return subprocess.Popen(line, cwd=ROOT, env=self.environment(), stdout=out, stderr=subprocess.STDOUT)
+
+    def _submit_line(self, command: tuple[str, ...], attempt: int) -> list[str]:
+        options = ["--address", self.jobs, "--attempt", str(attempt), "--yes"]
+        return [sys.executable, "-m", "s2v_ray", "submit", *options, "--", *command]
 
     def stop_job(self, submission: str) -> None:
         """As `ray job stop`."""
