@@ -15,9 +15,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +28,9 @@ from s2v_ray.media.timing import frames_to_samples
 
 CORPUS_SCHEMA = 1
 SPLITS = ("train", "val", "test")
+Chroma = Literal["full", "half"]
+"""Resolution of the colours of a JPEG frame: 4:4:4 or 4:2:0."""
+JPEG_QUALITY = 98
 MADE_BY = b"made_by"
 """Key of a file's metadata for the digest of the network whose outputs it holds."""
 TAIL_BYTES = 2**16
@@ -65,8 +67,8 @@ class MissingShardError(storage.ArtifactError, FileNotFoundError):
     """A Parquet file of a corpus does not exist."""
 
 
-def encode_clip(clip: Clip, jpeg_quality: int = 92) -> dict[str, Any]:
-    """Encodes a clip as a row of ``CLIP_SCHEMA``."""
+def encode_clip(clip: Clip, quality: int = JPEG_QUALITY, chroma: Chroma = "full") -> dict[str, Any]:
+    """Encodes a clip as a row of ``CLIP_SCHEMA``; ``quality`` and ``chroma`` as for ``encode_frame``."""
     return {
         "id": clip.id,
         "speaker": clip.speaker,
@@ -75,7 +77,7 @@ def encode_clip(clip: Clip, jpeg_quality: int = 92) -> dict[str, Any]:
         "source": clip.source,
         "num_frames": len(clip.frames),
         "size": clip.frames.shape[1],
-        "frames": [encode_frame(f, jpeg_quality) for f in clip.frames],
+        "frames": [encode_frame(f, quality, chroma) for f in clip.frames],
         "speech": (clip.speech * 32767.0).round().astype("<i2").tobytes(),
         "landmarks": clip.landmarks.astype(np.float32).ravel(),
         "mouth_opening": None if clip.mouth_opening is None else clip.mouth_opening.astype(np.float32),
@@ -103,16 +105,17 @@ def decode_clip(row: dict[str, Any]) -> Clip:
     )
 
 
-def encode_frame(frame: np.ndarray, quality: int) -> bytes:
+def encode_frame(frame: np.ndarray, quality: int = JPEG_QUALITY, chroma: Chroma = "full") -> bytes:
     """Encodes a uint8 ``[H, W, 3]`` RGB frame as JPEG.
 
-    Raises:
-        ValueError: OpenCV cannot encode it.
+    Args:
+        frame: the frame.
+        quality: of JPEG, up to 100.
+        chroma: "full" keeps the colours of every pixel (4:4:4); "half" averages them over 2 x 2 pixels (4:2:0).
     """
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ValueError("a frame could not be encoded")
-    return data.tobytes()
+    sampling = "444" if chroma == "full" else "420"
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality, colorsubsampling=sampling)
+    return data
 
 
 def decode_frames(encoded: Sequence[bytes]) -> np.ndarray:

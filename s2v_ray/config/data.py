@@ -13,8 +13,17 @@ class MediaConfig(Section):
     """Format of a clip."""
 
     size: Literal[32, 64, 96, 128, 256] = Field(64, description="Side of the square face crop, pixels.")
+    align: Literal["clip", "smooth"] = Field(
+        "clip",
+        description="Transform that aligns the face. clip: one for the whole clip, from the median landmarks, so that "
+        "errors of the landmarks move no frame; a clip whose face leaves its place is aligned as with smooth, and "
+        "counted in the manifest. smooth: one for each frame, from landmarks that are smoothed over time.",
+    )
     smoothing: float = Field(
-        0.08, ge=0, description="Standard deviation of the smoothing of landmarks over time, seconds; 0 for none."
+        1.0,
+        ge=0,
+        description="Standard deviation of this smoothing, seconds; 0 for none. Landmarks of ground truth are not "
+        "smoothed.",
     )
 
 
@@ -41,10 +50,11 @@ class IngestConfig(Section):
         description="Layout of the source: folder, puppets, grid, cremad, ravdess, or the name of a source that a "
         "plugin registers; auto detects the layout from the files.",
     )
-    split: Literal["within", "disjoint"] = Field(
+    split: Literal["within", "take", "disjoint"] = Field(
         "within",
-        description="within: every speaker is in train, and val and test have unseen sentences. disjoint: val and test "
-        "have unseen speakers.",
+        description="within: every speaker is in train, and val and test have unseen sentences. take: every speaker is "
+        "in train, and val and test have unseen files, also of sentences in train. disjoint: val and test have unseen "
+        "speakers.",
     )
     val_share: Share = Field(0.1, description="Share of clips (of speakers, if disjoint) for validation.")
     test_share: Share = Field(0.1, description="Share of clips (of speakers, if disjoint) for the test.")
@@ -68,7 +78,10 @@ class IngestConfig(Section):
     )
     min_face: Positive = Field(32, description="Smallest accepted side of the face crop, pixels of the source picture.")
     clips_per_shard: Positive = Field(32, description="Number of clips in a shard.")
-    jpeg_quality: int = Field(92, ge=50, le=100, description="JPEG quality of the encoded frames.")
+    jpeg_quality: int = Field(98, ge=50, le=100, description="JPEG quality of the encoded frames.")
+    jpeg_chroma: Literal["full", "half"] = Field(
+        "full", description="Resolution of the colours of the encoded frames: full (4:4:4) or half (4:2:0)."
+    )
     max_reject_share: Share = Field(0.5, description="Ingest fails if a larger share of the files is rejected.")
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import numpy as np
 
 from s2v_ray.ingest.rejects import Reason, Reject
 from s2v_ray.ingest.scan import ScannedFile
-from s2v_ray.media import face, video
+from s2v_ray.media import video
 from s2v_ray.media.audio import AudioTrack
 from s2v_ray.media.timing import FPS, SAMPLE_RATE, frames_to_samples
 
@@ -21,7 +21,7 @@ class AlignedFile:
         scanned: the file.
         indices: int64 ``[T]``, index of the file's frame that is shown at each frame of the clip.
         speech: float32 ``[T * 640]``.
-        landmarks: float ``[T, 5, 2]``, pixels, smoothed.
+        landmarks: float ``[T, 5, 2]``, pixels.
         mouth_opening: float32 ``[T]``, or None.
     """
 
@@ -38,11 +38,9 @@ class TemporalAlign:
 
     Attributes:
         min_seconds: shorter overlaps are rejected.
-        smoothing: standard deviation of the smoothing of landmarks over time, seconds.
     """
 
     min_seconds: float
-    smoothing: float
 
     def process(self, scanned: ScannedFile) -> AlignedFile:
         """Aligns one file.
@@ -67,7 +65,7 @@ class TemporalAlign:
             scanned,
             indices,
             _audio_window(audio, start, count),
-            face.smooth_landmarks(_interpolate_landmarks(scanned, times[indices]), self.smoothing),
+            _interpolate_landmarks(scanned, times[indices]),
             None if scanned.mouth_opening is None else scanned.mouth_opening[indices],
         )
 

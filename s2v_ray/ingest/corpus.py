@@ -50,11 +50,13 @@ class ExistingCorpus:
         shards: in the manifest's order.
         rejects: files and clips that were rejected.
         files: number of files that were processed.
+        alignment: number of clips by alignment.
     """
 
     shards: list[Shard] = field(default_factory=list)
     rejects: list[RejectRecord] = field(default_factory=list)
     files: int = 0
+    alignment: dict[str, int] = field(default_factory=dict)
 
     @property
     def clips(self) -> list[ClipRecord]:
@@ -87,7 +89,7 @@ def read_existing(corpus: str, recipe: Recipe) -> ExistingCorpus:
             f"{corpus} was made with other settings ({'; '.join(differences[:3])}): name another folder, or remove it"
         )
     rejects = [RejectRecord(**row) for row in shards.read_shard(storage.join(corpus, REJECTS))]
-    return ExistingCorpus(list(_read_shards(corpus)), rejects, manifest["files"])
+    return ExistingCorpus(list(_read_shards(corpus)), rejects, manifest["files"], manifest.get("alignment", {}))
 
 
 def _read_shards(corpus: str) -> Iterator[Shard]:
@@ -248,6 +250,11 @@ def corpus_manifest(
         "config_digest": recipe.digest(),
         "digest": config.digest(sorted([shard.name, shard.ids] for shard in made)),
     }
+
+
+def count_alignment(existing: ExistingCorpus, added: Sequence[ClipRecord]) -> dict[str, int]:
+    """Returns the manifest's number of clips by alignment: "clip" or "smooth" (see ``media.align``)."""
+    return dict(sorted((Counter(existing.alignment) + Counter(clip.alignment for clip in added)).items()))
 
 
 def source_digest(source_uri: str, clips: Sequence[SourceClip]) -> str:

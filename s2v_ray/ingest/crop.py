@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import av
 import cv2
@@ -22,35 +23,65 @@ from s2v_ray.ingest.sources import SourceClip
 from s2v_ray.media import face, video
 from s2v_ray.media.timing import FPS, frames_to_samples
 
+MAX_DRIFT = 0.10
+"""Largest distance of a face from its place in the crop (``media.face.largest_drift``) for one transform per clip."""
+Alignment = Literal["clip", "smooth"]
+"""Transforms of a clip: one for all frames, or one for each, from smoothed landmarks."""
 _PIECE = re.compile(r"#\d+\.\d\ds$")  # the suffix that ``Crop`` appends to the name of a file that is cut into pieces
 _BATCH_FRAMES, _BATCH_BYTES = 16, 64 * 2**20  # full-size frames in memory at once; one frame of 8K has 100 MB
+
+
+@dataclass(frozen=True)
+class CroppedClip:
+    """A clip, and how it is aligned."""
+
+    clip: Clip
+    alignment: Alignment
 
 
 @dataclass(frozen=True)
 class Crop:
     """Crops the faces, and cuts long files into pieces of about equal length.
 
+    With ``align`` "clip", each piece has one transform. If its face moves by more than ``MAX_DRIFT``, each of its
+    frames has its own.
+
     Frames that were not kept are decoded again. Only the crops and a few full-size frames are in memory.
 
     Attributes:
         size: side of the crops, pixels.
         max_seconds: longest piece.
+        align: preferred alignment.
+        smoothing: standard deviation of the smoothing over time of the landmarks that align single frames, seconds.
     """
 
     size: int
     max_seconds: float
+    align: Alignment
+    smoothing: float
 
-    def process(self, aligned: AlignedFile) -> list[Clip]:
+    def process(self, aligned: AlignedFile) -> list[CroppedClip]:
         """Returns the clips of a file in order of time."""
-        frames, landmarks = self._crop(aligned)
-        pieces = -(-len(frames) // max(int(self.max_seconds * FPS), 1))
-        edges = np.linspace(0, len(frames), pieces + 1).round().astype(int)
+        total = len(aligned.indices)
+        count = -(-total // max(int(self.max_seconds * FPS), 1))
+        edges = np.linspace(0, total, count + 1).round().astype(int)
+        pieces = [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
+        transforms = [self._transforms(aligned.landmarks[piece]) for piece in pieces]
+        frames, landmarks = self._crop(aligned, np.concatenate([matrices for matrices, _ in transforms]))
         return [
-            _make_clip(aligned, frames, landmarks, slice(first, last))
-            for first, last in zip(edges, edges[1:], strict=False)
+            CroppedClip(_make_clip(aligned, frames, landmarks, piece), alignment)
+            for piece, (_, alignment) in zip(pieces, transforms, strict=True)
         ]
 
-    def _crop(self, aligned: AlignedFile) -> tuple[np.ndarray, np.ndarray]:
+    def _transforms(self, landmarks: np.ndarray) -> tuple[np.ndarray, Alignment]:
+        """Returns the transform of each frame of a piece, float64 ``[T, 2, 3]``, and the alignment."""
+        if self.align == "clip":
+            one = face.clip_transform(landmarks, self.size)
+            if face.largest_drift(landmarks, one, self.size) <= MAX_DRIFT:
+                return one.repeat(len(landmarks), axis=0), "clip"
+        return face.frame_transforms(face.smooth_landmarks(landmarks, self.smoothing), self.size), "smooth"
+
+    def _crop(self, aligned: AlignedFile, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the crops of all frames, uint8 ``[T, S, S, 3]``, and the landmarks in them, float32 ``[T, 5, 2]``."""
         total = len(aligned.indices)
         crops, points, done = [], [], 0
@@ -59,7 +90,8 @@ class Crop:
             batch += [image] * repeats
             full = len(batch) >= _BATCH_FRAMES or len(batch) * image.nbytes >= _BATCH_BYTES
             if full or done + len(batch) == total:
-                crop, landmarks = face.align(np.stack(batch), aligned.landmarks[done : done + len(batch)], self.size)
+                part = slice(done, done + len(batch))
+                crop, landmarks = face.align(np.stack(batch), aligned.landmarks[part], self.size, matrices[part])
                 crops.append(crop)
                 points.append(landmarks)
                 done += len(batch)
@@ -103,7 +135,7 @@ class Process:
 
     recipe: Recipe
 
-    def process(self, source: SourceClip) -> list[Clip]:
+    def process(self, source: SourceClip) -> list[CroppedClip]:
         """Returns the clips of one file.
 
         Raises:
@@ -116,8 +148,8 @@ class Process:
             with tempfile.TemporaryDirectory() as folder:
                 path = storage.download(source.uri, folder)
                 scanned = Scan(config).process(source, path)
-                aligned = TemporalAlign(config.min_seconds, smoothing).process(scanned)
-                return Crop(media.size, config.max_seconds).process(aligned)
+                aligned = TemporalAlign(config.min_seconds).process(scanned)
+                return Crop(media.size, config.max_seconds, media.align, smoothing).process(aligned)
         except storage.StoreError:
             raise  # a failure of the storage must not reject the file
         except (

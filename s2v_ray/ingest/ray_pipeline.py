@@ -85,6 +85,7 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe) -> dict[str, Any]:
         corpora.write_rejects(corpus_uri, rejects)
         content = corpora.corpus_manifest(made, existing.files + len(new), rejects, recipe)
         content["source"] = {"uri": source_uri, "layout": layout}
+        content["alignment"] = corpora.count_alignment(existing, added)
         content["parents"] = {"source": corpora.source_digest(source_uri, clips)}
         if recipe.ingest.offset != "none":
             content["offset"] = offsets.describe_correction(clips, recipe.ingest)

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from s2v_ray import storage
+from s2v_ray.media import ravdess
 
 AUTO = "auto"
 """Value of ``ingest.source`` that selects the first registered source whose ``matches`` is true."""
@@ -295,26 +296,20 @@ def _read_cremad(_root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
     ]
 
 
-# ---- RAVDESS (Livingstone and Russo 2018): 01-01-06-01-02-01-12.mp4 = modality, channel, emotion, intensity,
-# statement, repetition, actor
-
-_RAVDESS_NAME = re.compile(r"^(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d{2})$")
-_RAVDESS_EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
-_RAVDESS_SENTENCES = ("kids are talking by the door", "dogs are sitting by the door")
+# ---- RAVDESS (Livingstone and Russo 2018), see media.ravdess
 
 
 def _is_ravdess(files: Sequence[SourceFile]) -> bool:
-    return _mostly(files, lambda name: _RAVDESS_NAME.match(_stem(name)))
+    return _mostly(files, lambda name: ravdess.parse_name(_stem(name)))
 
 
 def _read_ravdess(_root: str, files: Sequence[SourceFile]) -> list[SourceClip]:
     """Spoken takes with video and audio (01-01-...); those without audio (02-) and the sung ones are skipped."""
     clips = []
     for name, uri in video_files(files):
-        match = _RAVDESS_NAME.match(_stem(name))
-        if match and match[1] == "01" and match[2] == "01":
-            emotion, sentence = _RAVDESS_EMOTIONS[int(match[3]) - 1], _RAVDESS_SENTENCES[int(match[5]) - 1]
-            clips.append(SourceClip(uri, name, match[7], emotion, sentence))
+        said = ravdess.parse_name(_stem(name))
+        if said is not None and said.modality == 1 and said.spoken:
+            clips.append(SourceClip(uri, name, said.actor, said.emotion, said.sentence))
     return clips
 
 

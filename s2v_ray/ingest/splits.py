@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s2v_ray.config import IngestConfig
 
@@ -45,10 +45,10 @@ def assign_splits(
     ``ingest.split`` "within": whole sentences are held out, in seeded order, as long as every speaker keeps at
     least half of their clips in train; so the clip of a speaker with a single clip is in train. Pieces of a file
     without a known sentence stay together. Only if this leaves val or test empty, a sentence is divided between
-    splits. "disjoint": whole speakers are held out.
+    splits. "take": the same with files in place of sentences. "disjoint": whole speakers are held out.
 
-    A new clip of a known sentence (with "disjoint": of a known speaker) is added to the split of that sentence
-    (speaker).
+    A new clip of a known sentence (with "take": of a known file; with "disjoint": of a known speaker) is added to the
+    split of that sentence (file, speaker).
 
     Args:
         entries: all clips.
@@ -64,6 +64,8 @@ def assign_splits(
     """
     known = known or {}
     clips = sorted(entries, key=lambda e: order_key(seed, e.id))
+    if config.split == "take":
+        clips = [replace(clip, sentence="") for clip in clips]
     shares = {"test": config.test_share, "val": config.val_share}
     if config.split == "disjoint":
         return _split_by_speaker(clips, shares, seed, {c.speaker: known[c.id] for c in clips if c.id in known})

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from s2v_ray import shards, storage
-from s2v_ray.clip import Clip
 from s2v_ray.config import Recipe
-from s2v_ray.ingest.crop import Process
+from s2v_ray.ingest.crop import CroppedClip, Process
 from s2v_ray.ingest.rejects import Reject
 from s2v_ray.ingest.sources import SourceClip
 
@@ -34,6 +33,7 @@ class ClipRecord:
         frames: number of frames.
         staged_in: URI of the staged shard; "" for a clip that is in the corpus.
         row_group: its row group there.
+        alignment: as in ``CroppedClip``; "" for a clip that is in the corpus.
     """
 
     id: str
@@ -44,6 +44,7 @@ class ClipRecord:
     frames: int
     staged_in: str = ""
     row_group: int = 0
+    alignment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class StagingResult:
         index: number of the file in the source.
         piece: number of the clip in the file.
         reason, detail: as in ``RejectRecord``.
-        id, speaker, emotion, sentence, source, frames, staged_in, row_group: as in ``ClipRecord``.
+        id, speaker, emotion, sentence, source, frames, staged_in, row_group, alignment: as in ``ClipRecord``.
     """
 
     index: int
@@ -78,6 +79,7 @@ class StagingResult:
     frames: int = 0
     staged_in: str = ""
     row_group: int = 0
+    alignment: str = ""
     reason: str = ""
     detail: str = ""
 
@@ -93,6 +95,7 @@ class StagingResult:
             self.frames,
             self.staged_in,
             self.row_group,
+            self.alignment,
         )
 
     @property
@@ -163,14 +166,16 @@ def stage(task: StagingTask, recipe: Recipe, folder: str) -> list[StagingResult]
             results.append(StagingResult(index, 0, source.name, source.speaker, reason=e.reason.value, detail=e.detail))
             continue
         results += _clip_results(index, clips, f"{staged}.parquet", len(rows))
-        rows += [shards.encode_clip(clip, recipe.ingest.jpeg_quality) for clip in clips]
+        config = recipe.ingest
+        rows += [shards.encode_clip(clip.clip, config.jpeg_quality, config.jpeg_chroma) for clip in clips]
     shards.write_shard(f"{staged}.parquet", rows, group=1)
     storage.write_json(f"{staged}.json", [asdict(r) for r in results])
     return results
 
 
-def _clip_results(index: int, clips: Sequence[Clip], uri: str, row_group: int) -> Iterator[StagingResult]:
-    for piece, clip in enumerate(clips):
+def _clip_results(index: int, clips: Sequence[CroppedClip], uri: str, row_group: int) -> Iterator[StagingResult]:
+    for piece, cropped in enumerate(clips):
+        clip = cropped.clip
         yield StagingResult(
             index,
             piece,
@@ -182,4 +187,5 @@ def _clip_results(index: int, clips: Sequence[Clip], uri: str, row_group: int) -
             len(clip.frames),
             uri,
             row_group + piece,
+            cropped.alignment,
         )

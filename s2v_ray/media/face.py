@@ -2,7 +2,7 @@
 
 Landmarks are five points (left eye, right eye, nose, left and right mouth corner; left has the smaller x), x and y
 in pixels, with pixel centres at integer coordinates. Crops are aligned by the similarity transform that maps the
-landmarks to ``TEMPLATE``.
+landmarks to ``TEMPLATE``: those of each frame, or their medians over the clip.
 """
 
 from __future__ import annotations
@@ -193,19 +193,48 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
 
 
-def align(frames: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Crops faces: each frame is warped by the similarity transform that maps its landmarks to ``TEMPLATE``.
+def frame_transforms(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Computes the transform of each frame from ``[T, 5, 2]``: float64 ``[T, 2, 3]``, to ``TEMPLATE`` * ``size``."""
+    return similarity(landmarks, TEMPLATE[None] * size)
+
+
+def clip_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Computes one transform for all frames, from the median over time of ``[T, 5, 2]``: float64 ``[1, 2, 3]``."""
+    return frame_transforms(np.median(landmarks, axis=0, keepdims=True), size)
+
+
+def largest_drift(landmarks: np.ndarray, matrices: np.ndarray, size: int) -> float:
+    """Computes how far the face moves from its place: the largest root mean square distance of a frame's landmarks.
+
+    Args:
+        landmarks: float ``[T, 5, 2]``, pixels of the frames.
+        matrices: float ``[T or 1, 2, 3]``, to the crops.
+        size: side of the crops.
+
+    Returns:
+        the distance from the medians of the landmarks in the crops, as a share of the crop's side.
+    """
+    placed = _transform(matrices, landmarks) / size
+    return float(np.sqrt(np.square(placed - np.median(placed, axis=0)).sum(-1).mean(-1)).max())
+
+
+def align(
+    frames: np.ndarray, landmarks: np.ndarray, size: int, matrices: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops faces: each frame is warped by a similarity transform.
 
     Args:
         frames: uint8 ``[T, H, W, 3]`` RGB.
         landmarks: float ``[T, 5, 2]``, pixels of ``frames``.
         size: side of the crop.
+        matrices: float ``[T, 2, 3]``; None: the transforms that map each frame's landmarks to ``TEMPLATE``.
 
     Returns:
         crops, uint8 ``[T, size, size, 3]``, with repeated edges outside the frame; and the landmarks in the crops,
         float32 ``[T, 5, 2]``.
     """
-    matrices = similarity(landmarks, TEMPLATE[None] * size)
+    if matrices is None:
+        matrices = frame_transforms(landmarks, size)
     crops = [_warp(frames[i : i + _BATCH], matrices[i : i + _BATCH], size) for i in range(0, len(frames), _BATCH)]
     return np.concatenate(crops), _transform(matrices, landmarks).astype(np.float32)
 
@@ -257,7 +286,7 @@ def _region(matrices: np.ndarray, size: int, height: int, width: int) -> tuple[i
 
 
 def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Transforms points ``[T, P, 2]`` by matrices ``[T, 2, 3]``."""
+    """Transforms points ``[T, P, 2]`` by matrices ``[T or 1, 2, 3]``."""
     moved: np.ndarray = np.einsum("tij,tpj->tpi", matrices[:, :, :2], points) + matrices[:, None, :, 2]
     return moved
 

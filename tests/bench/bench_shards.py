@@ -136,7 +136,7 @@ def crops(source: str, count: int, size: int) -> list[Clip]:
     clips: list[Clip] = []
     for known in list_clips(source)[1]:
         try:
-            clips += [c for c in Process(recipe).process(known) if len(c.frames) >= FRAMES]
+            clips += [c.clip for c in Process(recipe).process(known) if len(c.clip.frames) >= FRAMES]
         except Reject as e:
             print(f"{known.name} is left out: {e}")
         if len(clips) >= count:

@@ -20,7 +20,7 @@ RECIPE = tiny_recipe(media={"smoothing": 0.0}, ingest={"min_face": 16})
 def ingest_file(path: Path, recipe: Recipe = RECIPE, ground_truth: str = "") -> list[Clip]:
     """The clips of a file."""
     source = SourceClip(str(path), path.name, "anna", "happy", "hello", ground_truth)
-    return Process(recipe).process(source)
+    return [cropped.clip for cropped in Process(recipe).process(source)]
 
 
 def rejection(path: Path, recipe: Recipe = RECIPE, ground_truth: str = "") -> Reason:

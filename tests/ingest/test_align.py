@@ -67,7 +67,7 @@ def test_correction_restores_the_synchronous_clip(tmp_path: Path, detector: Stub
 
     def ingested(name: str, moved: int, corrected: int) -> Clip:
         path = make_video(tmp_path / name, times, pictures, sound, SAMPLE_RATE, 0.2 + moved / 25)
-        (clip,) = Process(RECIPE).process(SourceClip(str(path), name, "anna", audio_delay=corrected))
+        (clip,) = [c.clip for c in Process(RECIPE).process(SourceClip(str(path), name, "anna", audio_delay=corrected))]
         return clip
 
     original, restored = ingested("original.mkv", 0, 0), ingested("late.mkv", delay, delay)
@@ -84,7 +84,7 @@ def test_frames_without_audio_after_the_correction_are_dropped(delay: int) -> No
     source = SourceClip("", "a.mp4", "anna", audio_delay=delay)
     audio = AudioTrack(samples, 0.0, 1.0, True)
     scanned = ScannedFile(source, "", audio, np.arange(50) / 25, np.zeros(1), np.zeros((1, 5, 2)), None)
-    aligned = TemporalAlign(0.5, 0.0).process(scanned)
+    aligned = TemporalAlign(0.5).process(scanned)
     assert aligned.indices.tolist() == list(range(max(0, -delay), min(50, 50 - delay)))
     first = frames_to_samples(int(aligned.indices[0]) + delay)
     assert np.array_equal(aligned.speech, samples[first : first + frames_to_samples(50 - abs(delay))])

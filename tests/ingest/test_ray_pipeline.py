@@ -44,6 +44,7 @@ def test_a_corpus_is_complete_counted_and_the_same_every_time(
     assert (manifest["size"], manifest["files"]) == (32, 13)
     assert manifest["rejects"] == {"duplicate": 1, "no_sound": 1, "unreadable": 1}
     assert manifest["parents"] == {"source": "abc"}
+    assert manifest["alignment"] == {"clip": 10}
     rejects = {r["source"]: r for r in shards.read_shard(storage.join(corpus, "rejects.parquet"))}
     assert {n: r["reason"] for n, r in rejects.items()} == {
         "bob/mute.mp4": "no_sound",
@@ -110,6 +111,7 @@ def test_new_files_are_added(tmp_path: Path, local_ray: float, caplog: pytest.Lo
     assert "1 of them new" in caplog.messages[0]
     assert added["files"] == manifest["files"] + 1
     assert added["rejects"] == manifest["rejects"]
+    assert added["alignment"] == {"clip": 11}
     assert added["digest"] != manifest["digest"]
     assert "cleo" in added["speakers"]
     after = {s: [c.id for c in shards.read_clips(corpus, s)] for s in shards.SPLITS}

@@ -159,7 +159,7 @@ def test_a_source_is_added_by_a_module_outside_of_the_package(
         ("bob/two.mp4", "eve", ""),
     ]
     assert list_clips(root)[0] == "labelled"
-    (clip,) = Process(tiny_recipe()).process(clips[0])
+    (clip,) = [cropped.clip for cropped in Process(tiny_recipe()).process(clips[0])]
     assert (clip.speaker, clip.emotion, clip.sentence, len(clip.frames)) == ("eve", "calm", "first", 25)
 
 

@@ -58,6 +58,18 @@ def test_two_sentences_give_three_splits_and_a_sentence_of_its_own_for_train() -
     assert not {c.sentence for c in groups["train"]} & {c.sentence for c in groups["val"] + groups["test"]}
 
 
+def test_takes_are_held_out_with_their_sentences_in_train() -> None:
+    clips = entries(5, 2, 20)  # two sentences, 20 files of each by each speaker
+    config = IngestConfig(split="take", val_share=0.1, test_share=0.2)
+    groups = by_split(clips, assign_splits(clips, config, 0))
+    assert {split: len(group) for split, group in groups.items()} == {"train": 140, "val": 20, "test": 40}
+    assert all({c.sentence for c in group} == {"sentence 0", "sentence 1"} for group in groups.values())
+    assert {c.speaker for c in groups["train"]} == {c.speaker for c in clips}
+    pieces = [Entry(f"{c.id}-{p}", c.speaker, c.sentence, c.file) for c in clips for p in range(2)]
+    splits = assign_splits(pieces, config, 0)
+    assert all(splits[f"{c.id}-0"] == splits[f"{c.id}-1"] for c in clips)
+
+
 def test_pieces_of_one_file_stay_together() -> None:
     clips = [Entry(f"{f}-{p}", "me", "", f"{f}.mp4") for f in range(10) for p in range(5)]
     splits = assign_splits(clips, IngestConfig(), 0)

@@ -77,6 +77,26 @@ def test_smoothing_keeps_constant_landmarks_and_reduces_noise() -> None:
     assert face.smooth_landmarks(noisy, 0.0) is noisy
 
 
+def test_the_transform_of_a_clip_ignores_errors_of_single_frames() -> None:
+    placed = np.tile(face.TEMPLATE * 80 + [30, 10], (25, 1, 1))
+    wrong = placed.copy()
+    wrong[3] += 20.0
+    wrong[7, 0] -= 15.0
+    exact = face.clip_transform(placed, 64)
+    assert exact.shape == (1, 2, 3)
+    assert np.allclose(exact, face.frame_transforms(placed[:1], 64))
+    assert np.allclose(face.clip_transform(wrong, 64), exact)
+
+
+def test_the_drift_is_the_largest_distance_as_a_share_of_the_crop() -> None:
+    landmarks = np.tile(face.TEMPLATE * 80, (25, 1, 1))
+    landmarks[20] += [12.0, 16.0]  # 20 pixels, where a crop has 80
+    for size in (32, 64):
+        one = face.clip_transform(landmarks, size)
+        assert face.largest_drift(landmarks, one, size) == pytest.approx(0.25)
+    assert face.largest_drift(landmarks, face.frame_transforms(landmarks, 64), 64) == pytest.approx(0.0, abs=1e-9)
+
+
 def test_mouth_box_and_mask_agree() -> None:
     y0, y1, x0, x1 = face.mouth_box(64)
     assert (y0, y1, x0, x1) == (40, 58, 20, 44)
