@@ -36,6 +36,19 @@ class EvaluateConfig(Section):
     )
     bootstrap: Positive = Field(1000, description="Resamples for the 95% intervals.")
     contact_clips: Positive = Field(4, description="Clips on the contact sheet.")
+    best_of: int = Field(
+        5, ge=2, description="K: sampled takes, and real takes, of which the best by PSNR is a row, and the diversity."
+    )
+    landmarks: str = Field(
+        "",
+        description="Card of a landmark network: a URI. Without one, the five points of ingest.detector are used if it "
+        "is YuNet, and mouth and eyes are measured by brightness.",
+    )
+    protocol: Literal["puppets", "video", "voices", "voices_sentence"] = Field(
+        "puppets",
+        description="Table of bars: puppets (true mouth opening), video (real video), voices (puppets with human "
+        "voices, unseen take of seen sentences) or voices_sentence (unseen sentence).",
+    )
 
 
 class Recipe(Section):

@@ -12,14 +12,14 @@ import numpy as np
 
 from s2v_ray import storage
 from s2v_ray.clip import Clip
-from s2v_ray.evaluation.rows import STILL
+from s2v_ray.evaluation.rows import SHOWN_ROWS
 
 FILE = "examples.npz"
 
 
 @dataclass(frozen=True)
 class ClipExample:
-    """A clip with all its rows but the still frame.
+    """A clip with its rows that the report shows (``rows.SHOWN_ROWS``).
 
     Attributes:
         rows: row -> uint8 ``[T, H, W, 3]``.
@@ -58,17 +58,21 @@ class _EmotionEntry(TypedDict):
 
 
 class ExampleWriter:
-    """Collects examples. The file holds ``index`` (JSON) and the arrays that it names."""
+    """Collects examples. The file holds ``index`` (JSON) and the arrays that it names.
+
+    Attributes:
+        emotions: entries of the clips that were added with every emotion.
+    """
 
     def __init__(self) -> None:
         self._clips: list[_ClipEntry] = []
-        self._emotions: list[_EmotionEntry] = []
+        self.emotions: list[_EmotionEntry] = []
         self._arrays: dict[str, np.ndarray] = {}
 
     def add(self, clip: Clip, frames: Mapping[str, np.ndarray]) -> None:
         """Adds a clip; ``frames``: row -> frames."""
         prefix = f"clip{len(self._clips)}"
-        rows = {row: self._keep(f"{prefix}/{row}", shown) for row, shown in frames.items() if row != STILL}
+        rows = {row: self._keep(f"{prefix}/{row}", shown) for row, shown in frames.items() if row in SHOWN_ROWS}
         speech = self._keep(f"{prefix}/speech", clip.speech)
         self._clips.append(
             _ClipEntry(speaker=clip.speaker, emotion=clip.emotion, sentence=clip.sentence, speech=speech, rows=rows)
@@ -76,14 +80,14 @@ class ExampleWriter:
 
     def add_emotions(self, clip: Clip, frames: Mapping[str, np.ndarray]) -> None:
         """Adds the speech of a clip with every emotion; ``frames``: emotion -> frames."""
-        prefix = f"emotions{len(self._emotions)}"
+        prefix = f"emotions{len(self.emotions)}"
         rows = {emotion: self._keep(f"{prefix}/{emotion}", shown) for emotion, shown in frames.items()}
-        self._emotions.append(_EmotionEntry(speaker=clip.speaker, sentence=clip.sentence, rows=rows))
+        self.emotions.append(_EmotionEntry(speaker=clip.speaker, sentence=clip.sentence, rows=rows))
 
     def encode(self) -> bytes:
         """The bytes of ``examples.npz``."""
         buffer = io.BytesIO()
-        index = np.array(json.dumps({"clips": self._clips, "emotions": self._emotions}))
+        index = np.array(json.dumps({"clips": self._clips, "emotions": self.emotions}))
         arrays = {"index": index, **self._arrays}
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy: any name but that of an option
         return buffer.getvalue()

@@ -15,14 +15,12 @@ import numpy as np
 from s2v_ray import storage
 from s2v_ray.evaluation import pictures
 from s2v_ray.evaluation.examples import Examples, read_examples
-from s2v_ray.evaluation.results import BarResult, IntervalResult, MetricResult, Results
-from s2v_ray.evaluation.rows import IMAGE_IDENTITY, REAL, REFERENCE, ROWS, SPEECH
+from s2v_ray.evaluation.results import BarResult, DifferenceResult, IntervalResult, MetricResult, Results, check_schema
+from s2v_ray.evaluation.rows import REAL, ROWS, SHOWN_ROWS
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import Metric
 from s2v_ray.metrics.clip_metrics import METRICS
 
-SHOWN_ROWS = (REAL, REFERENCE, SPEECH)
-"""Rows of the contact sheet and of the video."""
 NOT_PLOTTED = {"step", "clips_per_second", "data_wait", "seconds_left"}
 """Keys of ``metrics.jsonl`` that are about the progress of a run."""
 VERDICTS = {True: "met", False: "missed", None: "does not apply"}
@@ -40,10 +38,11 @@ def write_report(out_uri: str, results: Results) -> dict[str, str]:
         several emotions.
 
     Raises:
-        ArtifactError: there is no evaluation at ``out_uri``.
+        ArtifactError: there is no evaluation at ``out_uri``, or another version made the results.
     """
+    check_schema(results)
     examples = read_examples(out_uri)
-    rows = dict(shown_row(results, row) for row in SHOWN_ROWS)
+    rows = shown_rows(examples)
     images = _images(examples, rows)
     curves = [pictures.curve_svg(name, *curve) for name, curve in _training_curves(results["bundle"]).items()]
     first = examples.clips[0]
@@ -59,14 +58,19 @@ def write_report(out_uri: str, results: Results) -> dict[str, str]:
 
 
 def format_table(results: Results) -> str:
-    """Formats the rows, the notes of the student's figures and the bars for the terminal."""
+    """Formats the rows, the comparisons, the notes and the bars for the terminal.
+
+    Raises:
+        ArtifactError: another version made the results.
+    """
+    check_schema(results)
     metrics = {
         name: metric
         for name, metric in _metrics_with_values(results).items()
         if name not in METRICS or METRICS[name].in_summary
     }
     lines = [["", *(f"{metric.name} {metric.arrow}" for metric in metrics.values())]]
-    for row in ROWS:
+    for row in rows_of(results):
         found = results["rows"][row]
         cells = [_format_short(found["values"].get(name), metric) for name, metric in metrics.items()]
         lines.append([row + ("*" if found["note"] else ""), *cells])
@@ -75,16 +79,25 @@ def format_table(results: Results) -> str:
         "mean ± half of the 95% interval",
         _align(lines),
     ]
-    text += [f"* {results['rows'][row]['note']}" for row in ROWS if results["rows"][row]["note"]]
+    text += [f"* {note}" for note in dict.fromkeys(row["note"] for row in results["rows"].values()) if note]
+    text += [f"no row {row}: {reason}" for row, reason in results["missing_rows"].items()]
     if results["missing_judges"]:
-        text.append(f"this corpus has no judge for {', '.join(results['missing_judges'])}")
-    bars = [["figure", "value", "bar (puppets)", ""], *(_format_bar(bar) for bar in results["bars"])]
+        text.append(f"no judge for {', '.join(results['missing_judges'])}")
+    text += results["notes"]
+    for table in (_difference_lines(results), _set_lines(results)):
+        text += ["", _align(table)] if len(table) > 1 else []
+    bars = [["figure", "value", f"bar ({results['protocol']})", ""], *(_format_bar(bar) for bar in results["bars"])]
     return "\n".join([*text, "", _align(bars), *results["student"]["notes"]])
 
 
-def shown_row(results: Results, row: str) -> tuple[str, str]:
-    """Label of a row, and the row whose frames are shown: the image identity replaces a missing reference baseline."""
-    return (f"reference: {IMAGE_IDENTITY}", IMAGE_IDENTITY) if results["rows"][row]["note"] else (row, row)
+def rows_of(results: Results) -> list[str]:
+    """Rows of the results in the order of tables; results that were read from JSON are sorted by name."""
+    return [row for row in ROWS if row in results["rows"]]
+
+
+def shown_rows(examples: Examples) -> dict[str, str]:
+    """Label -> row, for the rows that all examples have."""
+    return {label: row for row, label in SHOWN_ROWS.items() if all(row in clip.rows for clip in examples.clips)}
 
 
 def _metrics_with_values(results: Results) -> dict[str, Metric]:
@@ -96,7 +109,7 @@ def _metrics_with_values(results: Results) -> dict[str, Metric]:
 
     names = [
         *(name for name in METRICS if name in results["metrics"]),
-        *(name for name in results["metrics"] if name not in METRICS),
+        *sorted(name for name in results["metrics"] if name not in METRICS),
     ]
     return {name: _metric(results["metrics"][name]) for name in names if has_value(name)}
 
@@ -114,10 +127,44 @@ def _images(examples: Examples, rows: Mapping[str, str]) -> dict[str, bytes]:
     return {name: pictures.to_png(image) for name, image in sheets.items()}
 
 
+def _difference_lines(results: Results) -> list[list[str]]:
+    """Table of the paired differences."""
+    lines = [["paired difference (positive is better)", "metric", "mean", "95% interval", "margin", ""]]
+    return [*lines, *(_format_difference(found, results["metrics"]) for found in results["differences"])]
+
+
+def _format_difference(found: DifferenceResult, metrics: Mapping[str, MetricResult]) -> list[str]:
+    metric = metrics[found["metric"]]
+    mean, low, high, margin = (_number(found[key], metric["digits"]) for key in ("mean", "low", "high", "margin"))
+    verdict = {True: "not inferior", False: "inferior or unclear", None: ""}[found["not_inferior"]]
+    how = f"{found['speakers']} speakers resampled" if found["resampled"] == "speakers" else "clips resampled"
+    name = f"{metric['name']} ({metric['unit']})" if metric["unit"] else metric["name"]
+    return [f"{found['row']} - {found['base']}", name, mean, f"{low} to {high} ({how})", margin, verdict]
+
+
+def _set_lines(results: Results) -> list[list[str]]:
+    """Table of two-sample tests, diversity and forced emotions."""
+    lines = [["figure of all clips", "value", "95% interval"]]
+    for test in results["two_sample"]:
+        name = f"two-sample accuracy (0.5: cannot be told apart): {test['first']} | {test['second']}"
+        lines.append([name, f"{test['accuracy']:.3f}", f"{test['low']:.3f} to {test['high']:.3f}"])
+    if (diversity := results["diversity"]) is not None:
+        ends = f"{_number(diversity['low'], 2)} to {_number(diversity['high'], 2)}"
+        name = f"diversity: variance over {results['best_of']} sampled takes / over real takes"
+        lines.append([name, _number(diversity["mean"], 2), ends])
+    if (confusion := results["confusion"]) is not None:
+        name = f"forced emotion shown, by the judge ({confusion['clips']} clips, chance {confusion['chance']:.2f})"
+        lines.append([name, f"{confusion['share']:.3f}", ""])
+    return lines
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 def _format_bar(bar: BarResult) -> list[str]:
-    value = "–" if bar["value"] is None else f"{bar['value']:.3f}"
-    limit = "–" if bar["bar"] is None else f"{'≥' if bar['at_least'] else '≤'} {bar['bar']:.3g}"
-    return [bar["what"], value, limit, VERDICTS[bar["met"]]]
+    limits = [f"{sign} {x:.3g}" for sign, x in (("≥", bar["at_least"]), ("≤", bar["at_most"])) if x is not None]
+    return [bar["what"], _number(bar["value"], 3), ", ".join(limits) or "–", VERDICTS[bar["met"]]]
 
 
 def _format_short(value: IntervalResult | None, metric: Metric) -> str:
@@ -153,8 +200,10 @@ def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str]) 
         r=results,
         metrics=_metrics_with_values(results),
         real=REAL,
-        rows={row: results["rows"][row] for row in ROWS},
+        rows={row: results["rows"][row] for row in rows_of(results)},
         format_full=_format_full,
+        differences=_difference_lines(results),
+        figures=_set_lines(results),
         bars=[_format_bar(bar) for bar in results["bars"]],
         images={name: base64.b64encode(data).decode() for name, data in images.items()},
         curves=curves,

@@ -10,10 +10,12 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
+from s2v_ray import storage
 from s2v_ray.config import Recipe
 from s2v_ray.metrics import bootstrap_mean
 
-EVALUATION_SCHEMA = 2
+EVALUATION_SCHEMA = 3
+"""Raised to 3 with the rows of other takes, paired differences, and the sync metrics' own names."""
 
 
 class IntervalResult(TypedDict):
@@ -32,7 +34,7 @@ class MetricResult(TypedDict):
     """Description of a metric; see ``metrics.Metric``."""
 
     name: str
-    better: Literal["higher", "lower", "one"]
+    better: Literal["higher", "lower", "one", "real"]
     unit: str
     digits: int
     about: str
@@ -41,27 +43,63 @@ class MetricResult(TypedDict):
 class RowResult(TypedDict):
     """One row of the table.
 
-    ``note``: not empty if another row is shown in its place. ``values``: metric -> interval over clips. ``lags``:
-    ``mouth``, the number of frames by which the generated mouth comes late, and ``sync``, the number of frames by which
-    the speech comes after the frames; each at the peak of the clips' mean curve, or None if that curve is flat.
+    ``about``: what the row shows. ``note``: not empty if some clips do not have it. ``values``: metric -> interval over
+    clips. ``lags``: ``mouth``, the number of frames by which the generated mouth comes late, and ``sync``, the number
+    of frames by which the speech comes after the frames; each at the peak of the clips' mean curve, or None if that
+    curve is flat.
     """
 
+    about: str
     note: str
     values: dict[str, IntervalResult]
     lags: dict[str, int | None]
 
 
-class ContrastResult(TypedDict):
-    """Means of ``metrics.emotion.Contrast`` over ``clips`` clips; the worst pair is that of the worst clip."""
+class DifferenceResult(TypedDict):
+    """A paired difference between two rows; see ``metrics.paired.Difference``. Positive: ``row`` is better.
 
-    share: float
-    difference: float
-    noise: float
-    threshold: float
-    worst_pair: list[str]
-    worst_share: float
+    ``margin``: largest loss with which ``row`` is not inferior, in the unit of the metric, or None if none is declared.
+    ``not_inferior``: whether the lower end of the interval is above ``-margin``; None without margin or interval.
+    """
+
+    row: str
+    base: str
+    metric: str
+    mean: float | None
+    low: float | None
+    high: float | None
     clips: int
-    emotions: list[str]
+    speakers: int
+    resampled: Literal["speakers", "clips"]
+    margin: float | None
+    not_inferior: bool | None
+
+
+class TwoSampleResult(TypedDict):
+    """Classifier two-sample test of two rows; see ``metrics.two_sample.TwoSample``."""
+
+    first: str
+    second: str
+    accuracy: float
+    low: float
+    high: float
+    clips: int
+
+
+class ConfusionResult(TypedDict):
+    """The emotion judge's answers for clips that were generated with each emotion; see ``metrics.emotion.Confusion``.
+
+    ``clips``: number of clips whose speech was generated with every emotion. ``unknown``: emotions of the bundle that
+    the judge does not know; they are left out.
+    """
+
+    asked: list[str]
+    seen: list[str]
+    counts: list[list[int]]
+    share: float
+    chance: float
+    clips: int
+    unknown: list[str]
 
 
 class ProbeResult(TypedDict):
@@ -92,16 +130,16 @@ class StudentResult(TypedDict):
 
 
 class BarResult(TypedDict):
-    """A figure and the bar that it is held to; ``met`` is None if the figure or the bar does not apply.
+    """A figure and the bar that it is held to; ``met`` is None if the figure or a limit does not apply.
 
-    ``at_least``: whether the value must be at least the bar; otherwise at most.
+    ``at_least`` and ``at_most``: limits of the figure; None if there is none on that side.
     """
 
     key: str
     what: str
     value: float | None
-    bar: float | None
-    at_least: bool
+    at_least: float | None
+    at_most: float | None
     met: bool | None
 
 
@@ -109,17 +147,28 @@ class ClipResults(TypedDict):
     """What is measured on the clips.
 
     ``emotion_truth``: what the metric ``emotion`` compares with. ``missing_judges``: roles whose metrics are left out.
-    ``metrics``: metric -> description. ``rows``: row -> result, in the order of ``rows.ROWS``. ``contrast``: None for a
-    bundle with one emotion. ``frames_per_second``: speed of generation, without reading and writing files.
+    ``networks``: role -> name of the network that measured. ``notes``: what else was left out, or replaced by what.
+    ``metrics``: metric -> description. ``rows``: row -> result, in the order of ``rows.ROWS``. ``missing_rows``: row ->
+    reason, for rows that no clip has. ``best_of``: K of the rows "best of K". ``differences``, ``two_sample``: between
+    rows. ``diversity``: variance outside the mouth over sampled takes, relative to that over real takes of the speaker.
+    ``confusion``: None without an emotion judge, or for a bundle with one emotion. ``frames_per_second``: speed of
+    generation, without reading and writing files.
     """
 
     clips: int
     speakers: int
+    best_of: int
     emotion_truth: str
     missing_judges: list[str]
+    networks: dict[str, str]
+    notes: list[str]
     metrics: dict[str, MetricResult]
     rows: dict[str, RowResult]
-    contrast: ContrastResult | None
+    missing_rows: dict[str, str]
+    differences: list[DifferenceResult]
+    two_sample: list[TwoSampleResult]
+    diversity: IntervalResult | None
+    confusion: ConfusionResult | None
     frames_per_second: float
 
 
@@ -134,7 +183,22 @@ class Results(ClipResults):
     recipe: str
     config_digest: str
     split: str
+    protocol: str
     bars: list[BarResult]
+
+
+def check_schema(results: Results) -> Results:
+    """Returns results that this version can read.
+
+    Raises:
+        ArtifactError: they were made by another version.
+    """
+    if results.get("schema") != EVALUATION_SCHEMA:
+        raise storage.ArtifactError(
+            f"the evaluation has schema {results.get('schema')}, this version reads {EVALUATION_SCHEMA}: "
+            "rows, metrics and bars differ, so run `s2v evaluate` again"
+        )
+    return results
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, recipe: Recipe) -> IntervalResult:

@@ -40,7 +40,7 @@ from s2v_ray.ingest.crop import file_of
 from s2v_ray.ingest.sources import SourceClip
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.metrics.sync import MAX_OFFSET, sync_distances, sync_score
-from s2v_ray.models.sync import SyncNetwork
+from s2v_ray.models.sync import SyncBase
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class OffsetReport:
 
 
 @torch.inference_mode()
-def distances(network: SyncNetwork, clip: Clip, max_offset: int = MAX_OFFSET) -> np.ndarray:
+def distances(network: SyncBase, clip: Clip, max_offset: int = MAX_OFFSET) -> np.ndarray:
     """Computes the mean distance of video and audio with the audio shifted by k = -max_offset..max_offset frames.
 
     Only windows with a counterpart are used: nothing is padded or wrapped around.
@@ -144,7 +144,7 @@ def summarise(level: Level, name: str, curves: Sequence[np.ndarray]) -> Offset:
     return Offset(level, name, score.offset, score.confidence, score.distance, len(curves))
 
 
-def measure(clips: Iterable[Clip], network: SyncNetwork, max_offset: int = MAX_OFFSET) -> tuple[list[Offset], int]:
+def measure(clips: Iterable[Clip], network: SyncBase, max_offset: int = MAX_OFFSET) -> tuple[list[Offset], int]:
     """Measures the offsets of the source, of each speaker and of each file.
 
     Only one clip is in memory at a time.
@@ -173,7 +173,7 @@ def measure(clips: Iterable[Clip], network: SyncNetwork, max_offset: int = MAX_O
 
 
 def measure_corpus(
-    corpus: str, out: str, network: SyncNetwork, sync_digest: str, max_offset: int = MAX_OFFSET
+    corpus: str, out: str, network: SyncBase, sync_digest: str, max_offset: int = MAX_OFFSET
 ) -> OffsetReport:
     """Measures every clip of a corpus; writes ``OUT/offsets.parquet`` (a row per ``Offset``) and ``OUT/manifest.json``.
 

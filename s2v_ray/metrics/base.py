@@ -15,22 +15,23 @@ class Metric:
 
     Attributes:
         name: column heading.
-        better: "higher", "lower", or "one" if the best value is 1 (a ratio to the real clips).
+        better: "higher", "lower", "one" if the best value is 1 (a ratio to the real clips), or "real" if it is that of
+            the row of real clips.
         unit: unit, or "" if it has none.
         digits: number of digits after the decimal point that are printed.
         about: what it measures, in one line.
     """
 
     name: str
-    better: Literal["higher", "lower", "one"]
+    better: Literal["higher", "lower", "one", "real"]
     unit: str
     digits: int
     about: str
 
     @property
     def arrow(self) -> str:
-        """The direction of ``better`` as an arrow: ↑, ↓ or →1."""
-        return {"higher": "↑", "lower": "↓", "one": "→1"}[self.better]
+        """The direction of ``better`` as an arrow: ↑, ↓, →1 or →real."""
+        return {"higher": "↑", "lower": "↓", "one": "→1", "real": "→real"}[self.better]
 
 
 PSNR = Metric("PSNR", "higher", "dB", 2, "peak signal to noise against the real clip, over all pixels of a clip")

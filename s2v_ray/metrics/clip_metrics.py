@@ -14,20 +14,27 @@ from math import nan
 import numpy as np
 from torch import Tensor
 
-from s2v_ray.metrics import image
+from s2v_ray.metrics import appearance, image
 from s2v_ray.metrics.base import CSIM, PSNR, SSIM, Metric
 from s2v_ray.metrics.identity import average_content_distance, cosine_identity
 from s2v_ray.metrics.image import Box
-from s2v_ray.metrics.sync import SyncScore, cross_correlation, peak, sync_score
+from s2v_ray.metrics.motion import BANDS, FaceSignals, band_motion, count_blinks, landmark_distance
+from s2v_ray.metrics.sync import SyncScore, correlation, cross_correlation, peak, sync_score
 
 JUDGED_FRAMES = 12
-"""Number of frames of a clip, evenly spaced, on which identity, emotion and sharpness are measured. Everything else is
-measured on all frames."""
+"""Number of frames of a clip, evenly spaced, on which identity, emotion, landmarks, sharpness and mottle are measured.
+Everything else is measured on all frames."""
+
+
+def judged_indices(count: int) -> np.ndarray:
+    """Indices of at most ``JUDGED_FRAMES`` evenly spaced frames of ``count``, ``[N]``."""
+    chosen: np.ndarray = np.linspace(0, count - 1, min(JUDGED_FRAMES, count)).round().astype(int)
+    return chosen
 
 
 def judged_frames(frames: np.ndarray) -> np.ndarray:
-    """At most ``JUDGED_FRAMES`` evenly spaced frames of ``[T, H, W, 3]``."""
-    chosen: np.ndarray = frames[np.linspace(0, len(frames) - 1, min(JUDGED_FRAMES, len(frames))).round().astype(int)]
+    """The frames of ``[T, H, W, 3]`` at ``judged_indices``."""
+    chosen: np.ndarray = frames[judged_indices(len(frames))]
     return chosen
 
 
@@ -40,12 +47,18 @@ class JudgeOutputs:
         emotion: emotion of the clip.
         mouth_opening: ``[T]`` in [0, 1]; also None if the true opening is not known.
         sync_distances: see ``metrics.sync.sync_distances``; also None if the clip is too short.
+        emotion_logits: ``[N, K]`` for the ``judged_frames``.
+        landmarks: ``[N, P, 2]`` for the ``judged_frames``, shares of the crop's side; NaN where none were found.
+        signals: signals of the face over time.
     """
 
     identity: Tensor | None = None
     emotion: str | None = None
     mouth_opening: np.ndarray | None = None
     sync_distances: np.ndarray | None = None
+    emotion_logits: Tensor | None = None
+    landmarks: np.ndarray | None = None
+    signals: FaceSignals | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +133,7 @@ class ClipMetric:
 
 
 def _movement_ratio(clip: MetricInput) -> float:
-    real = image.movement(clip.real, clip.mouth)
-    return image.movement(clip.frames, clip.mouth) / real if real else nan
+    return _relative(*(image.movement(frames, clip.mouth) for frames in (clip.frames, clip.real)))
 
 
 def _identity_distance(clip: MetricInput) -> float | None:
@@ -148,6 +160,44 @@ def _mouth_correlation(clip: MetricInput) -> float | None:
 
 def _mouth_lag(clip: MetricInput) -> float | None:
     return None if clip.mouth_curve is None else _magnitude(peak(clip.mouth_curve))
+
+
+def _aperture_correlation(clip: MetricInput) -> float | None:
+    if clip.judged.signals is None or clip.judged_real.signals is None:
+        return None
+    return correlation(clip.judged.signals.aperture, clip.judged_real.signals.aperture)
+
+
+def _landmark_distance(clip: MetricInput) -> float | None:
+    if clip.judged.landmarks is None or clip.judged_real.landmarks is None:
+        return None
+    return landmark_distance(clip.judged.landmarks, clip.judged_real.landmarks)
+
+
+def _blinks_per_minute(clip: MetricInput) -> float | None:
+    if clip.judged.signals is None:
+        return None
+    return 60.0 * clip.judged.signals.fps * count_blinks(clip.judged.signals) / len(clip.frames)
+
+
+def _head_motion(band: str) -> MetricFunction:
+    def compute(clip: MetricInput) -> float | None:
+        return None if clip.judged.signals is None else band_motion(clip.judged.signals)[band]
+
+    return compute
+
+
+def _relative(value: float, real: float) -> float:
+    return value / real if real else nan
+
+
+def _variance_ratio(clip: MetricInput) -> float:
+    variances = (appearance.temporal_variance(frames, clip.mouth) for frames in (clip.frames, clip.real))
+    return _relative(*variances)
+
+
+def _mottle_ratio(clip: MetricInput) -> float:
+    return _relative(*(appearance.mottle(judged_frames(frames)) for frames in (clip.frames, clip.real)))
 
 
 def _magnitude(offset: int | None) -> float:
@@ -221,18 +271,80 @@ METRICS: dict[str, ClipMetric] = {
         _mouth_lag,
         in_summary=False,
     ),
-    "lse_c": ClipMetric(
+    "aperture_correlation": ClipMetric(
         Metric(
-            "LSE-C",
+            "aperture corr",
             "higher",
             "",
             3,
-            "confidence of the sync judge: median - minimum of the distances over offsets within 15 frames",
+            "correlation over time of the mouth's aperture with that of the real clip, measured in both pictures",
+        ),
+        _aperture_correlation,
+    ),
+    "landmark_distance": ClipMetric(
+        Metric(
+            "landmarks",
+            "lower",
+            "%",
+            2,
+            "mean distance of landmarks to the real frame's, % of the eyes' distance",
+        ),
+        _landmark_distance,
+    ),
+    "gmsd": ClipMetric(
+        Metric("GMSD", "lower", "", 4, "gradient magnitude similarity deviation from the real frame (Xue et al. 2014)"),
+        lambda clip: appearance.gradient_deviation(clip.frames, clip.real),
+        in_summary=False,
+    ),
+    "mottle": ClipMetric(
+        Metric("mottle", "one", "", 2, "deviation of the high-pass of flat areas, relative to the real clip's"),
+        _mottle_ratio,
+        in_summary=False,
+    ),
+    "variance": ClipMetric(
+        Metric("variance", "one", "", 2, "variance over time outside the mouth region, relative to the real clip's"),
+        _variance_ratio,
+        in_summary=False,
+    ),
+    "blinks": ClipMetric(
+        Metric("blinks", "real", "1/min", 1, "blinks per minute; to be compared with the row of real clips"),
+        _blinks_per_minute,
+        in_summary=False,
+    ),
+    **{
+        f"head_{name}": ClipMetric(
+            Metric(
+                f"head {low:g}-{high:g} Hz",
+                "real",
+                "%",
+                2,
+                f"RMS motion of the head within the crop from {low:g} to {high:g} Hz, % of the distance of the eyes",
+            ),
+            _head_motion(name),
+            in_summary=False,
+        )
+        for name, (low, high) in BANDS.items()
+    },
+    "sync_confidence": ClipMetric(
+        Metric(
+            "sync confidence",
+            "higher",
+            "",
+            3,
+            "sync judge: median - minimum of the distances over offsets within 15 frames; "
+            "the scale is that of the corpus's own judge, not SyncNet's, and no LSE-C",
         ),
         lambda clip: None if clip.sync is None else clip.sync.confidence,
     ),
-    "lse_d": ClipMetric(
-        Metric("LSE-D", "lower", "", 3, "minimum over these offsets of the mean distance of speech and frames"),
+    "sync_distance": ClipMetric(
+        Metric(
+            "sync distance",
+            "lower",
+            "",
+            3,
+            "sync judge: minimum over these offsets of the mean distance of speech and frames; "
+            "the scale is that of the corpus's own judge, not SyncNet's, and no LSE-D",
+        ),
         lambda clip: None if clip.sync is None else clip.sync.distance,
     ),
     "sync_offset": ClipMetric(

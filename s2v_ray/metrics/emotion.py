@@ -1,20 +1,12 @@
-"""Emotion: the judge's emotion of a clip, and how visibly the emotions differ in generated frames."""
+"""Emotion: the judge's emotion of a clip, and the confusion of emotions that were asked for with those seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from torch import Tensor
-
-from s2v_ray.metrics.image import crop
-
-VISIBLE = 2.0
-"""Smallest mean absolute difference over the face that counts as visible, in grey levels of 255."""
-NOISE_FACTOR = 2.0
-"""A visible difference is also at least this multiple of the difference between two noise seeds."""
 
 
 def clip_emotion(logits: Tensor, labels: Sequence[str]) -> str:
@@ -28,59 +20,47 @@ def clip_emotion(logits: Tensor, labels: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """How visibly emotions differ in frames of the same speech and identity.
+class Confusion:
+    """How often each emotion was seen where each was asked for.
 
     Attributes:
-        share: share of all (frame, pair of emotions) that differ visibly.
-        worst_pair: the pair of emotions that differs in the fewest frames.
-        worst_share: share of the frames in which that pair differs visibly.
-        difference: mean absolute difference over all frames and pairs, in grey levels.
-        noise: mean absolute difference between two seeds of one emotion, in grey levels.
-        threshold: smallest difference that counted as visible, in grey levels.
+        asked: emotions that were asked for, the rows.
+        seen: emotions that the judge knows, the columns.
+        counts: number of clips, row by row.
+        share: share of all clips that show what was asked, in [0, 1].
+        chance: that share for a judge that always names its most frequent emotion.
     """
 
+    asked: tuple[str, ...]
+    seen: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
     share: float
-    worst_pair: tuple[str, str]
-    worst_share: float
-    difference: float
-    noise: float
-    threshold: float
+    chance: float
 
 
-def emotion_contrast(frames: Mapping[str, np.ndarray], again: np.ndarray) -> Contrast:
-    """Compares frames of the same speech and identity that were generated with each emotion.
-
-    A frame differs visibly between two emotions if its mean absolute difference over the face region is larger than
-    ``max(VISIBLE, NOISE_FACTOR * noise)``, where noise is the mean difference between two seeds of the first emotion.
+def confusion_of(asked: Sequence[str], seen: Sequence[str], labels: Sequence[str]) -> Confusion:
+    """Counts emotions that were asked for against those that a judge sees.
 
     Args:
-        frames: emotion -> uint8 ``[T, H, W, 3]``, all with one seed.
-        again: frames of the first emotion with another seed.
+        asked: emotion that each clip was generated with.
+        seen: emotion that the judge gives each of these clips.
+        labels: emotions that the judge knows.
 
     Raises:
-        ValueError: fewer than two emotions.
+        ValueError: there is no clip, or the lengths differ.
     """
-    if len(frames) < 2:
-        raise ValueError(f"a contrast needs frames of at least two emotions, not {len(frames)}")
-    first = next(iter(frames.values()))
-    noise = float(_frame_difference(first, again).mean())
-    threshold = max(VISIBLE, NOISE_FACTOR * noise)
-    pairs = {(a, b): _frame_difference(frames[a], frames[b]) for a, b in combinations(frames, 2)}
-    shares = {pair: float((d > threshold).mean()) for pair, d in pairs.items()}
-    worst = min(shares, key=lambda pair: shares[pair])
-    difference = float(np.mean([d.mean() for d in pairs.values()]))
-    return Contrast(float(np.mean(list(shares.values()))), worst, shares[worst], difference, noise, threshold)
-
-
-def face_region(size: int) -> tuple[int, int, int, int]:
-    """Box of the face (brows to chin) in an aligned crop of ``size`` pixels: rows 0.20..0.95, columns 0.15..0.85."""
-    return round(0.20 * size), round(0.95 * size), round(0.15 * size), round(0.85 * size)
-
-
-def _frame_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``[T]``: mean absolute difference over the face region, grey levels."""
-    box = face_region(a.shape[1])
-    difference: np.ndarray = np.abs(crop(a, box).astype(np.int16) - crop(b, box).astype(np.int16))
-    means: np.ndarray = difference.mean(axis=(1, 2, 3))
-    return means
+    if not asked or len(asked) != len(seen):
+        raise ValueError(f"a confusion needs one seen emotion for each of at least one clip: {len(seen)}, {len(asked)}")
+    rows, columns = tuple(dict.fromkeys(asked)), tuple(labels)
+    counts = np.zeros((len(rows), len(columns)), int)
+    for a, b in zip(asked, seen, strict=True):
+        counts[rows.index(a), columns.index(b)] += 1
+    right = sum(counts[i, columns.index(name)] for i, name in enumerate(rows) if name in columns)
+    constant = max(counts[i].sum() for i in range(len(rows)))
+    return Confusion(
+        rows,
+        columns,
+        tuple(tuple(int(n) for n in row) for row in counts),
+        float(right / len(asked)),
+        float(constant / len(asked)),
+    )

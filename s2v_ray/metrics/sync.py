@@ -62,8 +62,8 @@ class SyncScore:
     """Score of a sync network.
 
     Attributes:
-        confidence: LSE-C, the median minus the minimum of the mean distances over offsets.
-        distance: LSE-D, the minimum of the mean distances over offsets.
+        confidence: the median minus the minimum of the mean distances over offsets.
+        distance: the minimum of the mean distances over offsets.
         offset: offset of that minimum: the number of frames by which the speech comes after the frames.
     """
 
@@ -99,9 +99,11 @@ def sync_distances(speech: np.ndarray, frames: np.ndarray, max_offset: int = MAX
 
 
 def sync_score(distances: np.ndarray) -> SyncScore:
-    """Computes LSE-D, the minimum of the mean distances over offsets, and LSE-C, their median minus that minimum.
+    """Computes the minimum of the mean distances over offsets, and their median minus that minimum.
 
-    After Chung and Zisserman 2016 and Prajwal et al. 2020. Both are NaN if no offset counts.
+    The formulas are those of LSE-D and LSE-C (Chung and Zisserman 2016, Prajwal et al. 2020), which are defined by the
+    weights of SyncNet. With another network the scale is another, so the names are others too. Both are NaN if no
+    offset counts.
     """
     if not np.isfinite(distances).any():
         return SyncScore(float("nan"), float("nan"), None)
@@ -112,8 +114,8 @@ def sync_score(distances: np.ndarray) -> SyncScore:
 def in_sync_confidence(distances: np.ndarray) -> float:
     """Median of the mean distances over offsets minus the distance at offset 0.
 
-    It equals LSE-C for a clip that is in sync and is smaller, possibly negative, for one that is not. NaN if offset 0
-    does not count.
+    It equals the confidence of ``sync_score`` for a clip that is in sync and is smaller, possibly negative, for one
+    that is not. NaN if offset 0 does not count.
     """
     in_sync = float(distances[len(distances) // 2])
     return float(np.nanmedian(distances)) - in_sync if np.isfinite(in_sync) else float("nan")

@@ -15,7 +15,7 @@ from s2v_ray.config import Positive, Section, digest
 
 CARD = "card.yaml"
 """Name of the card in a network's folder."""
-ROLES = ("identity", "emotion", "mouth")
+ROLES = ("identity", "emotion", "mouth", "landmarks")
 """Roles of face networks."""
 _ARCFACE_SIZES = ((112, 112), (112, 96))
 
@@ -24,7 +24,7 @@ class Card(Section):
     """Description of a face network, sufficient to run it on aligned crops."""
 
     kind: Literal["onnx", "conv"]
-    role: Literal["identity", "emotion", "mouth"]
+    role: Literal["identity", "emotion", "mouth", "landmarks"]
     title: str = Field("", description="What it is.")
     weights: str = Field(description="File beside the card (or in the folder of weights), or a URI.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the weights; checked whenever they are read.")
@@ -43,8 +43,17 @@ class Card(Section):
         (0.0, 0.0, 1.0), description="Left, top and side of the box, in sides of the crop (alignment box)."
     )
     output: str = Field("", description="Name of the output (onnx).")
-    dim: Positive = Field(description="Size of the output for one face.")
+    dim: Positive = Field(
+        description="Size of the output for one face; of landmarks 2 P: x and y of P points, shares of the input's "
+        "width and height."
+    )
     labels: tuple[str, ...] = Field((), description="Names of the logits, in order (emotion).")
+    eyelids: tuple[tuple[int, int], ...] = Field(
+        (), description="Indices of upper and lower eyelid, pair by pair (landmarks)."
+    )
+    lips: tuple[tuple[int, int], ...] = Field(
+        (), description="Indices of upper and lower inner lip, pair by pair (landmarks)."
+    )
     channels: int = Field(0, ge=0, description="Channels of the first layer (conv).")
     licence: str = ""
     source: str = ""
@@ -56,6 +65,12 @@ class Card(Section):
             raise ValueError(
                 f"labels: an emotion network needs one label for each of its {self.dim} logits, not {len(self.labels)}"
             )
+        if self.role == "landmarks":
+            used = [index for pair in (*self.eyelids, *self.lips) for index in pair]
+            if self.dim % 2 or not self.eyelids or not self.lips or not all(0 <= i < self.dim // 2 for i in used):
+                raise ValueError(
+                    "eyelids, lips: a landmark network needs pairs of indices below its number of points, dim / 2"
+                )
         if self.kind == "conv" and not self.channels:
             raise ValueError("channels: a conv network needs the channels of its first layer")
         if self.alignment == "arcface" and (self.height, self.width) not in _ARCFACE_SIZES:

@@ -6,7 +6,8 @@ onnxruntime; and ``conv``, a small network that ``training.teach`` trains, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class FaceNetwork:
 
     @property
     def role(self) -> str:
-        """Role of the network: identity, emotion or mouth."""
+        """Role of the network: identity, emotion, mouth or landmarks."""
         return self.card.role
 
     @property
@@ -98,6 +99,7 @@ class FaceNetwork:
 
         Returns:
             float32 ``[N, D]`` on the CPU. identity: unit length. emotion: logits. mouth: opening in [0, 1].
+                landmarks: x and y of each point, shares of the input's width and height.
 
         Raises:
             ValueError: ``frames`` has another shape or type.
@@ -224,7 +226,7 @@ def _build_onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
     except Exception as e:  # the errors of onnxruntime have no common base class
         raise storage.ArtifactError(f"{card.weights} cannot be read as an ONNX network: {e}") from e
     inputs, outputs = {i.name: i.shape for i in session.get_inputs()}, {o.name: o.shape for o in session.get_outputs()}
-    if card.input not in inputs or card.output not in outputs or outputs[card.output][-1] != card.dim:
+    if card.input not in inputs or card.output not in outputs or _size(outputs[card.output]) != card.dim:
         expected = f"input {card.input!r}, output {card.output!r} of {card.dim}"
         raise storage.ArtifactError(
             f"card and network differ: {card.weights} has inputs {inputs} and outputs {outputs}, "
@@ -232,9 +234,15 @@ def _build_onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
         )
 
     def run(faces: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([card.output], {card.input: faces.cpu().numpy()})[0])
+        return torch.from_numpy(session.run([card.output], {card.input: faces.cpu().numpy()})[0]).flatten(1)
 
     return run
+
+
+def _size(shape: Sequence[int | str | None]) -> int | None:
+    """Size of one entry of an output whose first dimension is the batch; None if it is not fixed."""
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    return math.prod(sizes) if len(sizes) == len(shape) - 1 else None
 
 
 def _build_conv(card: Card, weights: bytes, device: torch.device | str) -> ConvFace:

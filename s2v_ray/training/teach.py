@@ -17,7 +17,7 @@ import torch
 
 from s2v_ray import shards, storage
 from s2v_ray.config import LogConfig, Recipe, digest
-from s2v_ray.models.sync import SyncRole, save_sync
+from s2v_ray.models.sync import SYNC_SCHEMA, SyncRole, save_sync, sync_role_of
 from s2v_ray.models.teachers import install_card, resolve_card, save_conv
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.stills import Stills, read_stills
@@ -119,7 +119,9 @@ def train_face(spec: FaceSpec, stills: Stills, recipe: Recipe, corpus: str) -> F
 
 
 def train_sync(corpus: str, recipe: Recipe, role: SyncRole) -> dict[str, Any]:
-    """Train a sync network and publish it in the corpus. The judge has another width and seed than the expert.
+    """Train a sync network and publish it in the corpus.
+
+    Expert and judge have different architectures, and each is trained on its half of the training clips.
 
     Returns:
         ``accuracy`` on the val split (chance 0.5), ``steps`` and ``uri``.
@@ -129,12 +131,18 @@ def train_sync(corpus: str, recipe: Recipe, role: SyncRole) -> dict[str, Any]:
     """
     spec = SyncSpec.of(role, recipe)
     train, held_out = (_long_clips(corpus, split, spec.frames) for split in ("train", "val"))
+    train = [clip for clip in train if sync_role_of(clip.id) == role]
     if not train or not held_out:
         raise storage.ArtifactError(
-            f"sync needs clips of at least {spec.frames} frames in train and val; {corpus} has {len(train)} and "
-            f"{len(held_out)}: ingest longer clips, or lower gan.sync.window"
+            f"the sync {role} needs clips of at least {spec.frames} frames in its half of train and in val; {corpus} "
+            f"has {len(train)} and {len(held_out)}: ingest more or longer clips, or lower gan.sync.window"
         )
-    settings = {"spec": vars(spec), "sync": recipe.gan.sync.model_dump(), "size": recipe.media.size}
+    settings = {
+        "schema": SYNC_SCHEMA,
+        "spec": vars(spec),
+        "sync": recipe.gan.sync.model_dump(),
+        "size": recipe.media.size,
+    }
     run = _open_run(corpus, f"sync-{role}", settings)
     with _seeded(spec.seed):
         task = SyncTask(spec, train, held_out, recipe, functools.partial(make_engine, config=EngineConfig()))
@@ -145,7 +153,7 @@ def train_sync(corpus: str, recipe: Recipe, role: SyncRole) -> dict[str, Any]:
         role,
         task.network,
         width=spec.width,
-        window=recipe.gan.sync.window,
+        window=spec.window,
         size=recipe.media.size,
         accuracy=task.accuracy,
         seed=spec.seed,

@@ -1,4 +1,8 @@
-"""What the GAN is measured by while it trains: judges that it never sees, on windows of the validation split."""
+"""What the GAN is measured by while it trains: the teachers and the sync expert, on windows of the validation split.
+
+Checkpoints and trials of sweeps are ranked by these figures, so the judges, which the evaluation measures with, have no
+part in them.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +24,23 @@ from s2v_ray.models.sync import WINDOW_SLACK
 from s2v_ray.training.collective import gather
 
 JUDGED_FRAMES = 4
-"""Frames of a window, evenly spaced, that SSIM and the judges of faces look at."""
+"""Frames of a window, evenly spaced, that SSIM and the teachers look at."""
 
 
-JUDGED_METRICS = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
-"""The judges that validation uses, and the metrics that each is for."""
+MEASURED = {"identity": "identity and realism", "emotion": "emotion", "sync": "sync"}
+"""The roles of the networks that validation uses, and the metrics that each is for."""
 
 
-def missing_note(judges: Judges) -> str:
-    """The metrics that are left out because the corpus has no judge for them, as a message; "" if there are none."""
-    absent = [JUDGED_METRICS[role] for role in judges.missing() if role in JUDGED_METRICS]
+def missing_note(networks: Judges) -> str:
+    """The metrics that are left out because the corpus has no network for them, as a message; "" if there are none."""
+    absent = [MEASURED[role] for role in networks.missing() if role in MEASURED]
     if not absent:
         return ""
-    return f"validation leaves out {', '.join(absent)}: the corpus has no such judge; `s2v teach` makes them"
+    return f"validation leaves out {', '.join(absent)}: the corpus has no such network; `s2v teach` makes them"
 
 
 def window_frames(recipe: Recipe) -> int:
-    """Frames of a validation window of the GAN: enough for the sync judge to find a mouth's own place among others."""
+    """Frames of a validation window of the GAN: enough for the sync expert to find a mouth's own place among others."""
     return max(recipe.gan.frames, min(recipe.gan.speech_frames, recipe.gan.sync.window + WINDOW_SLACK - 1))
 
 
@@ -44,7 +48,7 @@ def window_frames(recipe: Recipe) -> int:
 class Figures:
     """Figures of each window, and the identity codes of real and generated frames."""
 
-    judges: Judges
+    networks: Judges
     values: dict[str, list[float]] = field(default_factory=dict)
     real: list[np.ndarray] = field(default_factory=list)
     made: list[np.ndarray] = field(default_factory=list)
@@ -62,10 +66,10 @@ class Figures:
         self._note("l1", error.mean((1, 2, 3, 4)))
         self._note("mouth_l1", (error * mask).mean((1, 2, 3, 4)) / mask.mean())
         shown = to_pixels(fake)
-        if self.judges.sync is not None:
+        if self.networks.sync is not None:
             speech_codes, mouth_codes = (
-                self.judges.sync.embed_speech(speech).cpu().numpy(),
-                self.judges.sync.embed_frames(to_unit(shown)).cpu().numpy(),
+                self.networks.sync.embed_speech(speech).cpu().numpy(),
+                self.networks.sync.embed_frames(to_unit(shown)).cpu().numpy(),
             )
             self._note(
                 "sync",
@@ -76,14 +80,14 @@ class Figures:
             self._note("psnr", [image.psnr(made.numpy(), real.numpy())])
             made, real = made[few], real[few]
             self._note("ssim", [image.ssim(made.numpy(), real.numpy())[0]])
-            if self.judges.identity is not None:
-                codes = self.judges.identity(made), self.judges.identity(real)
+            if self.networks.identity is not None:
+                codes = self.networks.identity(made), self.networks.identity(real)
                 self.made.append(codes[0].numpy())
                 self.real.append(codes[1].numpy())
                 self._note("identity", [cosine_identity(*codes)])
-            if self.judges.emotion is not None:
-                labels = self.judges.emotion.labels
-                shown_emotion, real_emotion = (clip_emotion(self.judges.emotion(f), labels) for f in (made, real))
+            if self.networks.emotion is not None:
+                labels = self.networks.emotion.labels
+                shown_emotion, real_emotion = (clip_emotion(self.networks.emotion(f), labels) for f in (made, real))
                 self._note("emotion", [float(shown_emotion == real_emotion)])
 
     def _note(self, name: str, values: Tensor | Iterable[float]) -> None:

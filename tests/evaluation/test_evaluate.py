@@ -23,7 +23,9 @@ from tests.helpers.evaluated import (
     JUDGES,
     RECIPE,
     ExactPredictor,
+    FixedTakes,
     identity,
+    make_clip,
     make_clips,
     opening_of,
     render,
@@ -37,8 +39,10 @@ def run(
     judges: Judges = JUDGES,
     labelled: bool = True,
 ) -> ClipResults:
-    generator = RowGenerator(predictor, reference, identity, RECIPE.seed)
-    return evaluate_clips(make_clips(labelled=labelled), generator, judges, RECIPE)[0]
+    clips = make_clips(labelled=labelled)
+    takes = FixedTakes(clips, [make_clip(n, n % 2, n % 3) for n in range(20, 30)])
+    generator = RowGenerator(predictor, reference, identity, RECIPE.seed, takes, best_of=2)
+    return evaluate_clips(clips, generator, judges, RECIPE)[0]
 
 
 def mean(results: ClipResults, row: str, metric: str) -> float | None:
@@ -47,8 +51,8 @@ def mean(results: ClipResults, row: str, metric: str) -> float | None:
 
 def test_an_exact_predictor_equals_the_real_clips() -> None:
     results = run(ExactPredictor(), reference := ExactPredictor())
-    assert tuple(results["rows"]) == ROWS
-    assert len(reference.stills) == 6
+    assert list(results["rows"]) == list(ROWS) and results["missing_rows"] == {}
+    assert len(reference.stills) == 12
     exact = {
         "ssim": 1,
         "error_mouth": 0,
@@ -59,26 +63,37 @@ def test_an_exact_predictor_equals_the_real_clips() -> None:
         "mouth_lag": 0,
         "sync_offset": 0,
     }
-    for row in ("real clips", "reference baseline", "image identity", "speech only"):
+    for row in ("real clips", "reference baseline", "image identity", "speech only", "speech only, take given"):
         assert results["rows"][row]["note"] == ""
         assert results["rows"][row]["lags"] == {"mouth": 0, "sync": 0}
         assert mean(results, row, "psnr") is None, "infinite, because there is no error"
         for metric, value in exact.items():
             assert mean(results, row, metric) == pytest.approx(value, abs=1e-5), (row, metric)
         assert mean(results, row, "mouth_correlation") > 0.999
-        assert mean(results, row, "lse_d") < 0.02
-        assert mean(results, row, "lse_c") > 0.4
-    assert results["contrast"]["share"] == 1.0
+        assert mean(results, row, "sync_distance") < 0.02
+        assert mean(results, row, "sync_confidence") > 0.4
+        assert mean(results, row, "aperture_correlation") > 0.999
+        assert mean(results, row, "landmark_distance") == 0
+        assert mean(results, row, "kid_identity") == pytest.approx(mean(results, "real clips", "kid_identity"))
+    assert results["confusion"]["share"] == 1.0
+    assert results["notes"] == []
+    assert results["diversity"]["mean"] == 0.0, "all samples are equal"
+    pairs = {(d["row"], d["base"], d["metric"]): d for d in results["differences"]}
+    equal = pairs["speech only, take given", "reference baseline", "ssim"]
+    assert (equal["mean"], equal["margin"], equal["not_inferior"]) == (0.0, 0.01, True)
+    moved = pairs["speech only, take given", "still of the same take", "error_mouth"]
+    assert moved["mean"] > 30 and moved["margin"] is None and moved["not_inferior"] is None
     json.dumps(results, allow_nan=False)
 
 
 def test_a_still_frame_does_not_move() -> None:
     results = run(ExactPredictor())
-    assert mean(results, "still frame", "movement_mouth") == 0
-    assert mean(results, "still frame", "mouth_correlation") == 0
-    assert results["rows"]["still frame"]["lags"]["mouth"] is None
-    assert mean(results, "still frame", "error_mouth") > 30
-    assert mean(results, "still frame", "csim") == pytest.approx(1.0)
+    still = "still of the same take"
+    assert mean(results, still, "movement_mouth") == 0
+    assert mean(results, still, "mouth_correlation") == mean(results, still, "aperture_correlation") == 0
+    assert results["rows"][still]["lags"]["mouth"] is None
+    assert mean(results, still, "error_mouth") > 30
+    assert mean(results, still, "csim") == pytest.approx(1.0)
 
 
 def test_late_frames_are_measured() -> None:
@@ -91,13 +106,27 @@ def test_late_frames_are_measured() -> None:
 def test_one_emotion_for_all_clips_is_measured() -> None:
     results = run(ExactPredictor(always=1))
     assert mean(results, "speech only", "emotion") == pytest.approx(1 / 3)
-    assert results["contrast"]["share"] == 0.0
+    assert results["confusion"]["share"] == pytest.approx(1 / 3)
 
 
-def test_the_image_identity_is_shown_for_a_missing_reference_with_a_note() -> None:
-    rows = run(ExactPredictor())["rows"]
-    assert "repeats image identity" in rows["reference baseline"]["note"]
-    assert rows["reference baseline"]["values"] == rows["image identity"]["values"]
+def test_without_a_reference_its_rows_are_missing_with_a_reason() -> None:
+    results = run(ExactPredictor())
+    missing = {"reference baseline", "reference baseline, still of another take"}
+    assert results["rows"].keys() == set(ROWS) - missing
+    assert results["missing_rows"] == dict.fromkeys(sorted(missing), "no reference bundle was given")
+
+
+def test_clips_without_another_take_are_counted() -> None:
+    clips = [make_clip(0, 0, 0), make_clip(1, 1, 1), make_clip(2, 0, 2)]
+    generator = RowGenerator(ExactPredictor(), None, identity, 0, FixedTakes(clips), best_of=2)
+    results = evaluate_clips(clips, generator, JUDGES, RECIPE)[0]
+    assert results["rows"]["mean frame"]["values"]["ssim"]["clips"] == 2
+    reason = "1 of 3 clips have no other take of their speaker in the corpus"
+    assert results["rows"]["mean frame"]["note"] == results["rows"]["another real take"]["note"] == reason
+    alone = evaluate_clips(clips, RowGenerator(ExactPredictor(), None, identity, 0), JUDGES, RECIPE)[0]
+    assert alone["missing_rows"]["mean frame"].startswith("3 of 3 clips have no other take")
+    assert alone["diversity"] is None
+    assert "kid_identity" not in alone["rows"]["real clips"]["values"]
 
 
 def test_without_labels_the_judge_decides_on_the_real_clip() -> None:
@@ -109,8 +138,13 @@ def test_without_labels_the_judge_decides_on_the_real_clip() -> None:
 
 def test_without_judges_their_metrics_are_absent() -> None:
     results = run(ExactPredictor(), judges=Judges())
-    assert results["missing_judges"] == ["identity", "emotion", "mouth", "sync"]
-    assert not {"csim", "emotion", "lse_c", "mouth_correlation"} & set(results["rows"]["speech only"]["values"])
+    assert results["missing_judges"] == ["identity", "emotion", "mouth", "sync", "landmarks"]
+    absent = {"csim", "emotion", "sync_confidence", "mouth_correlation", "landmark_distance", "kid_identity"}
+    assert not absent & set(results["rows"]["speech only"]["values"])
+    assert results["confusion"] is None
+    (note,) = results["notes"]
+    assert note.startswith("aperture, blinks and head motion are measured by brightness")
+    assert mean(results, "speech only", "aperture_correlation") == 0.0, "a mouth of one brightness has no dark inside"
 
 
 def test_frames_of_another_length_are_refused() -> None:
@@ -197,7 +231,7 @@ def test_a_metric_of_a_plugin_is_in_results_and_report(
         METRICS.pop("brightness", None)
     assert results["metrics"]["brightness"]["unit"] == "levels"
     first = results["rows"]["real clips"]["values"]["brightness"]
-    assert first == results["rows"]["still frame"]["values"]["brightness"]
+    assert first == results["rows"]["still of the same take"]["values"]["brightness"]
     assert first["clips"] == 2 and first["mean"] > 20
     assert "brightness ↑ (levels)" in page and "mean grey level of the first frame" in page
     assert "brightness ↑" in table

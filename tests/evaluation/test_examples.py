@@ -18,7 +18,7 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / FILE), writer.encode())
     found = read_examples(str(tmp_path))
     (example,), (emotions,) = found.clips, found.emotions
-    assert list(example.rows) == [REAL, SPEECH], "the still frame is not stored"
+    assert list(example.rows) == [REAL, SPEECH], "rows that the report does not show are not stored"
     assert np.array_equal(example.rows[SPEECH], clip.frames[::-1])
     assert np.array_equal(example.speech, clip.speech)
     assert list(emotions) == ["happy", "sad"]

@@ -8,18 +8,21 @@ import pytest
 from s2v_ray import storage
 from s2v_ray.evaluation.bars import compare_with_bars
 from s2v_ray.evaluation.evaluate import evaluate_clips
-from s2v_ray.evaluation.examples import FILE
-from s2v_ray.evaluation.report import format_table, shown_row, write_report
+from s2v_ray.evaluation.examples import FILE, read_examples
+from s2v_ray.evaluation.report import format_table, shown_rows, write_report
 from s2v_ray.evaluation.results import EVALUATION_SCHEMA, Results
 from s2v_ray.evaluation.rows import ROWS, RowGenerator
 from s2v_ray.evaluation.student import student_figures
 from s2v_ray.media.video import read_video
-from tests.helpers.evaluated import FRAMES, JUDGES, RECIPE, ExactPredictor, identity, make_clips
+from tests.helpers.evaluated import FRAMES, JUDGES, RECIPE, ExactPredictor, FixedTakes, identity, make_clips
 
 
 def evaluate(corpus: str, run: Path, reference: ExactPredictor | None) -> tuple[Results, bytes]:
-    generator = RowGenerator(ExactPredictor(late=1), reference, identity, RECIPE.seed)
-    clips, examples = evaluate_clips(make_clips(), generator, JUDGES, RECIPE)
+    measured = make_clips(10)
+    generator = RowGenerator(
+        ExactPredictor(late=1), reference, identity, RECIPE.seed, FixedTakes(measured, measured), best_of=2
+    )
+    clips, examples = evaluate_clips(measured, generator, JUDGES, RECIPE)
     student = student_figures(corpus, ExactPredictor(), RECIPE)
     results = Results(
         **clips,
@@ -31,7 +34,8 @@ def evaluate(corpus: str, run: Path, reference: ExactPredictor | None) -> tuple[
         recipe="t<e>st",
         config_digest="d",
         split="test",
-        bars=compare_with_bars(clips, student),
+        protocol="puppets",
+        bars=compare_with_bars(clips, student, "puppets"),
     )
     return results, examples
 
@@ -57,7 +61,10 @@ def test_the_report_is_complete(corpus: str, tmp_path: Path) -> None:
     assert all(results["metrics"][m]["name"] in page for m in with_values)
     video = read_video(paths["sample"])
     assert len(video.frames) == FRAMES
-    assert video.frames[0].shape[1] > 2 * video.frames[0].shape[0]
+    assert video.frames[0].shape[1] > 4 * video.frames[0].shape[0], "six rows are side by side"
+    assert "speech only, take given - reference baseline" in page
+    assert "two-sample accuracy" in page and "diversity: variance over 2 sampled takes" in page
+    assert "asked for. Columns: what the judge sees" in page
 
 
 def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
@@ -67,6 +74,8 @@ def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
     assert "SSIM ↑" in table and "L1 mouth ↓" in table and "movement →1" in table
     assert "ACD-C" not in table, "only the report shows every metric"
     assert all(bar["what"] in table for bar in results["bars"])
+    assert "not inferior" in table and "clips resampled" in table
+    assert "forced emotion shown, by the judge (10 clips, chance 0.33)" in table
 
 
 def test_results_from_json_give_the_same_table(corpus: str, tmp_path: Path) -> None:
@@ -83,9 +92,19 @@ def test_metrics_are_described_by_the_results(corpus: str, tmp_path: Path) -> No
     assert "other ↓" in format_table(results)
 
 
-def test_the_image_identity_is_labelled_where_it_replaces_the_reference(corpus: str, tmp_path: Path) -> None:
-    results, _ = evaluate(corpus, tmp_path / "run", None)
-    assert shown_row(results, "reference baseline") == ("reference: image identity", "image identity")
-    assert shown_row(results, "speech only") == ("speech only", "speech only")
+def test_rows_that_are_missing_are_named_and_not_shown(corpus: str, tmp_path: Path) -> None:
+    results, examples = evaluate(corpus, tmp_path / "run", None)
     table = format_table(results)
-    assert "reference baseline*" in table and "* no reference bundle was given" in table
+    assert "no row reference baseline: no reference bundle was given" in table
+    storage.write_bytes(str(tmp_path / FILE), examples)
+    shown = shown_rows(read_examples(str(tmp_path)))
+    assert list(shown.values()) == ["real clips", "another real take", "speech only, take given", "speech only"]
+    assert shown["real clip"] == "real clips"
+
+
+def test_results_of_another_version_are_one_clear_error(corpus: str, tmp_path: Path) -> None:
+    results, _ = evaluate(corpus, tmp_path / "run", None)
+    results["schema"] = 2
+    for read in (format_table, lambda found: write_report(str(tmp_path), found)):
+        with pytest.raises(storage.ArtifactError, match="has schema 2, this version reads 3: .* run `s2v evaluate`"):
+            read(results)

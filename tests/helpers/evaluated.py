@@ -70,10 +70,15 @@ class ExactPredictor:
     def __init__(self, late: int = 0, always: int | None = None) -> None:
         self.late, self.always = late, always
         self.stills: list[np.ndarray] = []
+        self.takes: list[np.ndarray] = []
+        self.seeds: list[int] = []
 
     def generate(self, request: GenerationRequest) -> Iterator[np.ndarray]:
         if request.still is not None:
             self.stills.append(request.still)
+        if request.take is not None:
+            self.takes.append(request.take)
+        self.seeds.append(request.seed)
         codes = self.encode_speech(request.speech)
         assert request.emotion is None or isinstance(request.emotion, str)
         emotion = int(codes.emotion_logits.argmax()) if request.emotion is None else EMOTIONS.index(request.emotion)
@@ -122,7 +127,36 @@ class SyncJudge:
         return torch.stack([angle.cos(), angle.sin()], -1)
 
 
-JUDGES = Judges(identity, EmotionJudge(), mouth, SyncJudge())
+class LandmarkJudge:
+    """Two lids of one eye, two lips as far apart as the mouth is bright, and a fixed point; shares of the side."""
+
+    eyelids, lips = ((0, 1),), ((2, 3),)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        opening = frames[:, Y0, X0, 0] / 250
+        points = np.tile([[0.3, 0.40], [0.3, 0.44], [0.5, 0.7], [0.5, 0.7], [0.5, 0.5]], (len(frames), 1, 1))
+        points[:, 3, 1] += 0.2 * opening
+        return points
+
+
+JUDGES = Judges(identity, EmotionJudge(), mouth, SyncJudge(), LandmarkJudge())
+
+
+class FixedTakes:
+    """Takes of a list of clips, in its order."""
+
+    def __init__(self, clips: Sequence[Clip], references: Sequence[Clip] = ()) -> None:
+        self.clips, self.real = clips, references
+
+    def of(self, clip: Clip, count: int) -> list[Clip]:
+        return [other for other in self.clips if other.speaker == clip.speaker and other.id != clip.id][:count]
+
+    def mean_frame(self, clip: Clip) -> np.ndarray | None:
+        others = self.of(clip, len(self.clips))
+        return np.mean([other.frames.mean(0) for other in others], axis=0).round().astype(np.uint8) if others else None
+
+    def references(self, speaker: str, count: int) -> list[Clip]:
+        return [clip for clip in self.real if clip.speaker == speaker][:count]
 
 
 def write_corpus(folder: Path, train: Sequence[Clip], test: Sequence[Clip], identity_dim: int = 6) -> str:

@@ -27,7 +27,7 @@ from s2v_ray.media.face import mouth_mask
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import NoiseSequence, Speech2Video
-from s2v_ray.models.judges import Judges, open_judges
+from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.training.engine import (
     Engine,
     OptimizerConfig,
@@ -39,7 +39,7 @@ from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.tasks.adversaries import Adversaries, DiscriminatorInputs
 from s2v_ray.training.tasks.context import TaskContext
-from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note
+from s2v_ray.training.validation import Figures, missing_note
 
 FRAMES_PER_CLIP = 2
 """Frames of a window that the discriminators of single frames use."""
@@ -86,7 +86,7 @@ class GanTask:
         model: student and generator.
         adversaries: the discriminators.
         lineage: digests of the artifacts that the model is made from.
-        judges: judges of the validation; None for none.
+        judges: the networks that validation measures with; None for none.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ def make_task(context: TaskContext) -> GanTask:
         model.to(context.device),
         adversaries.to(context.device),
         lineage,
-        open_judges(context.corpus, context.device, JUDGED_METRICS),
+        open_validators(context.corpus, context.device),
     )
 
 

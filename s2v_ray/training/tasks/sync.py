@@ -15,13 +15,13 @@ from s2v_ray.clip import Clip, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.losses.sync import sync_accuracy, sync_contrast
 from s2v_ray.media.timing import frames_to_samples
-from s2v_ray.models.sync import WINDOW_SLACK, SyncNetwork, SyncRole
+from s2v_ray.models.sync import WINDOW_SLACK, SyncRole, make_sync, sync_window
 from s2v_ray.training.engine import Engine, EngineFactory, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
 
-JUDGE_SEED, JUDGE_WIDTH = 1000, 8
-"""Added to seed and width for the judge, so that it does not share the expert's errors."""
+JUDGE_SEED = 1000
+"""Added to the seed for the judge."""
 HELD_OUT_BATCHES, HELD_OUT_CLIPS = 16, 8
 """Batches, and clips in each, of the held-out accuracy."""
 
@@ -31,10 +31,11 @@ class SyncSpec:
     """A sync network of a corpus: its role and what depends on it.
 
     Attributes:
-        role: "expert" (used by the GAN's loss) or "judge" (evaluation only).
+        role: "expert" (used by the GAN's loss and its validation) or "judge" (evaluation only).
         steps: optimizer steps.
         seed: seed of its random draws.
         width: channels of the first layer.
+        window: frames per window.
         frames: frames of a training pair.
     """
 
@@ -42,18 +43,20 @@ class SyncSpec:
     steps: int
     seed: int
     width: int
+    window: int
     frames: int
 
     @classmethod
     def of(cls, role: SyncRole, recipe: Recipe) -> SyncSpec:
         """Make the spec of a role from a recipe."""
-        judge, width = role == "judge", recipe.gan.discriminators.width
+        judge, window = role == "judge", sync_window(role, recipe.gan.sync.window)
         return cls(
             role,
             recipe.teach.sync_steps if judge else recipe.gan.sync.steps,
             recipe.seed + (JUDGE_SEED if judge else 0),
-            width + (JUDGE_WIDTH if judge else 0),
-            recipe.gan.sync.window + WINDOW_SLACK - 1,
+            recipe.gan.discriminators.width,
+            window,
+            window + WINDOW_SLACK - 1,
         )
 
 
@@ -105,7 +108,7 @@ class SyncTask:
         make_engine: EngineFactory,
     ) -> None:
         self.spec, self.train, self.held_out, self.config = spec, train, held_out, recipe.gan.sync
-        self.network = SyncNetwork(spec.width, self.config.window, recipe.media.size)
+        self.network = make_sync(spec.role, spec.width, spec.window, recipe.media.size)
         optimizer = OptimizerConfig(self.config.lr, fused=False)
         self.engine = make_engine(self.network, [{"params": list(self.network.parameters())}], optimizer)
         self.engines: dict[str, Engine] = {"sync": self.engine}
