@@ -28,10 +28,11 @@ def evaluate(
     recipe: RecipeName = "puppets",
     overrides: Overrides = None,
 ) -> Outcome:
-    """Measure a bundle on held-out speech, beside real clips, the still frame and the reference baseline.
+    """Measure a bundle on held-out speech, beside real footage, stills and the reference baseline.
 
-    JSON result: rows (row to values, metric to mean and 95% interval), student, bars, contrast, metrics (name to
-    better, unit), and what it was measured on.
+    JSON result: rows (row to values, metric to mean and 95% interval), missing_rows, differences (paired, with
+    margins), two_sample, diversity, confusion (of forced emotions), student, bars, metrics (name to better, unit), and
+    what it was measured on and with.
     """
     from s2v_ray.evaluation.evaluate import evaluate as run
     from s2v_ray.evaluation.report import format_table, write_report

@@ -22,7 +22,7 @@ def demo(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write to.")],
     reference: Annotated[
         bool,
-        typer.Option("--reference", help="Also train the reference baseline; default: image identity replaces it."),
+        typer.Option("--reference", help="Also train the reference baseline; default: its rows are missing."),
     ] = False,
     recipe: RecipeName = "demo",
     overrides: Overrides = None,

@@ -23,15 +23,19 @@ import numpy as np
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.evaluation.evaluate import open_predictors
+from s2v_ray.evaluation.rows import REFERENCE_OTHER, SPEECH
+from s2v_ray.evaluation.takes import CorpusTakes
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 
-STUDY_SCHEMA = 1
-REAL, REFERENCE, SPEECH = "real clip", "reference baseline", "speech only"
-CONDITIONS = (REAL, REFERENCE, SPEECH)
+STUDY_SCHEMA = 2
+"""Raised to 2 when the reference baseline got the still of another take."""
+REAL = "real clip"
+CONDITIONS = (REAL, REFERENCE_OTHER, SPEECH)
+"""Neither the reference baseline nor the bundle knows the take that is spoken, so they can be compared."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +121,8 @@ def make_study(
         corpus: URI of the corpus.
         out: URI of the study.
         bundle: URI of the bundle that generates the condition "speech only".
-        reference: URI of the reference baseline's bundle, or None for a study without that condition.
+        reference: URI of the reference baseline's bundle, or None for a study without that condition. It gets the first
+            frame of another take of the speaker; clips without another take are no items then.
         design: size of the study; None for the default.
 
     Returns:
@@ -125,7 +130,7 @@ def make_study(
 
     Raises:
         ArtifactError: there is no corpus or no bundle, or there is a study at ``out`` already.
-        ValueError: a bundle is of the wrong kind.
+        ValueError: a bundle is of the wrong kind, or no clip has another take for the reference baseline.
     """
     design = design or StudyDesign()
     if storage.exists(storage.join(out, storage.MANIFEST)):
@@ -133,12 +138,19 @@ def make_study(
             f"there is a study at {out} already, and its answers belong to its clips: choose another folder"
         )
     predictor, baseline = open_predictors(bundle, reference)
-    predictors = {SPEECH: predictor} | ({REFERENCE: baseline} if baseline else {})
-    clips = shards.read_clips(corpus, design.split)
+    predictors = {SPEECH: predictor} | ({REFERENCE_OTHER: baseline} if baseline else {})
+    takes = CorpusTakes(corpus, design.seed)
+    clips = [clip for clip in shards.read_clips(corpus, design.split) if not baseline or takes.of(clip, 1)]
+    if not clips:
+        raise ValueError(
+            f"no clip of the split {design.split} of {corpus} has another take of its speaker, whose still the "
+            "reference baseline needs: leave out --reference-bundle, or ingest more clips"
+        )
     chosen = sorted(np.random.default_rng(design.seed).permutation(len(clips))[: design.clips])
     items = []
     for n, clip in enumerate(clips[i] for i in chosen):
-        files = _write_item(clip, out, predictors, design.seed)
+        stills = {REFERENCE_OTHER: takes.of(clip, 1)[0].frames[0]} if baseline else {}
+        files = _write_item(clip, out, predictors, stills, design.seed)
         items.append(StudyItem(clip.id, clip.speaker, clip.emotion, files))
         log_progress(
             logger, Progress("study", n + 1, len(chosen), "clips"), "study: %d of %d clips", n + 1, len(chosen)
@@ -199,14 +211,14 @@ def clip_uri(study: str, name: str) -> str:
     return storage.join(study, "clips", name)
 
 
-def _write_item(clip: Clip, out: str, predictors: Mapping[str, Predictor], seed: int) -> dict[str, str]:
-    """Writes a clip in every condition; returns condition -> name of the file."""
+def _write_item(
+    clip: Clip, out: str, predictors: Mapping[str, Predictor], stills: Mapping[str, np.ndarray], seed: int
+) -> dict[str, str]:
+    """Writes a clip in every condition; returns condition -> name of the file. ``stills``: condition -> still."""
     shown = {REAL: clip.frames}
     for condition, predictor in predictors.items():
-        still = clip.frames[0] if predictor.reference else None
-        shown[condition] = np.concatenate(
-            list(predictor.generate(GenerationRequest(clip.speech, still=still, seed=seed)))
-        )
+        request = GenerationRequest(clip.speech, still=stills.get(condition), seed=seed)
+        shown[condition] = np.concatenate(list(predictor.generate(request)))
     names = {}
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         path = Path(folder) / "part.mp4"

@@ -16,6 +16,8 @@ GMSD_C = 170.0
 """Constant of the gradient similarity for luma in 0..255 (Xue et al. 2014)."""
 FLAT_SHARE, FLAT_SIGMA = 0.25, 2.0
 """Share of the pixels that count as flat, and the standard deviation of the smoothing that decides, in pixels."""
+RIM = 2
+"""Pixels at the border of a frame that do not count for mottle, as their 3 x 3 mean is incomplete."""
 
 
 def luma_of(frames: np.ndarray) -> np.ndarray:
@@ -63,9 +65,9 @@ def mottle(frames: np.ndarray) -> float:
     for luma in luma_of(frames):
         smooth = cv2.GaussianBlur(luma, (0, 0), FLAT_SIGMA)
         gradient_y, gradient_x = np.gradient(smooth)
-        slope = np.hypot(gradient_x, gradient_y)
+        slope = np.hypot(gradient_x, gradient_y)[RIM:-RIM, RIM:-RIM]
         flat = slope <= np.quantile(slope, FLAT_SHARE)
-        deviations.append((luma - cv2.blur(luma, (3, 3)))[flat].std())
+        deviations.append((luma - cv2.blur(luma, (3, 3)))[RIM:-RIM, RIM:-RIM][flat].std())
     return float(np.mean(deviations))
 
 

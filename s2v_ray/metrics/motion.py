@@ -23,7 +23,7 @@ EYE_HALF_WIDTH, EYE_HALF_HEIGHT = 0.07, 0.045
 HEAD_ROWS = (0.15, 0.58)
 """Rows of the crop whose shift is the head's motion: brows, eyes and nose, without the mouth."""
 DARK_SHARE = 0.2
-"""Share of the darkest pixels that count as the inside of the mouth, or as iris and lashes."""
+"""Share of the darkest pixels around an eye that count as iris and lashes."""
 BLINK_DEPTH = 0.7
 """An eye is closed while its opening is below this share of the clip's median opening."""
 BLINK_SECONDS = (0.08, 0.6)
@@ -73,15 +73,17 @@ def signals_of_landmarks(
 def signals_of_frames(frames: np.ndarray, mouth: Box, fps: float) -> FaceSignals:
     """Signals from the brightness of aligned crops, uint8 ``[T, S, S, 3]``.
 
-    Aperture: mean luma of the mouth box minus that of its darkest pixels in the middle half; an open mouth is dark
-    inside. Opening of the eyes: the same in boxes around the eyes; a closed eye hides the iris. Position: shift of the
-    upper face against the clip's first frame by phase correlation (Foroosh et al. 2002).
+    Aperture: how much darker the middle of the mouth box is than the median of the whole box, mean over the pixels that
+    are darker; an open mouth is dark inside. Opening of the eyes: median luma around an eye minus that of its darkest
+    pixels; a closed eye hides the iris. Position: shift of the upper face against the clip's first frame by phase
+    correlation (Foroosh et al. 2002).
     """
     luma = luma_of(frames)
     y0, y1, x0, x1 = mouth
     height, width = y1 - y0, x1 - x0
-    inner = luma[:, y0 + height // 8 : y1 - height // 3, x0 + width // 4 : x1 - width // 4]
-    aperture = luma[:, y0:y1, x0:x1].mean(axis=(1, 2)) - _darkest(inner)
+    inner = luma[:, y0 + height // 8 : y1 - height // 4, x0 + width // 6 : x1 - width // 6]
+    around = np.median(luma[:, y0:y1, x0:x1], axis=(1, 2))
+    aperture = np.maximum(around[:, None, None] - inner, 0.0).mean(axis=(1, 2))
     side = luma.shape[1]
     eyes = []
     for x, y in EYES:
@@ -105,7 +107,8 @@ def _shifts(luma: np.ndarray) -> np.ndarray:
     upper = luma[:, round(HEAD_ROWS[0] * side) : round(HEAD_ROWS[1] * side)].astype(np.float64)
     window = cv2.createHanningWindow((upper.shape[2], upper.shape[1]), cv2.CV_64F)
     found = [cv2.phaseCorrelate(upper[0], frame, window)[0] for frame in upper]
-    shifts: np.ndarray = np.array(found) * 100.0 / (EYE_DISTANCE * side)
+    # Of a picture and itself, OpenCV finds a shift of a part of a pixel.
+    shifts: np.ndarray = (np.array(found) - found[0]) * 100.0 / (EYE_DISTANCE * side)
     return shifts
 
 

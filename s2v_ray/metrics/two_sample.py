@@ -76,7 +76,8 @@ def two_sample_test(
             model.fit(np.concatenate(shown), labels)
             for i in test:
                 logits = [float(model.decision_function(system[i]).mean()) for system in (first, second)]
-                right[i] += (float(logits[0] < 0) + float(logits[1] > 0)) / 2 / REPEATS
+                # A logit of 0 is half right.
+                right[i] += (2.0 - np.sign(logits[0]) + np.sign(logits[1])) / 4 / REPEATS
     drawn = right[rng.integers(0, count, (resamples, count))].mean(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return TwoSample(float(right.mean()), float(low), float(high), count)

@@ -66,13 +66,13 @@ def _no(discriminator: str) -> Settings:
 PARTS = {
     "frame": Part(_no("frame"), "cpbd"),
     "sequence": Part(_no("sequence"), "movement_mouth"),
-    "sync": Part(_no("sync"), "lse_c"),
+    "sync": Part(_no("sync"), "sync_confidence"),
     "emotion": Part(_no("emotion"), "emotion"),
     "disentangling": Part({}, "leak_emotion", entangled=True),
     "distillation": Part({"gan": {"distilled": False}}, "csim"),
 }
 ENTANGLED: Settings = {"distill": {"emotion_in_identity": 0.0, "identity_in_emotion": 0.0}}
-SHOWN = ("psnr", "ssim", "error_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "lse_c")
+SHOWN = ("psnr", "ssim", "error_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "sync_confidence")
 """Of the test clips; ``realism`` is the validation's, at the end of training."""
 STUDENT_METRICS = {
     "emotion_accuracy": ("student emotion", "higher"),

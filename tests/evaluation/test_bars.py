@@ -14,12 +14,8 @@ def interval(mean: float) -> IntervalResult:
 
 
 def row(lag: int = 0, **values: float) -> RowResult:
-    return RowResult(
-        about="",
-        note="",
-        values={name: interval(mean) for name, mean in values.items()},
-        lags={"mouth": lag, "sync": 0},
-    )
+    found = {name: interval(mean) for name, mean in values.items()}
+    return RowResult(about="", note="", values=found, lags={"mouth": lag, "sync": 0})
 
 
 def difference(metric: str, low: float, margin: float) -> DifferenceResult:

@@ -20,13 +20,22 @@ from s2v_ray.metrics.clip_metrics import (
     judged_frames,
     register,
 )
+from s2v_ray.metrics.motion import FaceSignals
 from tests.metrics.test_image import bars
 
 BOX = (20, 28, 8, 24)
 RANDOM = np.random.default_rng(0)
 REAL = RANDOM.integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
 OPENING = RANDOM.random(20).astype(np.float32)
-JUDGED = JudgeOutputs(torch.eye(4)[:JUDGED_FRAMES], "happy", OPENING, np.array([1.2, 1.0, 0.7, 1.1, np.nan]))
+SIGNALS = FaceSignals(OPENING, np.where(np.arange(20) % 10 < 3, 0.1, 1.0), RANDOM.random((20, 2)), 25)
+JUDGED = JudgeOutputs(
+    torch.eye(4)[:JUDGED_FRAMES],
+    "happy",
+    OPENING,
+    np.array([1.2, 1.0, 0.7, 1.1, np.nan]),
+    landmarks=RANDOM.random((JUDGED_FRAMES, 5, 2)),
+    signals=SIGNALS,
+)
 EQUAL = MetricInput(REAL, REAL, np.zeros(20 * 640, np.float32), BOX, JUDGED, JUDGED, "happy", OPENING)
 
 
@@ -35,7 +44,7 @@ def value(name: str, clip: MetricInput) -> float | None:
 
 
 def test_every_metric_has_a_direction_and_a_description() -> None:
-    assert {entry.metric.arrow for entry in METRICS.values()} == {"↑", "↓", "→1"}
+    assert {entry.metric.arrow for entry in METRICS.values()} == {"↑", "↓", "→1", "→real"}
     assert all(entry.metric.name and entry.metric.about for entry in METRICS.values())
 
 
@@ -51,8 +60,14 @@ def test_equal_clips_have_the_best_values() -> None:
         "emotion": 1.0,
         "mouth_correlation": 1.0,
         "mouth_lag": 0.0,
-        "lse_c": 1.05 - 0.7,
-        "lse_d": 0.7,
+        "sync_confidence": 1.05 - 0.7,
+        "sync_distance": 0.7,
+        "aperture_correlation": 1.0,
+        "landmark_distance": 0.0,
+        "gmsd": 0.0,
+        "mottle": 1.0,
+        "variance": 1.0,
+        "blinks": 60 * 2 / 0.8,
         "sync_offset": 0.0,
     }
     for name, expected in best.items():
@@ -83,7 +98,8 @@ def test_sharpness_falls_with_blur() -> None:
 
 def test_metrics_without_their_judge_are_none() -> None:
     clip = replace(EQUAL, judged=JudgeOutputs(), judged_real=JudgeOutputs())
-    names = ["acd", "csim", "emotion", "mouth_correlation", "mouth_lag", "lse_c", "lse_d", "sync_offset"]
+    names = ["acd", "csim", "emotion", "mouth_correlation", "mouth_lag", "aperture_correlation", "landmark_distance"]
+    names += ["blinks", "head_slow", "head_middle", "head_fast", "sync_confidence", "sync_distance", "sync_offset"]
     assert [name for name in METRICS if value(name, clip) is None] == names
 
 
@@ -91,6 +107,8 @@ def test_metrics_that_do_not_apply_to_a_clip_are_nan() -> None:
     assert isnan(value("emotion", replace(EQUAL, emotion=None)))
     still = np.repeat(REAL[:1], 20, axis=0)
     assert isnan(value("movement_mouth", replace(EQUAL, real=still)))
+    assert isnan(value("variance", replace(EQUAL, real=still)))
+    assert value("variance", replace(EQUAL, frames=still)) == 0.0
     constant = replace(EQUAL, judged=replace(JUDGED, mouth_opening=np.full(20, 0.3, np.float32)))
     assert isnan(value("mouth_lag", constant))
     assert value("mouth_correlation", constant) == 0.0
@@ -98,6 +116,15 @@ def test_metrics_that_do_not_apply_to_a_clip_are_nan() -> None:
 
 def test_the_wrong_emotion_counts_as_zero() -> None:
     assert value("emotion", replace(EQUAL, emotion="sad")) == 0.0
+
+
+def test_signals_of_the_row_are_compared_with_the_real_clip() -> None:
+    other = replace(SIGNALS, aperture=-OPENING, eye_opening=np.ones(20), position=np.ones((20, 2)))
+    clip = replace(EQUAL, judged=replace(JUDGED, signals=other, landmarks=JUDGED.landmarks + 0.028))
+    assert value("aperture_correlation", clip) == pytest.approx(-1.0)
+    assert value("blinks", clip) == 0.0
+    assert value("head_fast", clip) == 0.0 < value("head_fast", EQUAL)
+    assert value("landmark_distance", clip) == pytest.approx(10.0 * 2**0.5)
 
 
 def test_judged_frames_are_evenly_spaced() -> None:

@@ -7,7 +7,19 @@ import torch
 
 from s2v_ray import storage
 from s2v_ray.media.timing import frames_to_samples
-from s2v_ray.models.sync import SYNC_SCHEMA, SyncNetwork, load_sync, open_sync, save_sync, sync_uri
+from s2v_ray.models.sync import (
+    SYNC_SCHEMA,
+    SyncBase,
+    SyncJudgeNetwork,
+    SyncNetwork,
+    load_sync,
+    make_sync,
+    open_sync,
+    save_sync,
+    sync_role_of,
+    sync_uri,
+    sync_window,
+)
 
 
 def save(corpus: str, accuracy: float = 0.8) -> SyncNetwork:
@@ -17,14 +29,28 @@ def save(corpus: str, accuracy: float = 0.8) -> SyncNetwork:
     return network
 
 
-def test_shapes() -> None:
-    frames = torch.rand(3, 7, 3, 32, 32) * 2 - 1
-    assert SyncNetwork(4, 5, 32)(torch.randn(3, frames_to_samples(7)), frames).shape == (3, 3)
-
-
-def test_embeddings_depend_on_the_motion_of_the_mouth_only() -> None:
+@pytest.fixture(params=["expert", "judge"])
+def network(request: pytest.FixtureRequest) -> SyncBase:
     torch.manual_seed(0)
-    network = SyncNetwork(4, 5, 32)
+    return make_sync(request.param, 4, 5, 32).requires_grad_(False)
+
+
+def test_shapes(network: SyncBase) -> None:
+    frames = torch.rand(3, 7, 3, 32, 32) * 2 - 1
+    assert network(torch.randn(3, frames_to_samples(7)), frames).shape == (3, 3)
+
+
+def test_a_window_does_not_depend_on_the_frames_around_it(network: SyncBase) -> None:
+    frames = torch.rand(2, 12, 3, 32, 32) * 2 - 1
+    together = network.embed_frames(frames)
+    assert together.shape == (2, 8, 64)
+    for start in (0, 3, 7):
+        alone = network.embed_frames(frames[:, start : start + 5])
+        torch.testing.assert_close(alone[:, 0], together[:, start], atol=1e-5, rtol=1e-4)
+    assert (together[:, 0] - together[:, 3]).abs().max() > 1e-3, "windows differ from each other"
+
+
+def test_embeddings_depend_on_the_motion_of_the_mouth_only(network: SyncBase) -> None:
     frames = torch.rand(1, 9, 3, 32, 32)
     other = frames.clone()
     other[..., :16, :] = 0.0  # the upper half of the face
@@ -36,11 +62,21 @@ def test_embeddings_depend_on_the_motion_of_the_mouth_only() -> None:
     )  # appearance has no effect
 
 
-def test_embeddings_have_unit_length() -> None:
-    network = SyncNetwork(4, 5, 32)
+def test_embeddings_have_unit_length(network: SyncBase) -> None:
     torch.testing.assert_close(
         network.embed_speech(torch.randn(2, frames_to_samples(8))).norm(dim=-1), torch.ones(2, 4)
     )
+
+
+def test_judge_and_expert_differ_in_window_layers_and_clips() -> None:
+    assert (sync_window("expert", 5), sync_window("judge", 5), sync_window("judge", 1)) == (5, 7, 4)
+    assert isinstance(make_sync("judge", 4, 7, 32), SyncJudgeNetwork)
+    assert not isinstance(make_sync("expert", 4, 5, 32), SyncJudgeNetwork)
+    roles = [sync_role_of(f"clip{n}") for n in range(400)]
+    assert roles.count("expert") == pytest.approx(200, abs=40)
+    assert roles == [sync_role_of(f"clip{n}") for n in range(400)]
+    # The last hexadecimal digit of the SHA-256 is 0 for "clip4" and d for "clip0".
+    assert (sync_role_of("clip4"), sync_role_of("clip0")) == ("expert", "judge")
 
 
 def test_float32_under_autocast() -> None:

@@ -1,4 +1,4 @@
-"""The GAN's figures on windows whose likeness is known, with and without judges."""
+"""The GAN's figures on windows whose likeness is known, with and without the corpus's networks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from s2v_ray import storage
 from s2v_ray.clip import ClipBatch, to_unit
 from s2v_ray.config import load_recipe
 from s2v_ray.metrics import VALIDATION
-from s2v_ray.models.judges import Judges, open_judges
+from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.sync import SyncNetwork
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training.engine import EngineConfig
-from s2v_ray.training.validation import JUDGED_METRICS, Figures, missing_note, window_frames
+from s2v_ray.training.validation import Figures, missing_note, window_frames
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.tasks import IDENTITY, SIZE, make_batch, make_gan_task, task_recipe
 
@@ -27,19 +27,22 @@ EVERYTHING = {"l1", "mouth_l1", "psnr", "ssim", "identity", "emotion", "sync", "
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
     torch.manual_seed(0)
-    uri, common = (
-        str(tmp_path_factory.mktemp("corpus")),
-        {"height": SIZE, "width": SIZE, "alignment": "box", "channels": 4},
-    )
-    save_conv(storage.join(uri, "judges", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
+    uri, labels = str(tmp_path_factory.mktemp("corpus")), ("a", "b", "c")
+    common = {"height": SIZE, "width": SIZE, "alignment": "box", "channels": 4}
+    save_conv(storage.join(uri, "teachers", "identity"), ConvFace(4, 6), role="identity", dim=6, **common)
     save_conv(
-        storage.join(uri, "judges", "emotion"), ConvFace(4, 3), role="emotion", dim=3, labels=("a", "b", "c"), **common
+        storage.join(uri, "teachers", "emotion"),
+        ConvFace(4, 3),
+        role="emotion",
+        dim=3,
+        labels=("a", "b", "c"),
+        **common,
     )
-    found = open_judges(uri, roles=JUDGED_METRICS)
+    found = open_validators(uri)
     assert (
         found.identity
         and found.emotion
-        and missing_note(found) == "validation leaves out sync: the corpus has no such judge; `s2v teach` makes them"
+        and missing_note(found) == "validation leaves out sync: the corpus has no such network; `s2v teach` makes them"
     )
     return Judges(found.identity, found.emotion, sync=SyncNetwork(4, 3, SIZE).requires_grad_(False))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from s2v_ray.clip import Clip
 from s2v_ray.config import Recipe
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
-from s2v_ray.models.sync import load_sync, sync_uri
+from s2v_ray.models.sync import SyncRole, load_sync, sync_uri
+from s2v_ray.training import teach
+from s2v_ray.training.tasks.sync import SyncSpec, SyncTask
 from s2v_ray.training.teach import train_sync
 from tests.helpers.recipes import tiny_recipe
 
@@ -49,19 +53,39 @@ def corpus(folder: Path, in_step: bool) -> str:
     return str(folder)
 
 
-def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, recipe: Recipe) -> None:
+@pytest.mark.parametrize("role", ["expert", "judge"])
+def test_it_learns_and_comes_back_as_it_was(tmp_path: Path, recipe: Recipe, role: SyncRole) -> None:
     uri = corpus(tmp_path, in_step=True)
-    result = train_sync(uri, recipe, "expert")
+    result = train_sync(uri, recipe, role)
     assert result["accuracy"] > 0.8
-    network = load_sync(uri, "expert")
+    network = load_sync(uri, role)
+    assert network.window == {"expert": 5, "judge": 7}[role]
     assert not any(p.requires_grad for p in network.parameters())
     with pytest.raises(storage.ArtifactError, match="gan.sync.min_accuracy is 1.01"):
-        load_sync(uri, "expert", min_accuracy=1.01)
-    weights = Path(sync_uri(uri, "expert")) / "model.safetensors"
+        load_sync(uri, role, min_accuracy=1.01)
+    weights = Path(sync_uri(uri, role)) / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(storage.ArtifactError, match="damaged"):
-        load_sync(uri, "expert")
+        load_sync(uri, role)
+
+
+def test_expert_and_judge_are_trained_on_different_clips(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, seen = corpus(tmp_path, in_step=True), {}
+
+    class Recorded(SyncTask):
+        def __init__(self, spec: SyncSpec, train: Sequence[Clip], *rest: Any) -> None:
+            seen[spec.role] = {clip.id for clip in train}
+            super().__init__(spec, train, *rest)
+
+    monkeypatch.setattr(teach, "SyncTask", Recorded)
+    monkeypatch.setattr(teach, "_train", lambda *_, **__: None)
+    for role in ("expert", "judge"):
+        train_sync(uri, recipe, role)
+    assert seen["expert"] and seen["judge"] and not seen["expert"] & seen["judge"]
+    assert seen["expert"] | seen["judge"] == {f"c{i}" for i in range(24)}
 
 
 def test_at_chance_it_is_refused_and_nothing_is_published(tmp_path: Path, recipe: Recipe) -> None:
@@ -76,5 +100,5 @@ def test_too_short_clips_are_named(tmp_path: Path, recipe: Recipe) -> None:
     longer = recipe.model_copy(
         update={"gan": recipe.gan.model_copy(update={"sync": recipe.gan.sync.model_copy(update={"window": 30})})}
     )
-    with pytest.raises(storage.ArtifactError, match="at least 45 frames"):
+    with pytest.raises(storage.ArtifactError, match="at least 47 frames"):
         train_sync(uri, longer, "judge")
