@@ -72,7 +72,17 @@ PARTS = {
     "distillation": Part({"gan": {"distilled": False}}, "csim"),
 }
 ENTANGLED: Settings = {"distill": {"emotion_in_identity": 0.0, "identity_in_emotion": 0.0}}
-SHOWN = ("psnr", "ssim", "error_mouth", "movement_mouth", "cpbd", "csim", "emotion", "mouth_correlation", "sync_confidence")
+SHOWN = (
+    "psnr",
+    "ssim",
+    "error_mouth",
+    "movement_mouth",
+    "cpbd",
+    "csim",
+    "emotion",
+    "mouth_correlation",
+    "sync_confidence",
+)
 """Of the test clips; ``realism`` is the validation's, at the end of training."""
 STUDENT_METRICS = {
     "emotion_accuracy": ("student emotion", "higher"),

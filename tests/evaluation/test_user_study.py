@@ -22,9 +22,9 @@ from s2v_ray.evaluation.user_study import (
     read_plan,
     trials_of,
 )
-from tests.helpers.bundles import make_bundle
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
+from tests.helpers.bundles import make_bundle
 from tests.helpers.evaluated import FRAMES, make_clip, write_corpus
 from tests.helpers.studies import make_small_study
 
@@ -42,7 +42,9 @@ def test_the_order_depends_on_the_participant_only(tmp_path: Path) -> None:
 def test_every_comparison_occurs_equally_often(tmp_path: Path) -> None:
     trials = trials_of(read_plan(make_small_study(tmp_path)), PARTICIPANT)
     pairs = [sorted(t.clips) for t in trials if t.kind == "pair"]
-    assert sorted(pairs) == sorted([sorted(p) for p in ((REAL, REFERENCE_OTHER), (REAL, SPEECH), (REFERENCE_OTHER, SPEECH))] * 3)
+    assert sorted(pairs) == sorted(
+        [sorted(p) for p in ((REAL, REFERENCE_OTHER), (REAL, SPEECH), (REFERENCE_OTHER, SPEECH))] * 3
+    )
     singles = [t.clips for t in trials if t.kind == "emotion"]
     assert sorted(singles) == sorted([(REAL,), (REFERENCE_OTHER,), (SPEECH,)] * 2)
 

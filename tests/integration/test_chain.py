@@ -128,7 +128,9 @@ def test_the_table_carries_every_row(chain: Chain) -> None:
     result = chain.reports["evaluate"]["result"]
     assert result["rows"].keys() == ROWS.keys() and result["missing_rows"] == {}
     psnr = {row: result["rows"][row]["values"]["psnr"] for row in ROWS}
-    assert psnr["reference baseline"] != psnr["reference baseline, still of another take"], "the still makes a difference"
+    assert psnr["reference baseline"] != psnr["reference baseline, still of another take"], (
+        "the still makes a difference"
+    )
     report = (Path(chain.reports["evaluate"]["artifacts"]["report"])).read_text()
     assert all(row in report for row in ROWS)
 

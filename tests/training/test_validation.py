@@ -35,7 +35,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
         ConvFace(4, 3),
         role="emotion",
         dim=3,
-        labels=("a", "b", "c"),
+        labels=labels,
         **common,
     )
     found = open_validators(uri)
