@@ -31,14 +31,23 @@ class PuppetsConfig(Section):
     """The synthetic corpus."""
 
     speakers: int = Field(24, ge=2, description="Number of puppets.")
-    emotions: tuple[Literal["neutral", "happy", "sad", "angry", "surprised", "fearful"], ...] = Field(
-        ("neutral", "happy", "sad", "angry", "surprised"),
-        description="Emotions with which each sentence is spoken.",
+    emotions: tuple[Literal["neutral", "happy", "sad", "angry", "surprised", "fearful", "calm", "disgusted"], ...] = (
+        Field(
+            ("neutral", "happy", "sad", "angry", "surprised"),
+            description="Emotions with which each sentence is spoken; of recordings, those that are used.",
+        )
     )
     sentences: int = Field(5, gt=0, description="Number of sentences that each speaker says with each emotion.")
+    voices: str = Field(
+        "",
+        description="URI of a folder of labelled recordings of people, named as RAVDESS names them, whose voices the "
+        "puppets have; then their actors and takes replace speakers and sentences. Empty: voices of espeak-ng.",
+    )
     size: int = Field(160, ge=64, le=512, description="Side of the video, pixels.")
     max_seconds: float = Field(
-        3.2, gt=0.5, description="A sentence is cut at the end of a word so that no clip is longer."
+        3.2,
+        gt=0.5,
+        description="A sentence is cut at the end of a word (a recording: of a phoneme) so that no clip is longer.",
     )
 
 

@@ -1,4 +1,8 @@
-"""One clip of the puppets' corpus: speech, frames and ground truth."""
+"""One clip of the puppets' corpus: speech, frames and ground truth.
+
+A spec says which clip to make: ``ClipSpec`` of a synthetic voice, ``TakeSpec`` of a recording. It makes a ``Scene``, of
+which the frames are drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,66 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from s2v_ray import storage
 from s2v_ray.config import PuppetsConfig
-from s2v_ray.media.timing import FPS
+from s2v_ray.media.timing import FPS, SAMPLE_RATE
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.puppets.canvas import Pose
 from s2v_ray.puppets.drawing import FrameState, draw, rest_landmarks
 from s2v_ray.puppets.espeak import RATE
 from s2v_ray.puppets.expression import EXPRESSIONS, Expression
+from s2v_ray.puppets.face import Face
 from s2v_ray.puppets.mouth import mouth_track
-from s2v_ray.puppets.traits import Puppet, make_puppet
-from s2v_ray.puppets.voice import Speech, Voice, speak
+from s2v_ray.puppets.recordings import Recording, SetAside, UnusableRecordingError, read_recording
+from s2v_ray.puppets.traits import make_actor_face, make_puppet
+from s2v_ray.puppets.voice import Phoneme, Speech, Voice, speak
+from s2v_ray.puppets.warping import align_phonemes
 
 SAMPLES_PER_FRAME = RATE // FPS
-"""Samples per video frame (882)."""
+"""Samples per video frame of synthetic speech (882)."""
+_ACTED = {False: 0.9, True: 1.1}  # factor on the expression by whether the emotion is acted strongly
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip before it is drawn.
+
+    Attributes:
+        speaker: name of the speaker.
+        face: of the speaker.
+        emotion: of the clip.
+        sentence: the text.
+        speech: the utterance.
+        size: side of the video, pixels.
+        seed: of blinks, poses and the strength of the expression.
+        strength: factor on the expression.
+    """
+
+    speaker: str
+    face: Face
+    emotion: str
+    sentence: str
+    speech: Speech
+    size: int
+    seed: tuple[int, ...]
+    strength: float = 1.0
+
+
+class SceneSpec(Protocol):
+    """Says which clip to make."""
+
+    @property
+    def path(self) -> str:
+        """Path of the video, relative to the corpus."""
+        ...
+
+    def scene(self) -> Scene:
+        """Makes the clip's speech and chooses its face."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,9 +93,66 @@ class ClipSpec:
     config: PuppetsConfig
 
     @property
-    def name(self) -> str:
-        """Name of its file without suffix."""
-        return f"{self.emotion}-{self.number:02d}"
+    def path(self) -> str:
+        """Path of the video, relative to the corpus."""
+        return f"puppet{self.speaker:03d}/{self.emotion}-{self.number:02d}.mp4"
+
+    def scene(self) -> Scene:
+        """Speaks the sentence."""
+        puppet = make_puppet(self.seed, self.speaker, self.config.speakers)
+        speech = _speak_within(puppet.voice, self)
+        seed = (self.seed, 4, self.speaker, list(EXPRESSIONS).index(self.emotion), self.number)
+        return Scene(puppet.name, puppet.face, self.emotion, self.sentence, speech, self.config.size, seed)
+
+
+@dataclass(frozen=True)
+class TakeSpec:
+    """A clip with a person's voice. It depends on ``seed`` and the recording only.
+
+    Attributes:
+        seed: of the corpus.
+        recording: the recording.
+        config: of the corpus.
+    """
+
+    seed: int
+    recording: Recording
+    config: PuppetsConfig
+
+    @property
+    def path(self) -> str:
+        """Path of the video, relative to the corpus."""
+        return f"actor{self.recording.actor:02d}/{self.recording.emotion}-{self.recording.take}.mp4"
+
+    def scene(self) -> Scene:
+        """Reads the recording and finds its phonemes.
+
+        Raises:
+            UnusableRecordingError: it cannot be used.
+        """
+        made = self.recording
+        samples = read_recording(made)
+        phonemes = align_phonemes(samples, made.sentence)
+        speech = cut(Speech(samples, phonemes, SAMPLE_RATE), self.config.max_seconds)
+        take = [int(part) for part in made.take.split("-")]
+        return Scene(
+            speaker=f"actor{made.actor:02d}",
+            face=make_actor_face(self.seed, made.actor),
+            emotion=made.emotion,
+            sentence=made.sentence,
+            speech=speech,
+            size=self.config.size,
+            seed=(self.seed, 5, made.actor, list(EXPRESSIONS).index(made.emotion), *take),
+            strength=_ACTED[made.strong],
+        )
+
+
+def cut(speech: Speech, seconds: float) -> Speech:
+    """Returns a recording without what follows the last phoneme that ends within ``seconds``, if it is longer."""
+    if len(speech.samples) <= seconds * speech.rate:
+        return speech
+    kept = tuple(p for p in speech.phonemes if p.end <= seconds) or (Phoneme("_", 0.0, seconds),)
+    return Speech(speech.samples[: round(kept[-1].end * speech.rate)], kept, speech.rate)
 
 
 @dataclass(frozen=True)
@@ -58,48 +161,61 @@ class WrittenClip:
 
     Attributes:
         path: of the video, relative to the corpus.
+        speaker, emotion, sentence: labels.
         frames: number of frames.
         sha256: of the video.
     """
 
     path: str
+    speaker: str
+    emotion: str
+    sentence: str
     frames: int
     sha256: str
 
 
-def write_clip(spec: ClipSpec, out_uri: str) -> WrittenClip:
-    """Makes a clip, and writes the video and the file of ground truth under ``out_uri``."""
-    puppet = make_puppet(spec.seed, spec.speaker, spec.config.speakers)
-    speech, frames, truth = render(puppet, spec)
-    path = f"{puppet.name}/{spec.name}.mp4"
+def write_clip(spec: SceneSpec, out_uri: str) -> WrittenClip | SetAside:
+    """Makes a clip, and writes the video and the file of ground truth under ``out_uri``.
+
+    Returns:
+        the clip; for a recording that cannot be used, the reason, and nothing is written.
+    """
+    try:
+        scene = spec.scene()
+    except UnusableRecordingError as e:
+        assert isinstance(spec, TakeSpec)
+        return SetAside(spec.recording.name, "unreadable", str(e))
+    speech, frames, truth = render(scene)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "clip.mp4"
-        title = f"{puppet.name}, {spec.emotion}: {spec.sentence}"
-        write_mp4(local, frames, speech, sample_rate=RATE, fps=FPS, metadata={**SYNTHETIC, "title": title}, crf=16)
+        title = f"{scene.speaker}, {scene.emotion}: {scene.sentence}"
+        metadata = {**SYNTHETIC, "title": title}
+        write_mp4(local, frames, speech, sample_rate=scene.speech.rate, fps=FPS, metadata=metadata, crf=16)
         data = local.read_bytes()
-    storage.write_bytes(storage.join(out_uri, path), data)
-    storage.write_json(storage.join(out_uri, path.removesuffix(".mp4") + ".json"), truth)
-    return WrittenClip(path, len(truth["mouth_opening"]), storage.sha256(data))
+    storage.write_bytes(storage.join(out_uri, spec.path), data)
+    storage.write_json(storage.join(out_uri, spec.path.removesuffix(".mp4") + ".json"), truth)
+    frames_written = len(truth["mouth_opening"])
+    return WrittenClip(spec.path, scene.speaker, scene.emotion, scene.sentence, frames_written, storage.sha256(data))
 
 
-def render(puppet: Puppet, spec: ClipSpec) -> tuple[np.ndarray, Iterator[np.ndarray], dict[str, Any]]:
+def render(scene: Scene) -> tuple[np.ndarray, Iterator[np.ndarray], dict[str, Any]]:
     """Renders a clip.
 
     Returns:
-        speech, float32 ``[T * 882]`` at ``espeak.RATE``; T frames, uint8 ``[S, S, 3]``, which are drawn while they are
-        iterated; and the content of the file of ground truth.
+        speech, float32 ``[T * rate / 25]``; T frames, uint8 ``[S, S, 3]``, which are drawn while they are iterated; and
+        the content of the file of ground truth.
     """
-    speech = _speak_within(puppet.voice, spec)
-    count = -(-len(speech.samples) // SAMPLES_PER_FRAME)
-    samples = np.pad(speech.samples, (0, count * SAMPLES_PER_FRAME - len(speech.samples)))
-    rng = np.random.default_rng([spec.seed, 4, spec.speaker, list(EXPRESSIONS).index(spec.emotion), spec.number])
-    expression = EXPRESSIONS[spec.emotion].scaled(rng.uniform(0.9, 1.1))
+    speech, per_frame = scene.speech, scene.speech.rate // FPS
+    count = -(-len(speech.samples) // per_frame)
+    samples = np.pad(speech.samples, (0, count * per_frame - len(speech.samples)))
+    rng = np.random.default_rng(scene.seed)
+    expression = EXPRESSIONS[scene.emotion].scaled(scene.strength * rng.uniform(0.9, 1.1))
     states = _frame_states(speech, expression, count, rng)
-    poses = _poses(count, spec.config.size, rng)
+    poses = _poses(count, scene.size, rng)
     truth = {
-        "speaker": puppet.name,
-        "emotion": spec.emotion,
-        "sentence": spec.sentence,
+        "speaker": scene.speaker,
+        "emotion": scene.emotion,
+        "sentence": scene.sentence,
         "phonemes": [
             {"phoneme": p.phoneme, "start": round(p.start, 4), "end": round(p.end, 4)} for p in speech.phonemes
         ],
@@ -107,7 +223,7 @@ def render(puppet: Puppet, spec: ClipSpec) -> tuple[np.ndarray, Iterator[np.ndar
         "mouth_opening": [round(state.opening, 4) for state in states],
     }
     pairs = zip(states, poses, strict=True)
-    frames = (draw(puppet.face, expression, state, pose, spec.config.size) for state, pose in pairs)
+    frames = (draw(scene.face, expression, state, pose, scene.size) for state, pose in pairs)
     return samples, frames, truth
 
 

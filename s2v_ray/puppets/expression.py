@@ -94,8 +94,22 @@ EXPRESSIONS: dict[str, Expression] = {
         blush=0.0,
         frown=0.5,
     ),
+    "calm": Expression(smile=0.45, lids=0.70, squint=0.25, brow_raise=0.05, gaze=0.15, blush=0.45),
+    "disgusted": Expression(
+        smile=-0.75,
+        stretch=-0.06,
+        gain=0.9,
+        teeth=0.5,
+        brow_raise=-0.11,
+        brow_tilt=-0.35,
+        lids=0.68,
+        squint=0.85,
+        gaze=0.30,
+        blush=0.0,
+        frown=0.9,
+    ),
 }
 """Expressions by emotion, after the action units of FACS (Ekman and Friesen).
 
-6+12 happy, 1+4+15 sad, 4+5+7+23 angry, 1+2+5+26 surprised, 1+2+4+5+20 fearful.
+6+12 happy, 1+4+15 sad, 4+5+7+23 angry, 1+2+5+26 surprised, 1+2+4+5+20 fearful, 12 weakly calm, 9+15+16 disgusted.
 """

@@ -40,7 +40,7 @@ class Hair:
         colour: of the hair.
         brow: colour of brows and beard.
         hat: colour of a hat or of hair ties.
-        beard: 0 none, 1 moustache, 2 stubble, 3 full.
+        beard: 0 none, 1 moustache, 2 goatee, 3 full.
     """
 
     style: str
@@ -185,16 +185,19 @@ _FRONTS: dict[str, Callable[[Canvas, Hair, float], None]] = {
 
 
 def draw_beard(canvas: Canvas, hair: Hair, head: np.ndarray, skin: Colour) -> None:
-    """Draws stubble or a full beard along the jaw of the outline ``head`` ``[N, 2]``."""
+    """Draws a goatee, or a full beard along the jaw of the outline ``head`` ``[N, 2]``."""
     if hair.beard < 2:
         return
     jaw = head[head[:, 1] > 0.55]
     jaw = jaw[np.argsort(-jaw[:, 0])]
+    if hair.beard == 2:
+        x = 0.40 * _ACROSS
+        chin = np.interp(x, jaw[::-1, 0], jaw[::-1, 1])
+        canvas.fill(between(x, jaw[:, 1].max() - 0.44 + 0.20 * _ACROSS**2, chin + 0.06), hair.brow)
+        return
     inner = curve(jaw[:, 0] * 0.80, 0.86 - 0.27 * (jaw[:, 0] / jaw[:, 0].max()) ** 2)[::-1]
-    grown = jaw + (0.0, 0.07 if hair.beard == 3 else -0.01)
-    canvas.fill(np.concatenate([grown, inner]), hair.brow if hair.beard == 3 else mix(skin, hair.brow, 0.22))
-    if hair.beard == 3:
-        canvas.ellipse(0.0, 1.19, 0.54, 0.31, skin)
+    canvas.fill(np.concatenate([jaw + (0.0, 0.07), inner]), hair.brow)
+    canvas.ellipse(0.0, 1.19, 0.54, 0.31, skin)
 
 
 def draw_moustache(canvas: Canvas, hair: Hair, smile: float) -> None:

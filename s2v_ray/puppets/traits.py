@@ -27,6 +27,8 @@ TRAITS = (
     "brow", "nose", "nose_size", "lips", "ears", "freckles", "glasses",
 )  # fmt: skip
 """Names of all traits."""
+ACTORS = 24
+"""Faces that are drawn together for the actors of recordings, so that a face does not depend on who else is there."""
 _CANDIDATES = 200  # for 24 speakers; the time of a comparison grows with the square of their number
 _MIN_CANDIDATES = 4
 
@@ -72,3 +74,13 @@ def make_puppet(seed: int, index: int, count: int) -> Puppet:
     """Returns speaker ``index`` of ``count``."""
     traits = draw_traits(seed, count)[index]
     return Puppet(f"puppet{index:03d}", Voice.from_traits(traits), Face.from_traits(traits))
+
+
+def make_actor_face(seed: int, actor: int) -> Face:
+    """Returns the face of an actor, a number from 1; an odd number is a man, whose build is large, an even one a woman.
+
+    Each ``ACTORS`` actors are drawn together.
+    """
+    group, index = divmod(actor - 1, ACTORS)
+    traits = draw_traits(seed + group, ACTORS)[index]
+    return Face.from_traits({**traits, "build": 0.5 * traits["build"] + (0.5 if actor % 2 else 0.0)})

@@ -119,6 +119,8 @@ PROSODY: dict[str, Prosody] = {
     "angry": Prosody(rate=1.16, pitch=0.5, span=8.0, level=7.0, tilt=7.0, drive=2.0, mark="!"),
     "surprised": Prosody(rate=1.0, pitch=8.0, span=19.0, level=2.0, breath=2, mark="?"),
     "fearful": Prosody(rate=1.26, pitch=6.0, span=3.0, level=-3.0, tilt=-3.0, tremor=0.7, breath=5, flutter=12),
+    "calm": Prosody(rate=0.90, pitch=-0.5, span=3.5, level=-3.0, tilt=-4.0, breath=1),
+    "disgusted": Prosody(rate=0.88, pitch=-3.0, span=9.0, level=1.0, tilt=2.0, drive=1.2),
 }
 """Prosodies by emotion.
 
@@ -146,12 +148,14 @@ class Speech:
     """An utterance.
 
     Attributes:
-        samples: float32 ``[N]`` at ``RATE`` in [-1, 1].
+        samples: float32 ``[N]`` in [-1, 1].
         phonemes: in order.
+        rate: samples per second.
     """
 
     samples: np.ndarray
     phonemes: tuple[Phoneme, ...]
+    rate: int = RATE
 
 
 def speak(voice: Voice, emotion: str, text: str, silence: float = 0.15) -> Speech:

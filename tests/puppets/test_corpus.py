@@ -11,10 +11,12 @@ import pytest
 
 from s2v_ray import storage
 from s2v_ray.config import PuppetsConfig
+from s2v_ray.ingest.sources import list_clips as ingest_list
 from s2v_ray.logs import progress_of
 from s2v_ray.media.video import read_video
 from s2v_ray.puppets.corpus import SENTENCE_POOL, list_clips, make_puppets
 from s2v_ray.puppets.sentences import make_sentences
+from tests.helpers.recorded import record
 
 SMALL = PuppetsConfig(speakers=2, emotions=("neutral", "angry"), sentences=1, size=64, max_seconds=1.2)
 
@@ -107,3 +109,49 @@ def test_each_speaker_speaks_their_sentences_with_every_emotion() -> None:
     pool = make_sentences(SENTENCE_POOL * config.sentences, 0)
     speakers_of = [sum(text in sentences for sentences in by_speaker.values()) for text in pool]
     assert min(speakers_of) == max(speakers_of) == config.speakers // SENTENCE_POOL
+
+
+def test_a_corpus_of_recordings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two actors; a file with another name and a damaged one are set aside, another emotion is not used."""
+    for actor, emotion in ((1, "neutral"), (1, "angry"), (2, "neutral"), (2, "sad")):
+        record(tmp_path / "in", actor, emotion, statement=actor)
+    record(tmp_path / "in", 2, "angry").write_bytes(b"damaged")
+    (tmp_path / "in" / "noise.wav").write_bytes(b"")
+    config = SMALL.model_copy(update={"voices": str(tmp_path / "in"), "max_seconds": 4.0})
+    result = make_puppets(str(tmp_path / "out"), config, 5, workers=1)
+    assert {key: result[key] for key in ("clips", "speakers", "emotions", "sentences")} == {
+        "clips": 3,
+        "speakers": 2,
+        "emotions": 2,
+        "sentences": 2,
+    }
+    assert result["set_aside"] == {"other_name": 1, "unreadable": 1} and result["other_emotions"] == 1
+    assert set(_files(tmp_path / "out")) == {
+        "manifest.json",
+        *(
+            f"{name}{suffix}"
+            for name in ("actor01/neutral-01-01-01", "actor01/angry-01-01-01", "actor02/neutral-02-01-01")
+            for suffix in (".mp4", ".json")
+        ),
+    }
+    manifest = storage.read_manifest(str(tmp_path / "out"), "puppets", 1)
+    assert [file["name"] for file in manifest["set_aside"]] == ["Actor_02/03-01-05-01-01-01-02.wav", "noise.wav"]
+    assert "voices" in manifest["parents"]
+    assert sum("is set aside" in message for message in caplog.messages) == 2
+    layout, clips = ingest_list(str(tmp_path / "out"))
+    assert layout == "puppets"
+    assert [(c.speaker, c.emotion, c.sentence[:4]) for c in clips] == [
+        ("actor01", "angry", "kids"),
+        ("actor01", "neutral", "kids"),
+        ("actor02", "neutral", "dogs"),
+    ]
+
+
+def test_too_many_unusable_recordings_are_an_error(tmp_path: Path) -> None:
+    record(tmp_path / "in", 1, "neutral")
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    config = SMALL.model_copy(update={"voices": str(tmp_path / "in")})
+    with pytest.raises(storage.ArtifactError, match="2 of 3 recordings cannot be used"):
+        make_puppets(str(tmp_path / "out"), config, 5, workers=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from s2v_ray.puppets.traits import TRAITS, draw_traits, make_puppet
+from s2v_ray.puppets.traits import TRAITS, draw_traits, make_actor_face, make_puppet
 
 
 def test_traits_cover_their_range() -> None:
@@ -25,3 +25,12 @@ def test_puppets_differ() -> None:
 def test_puppets_depend_on_the_seed() -> None:
     assert make_puppet(0, 3, 24) == make_puppet(0, 3, 24)
     assert make_puppet(0, 3, 24) != make_puppet(1, 3, 24)
+
+
+def test_actors_have_faces_of_their_own_with_builds_by_sex() -> None:
+    faces = [make_actor_face(0, actor) for actor in range(1, 49)]
+    assert len(set(faces)) == 48
+    assert faces[6] == make_actor_face(0, 7) != make_actor_face(1, 7)
+    assert not any(face.hair.beard for face in faces[1::2])
+    assert any(face.hair.beard for face in faces[::2])
+    assert not any(face.lashes for face in faces[::2])
