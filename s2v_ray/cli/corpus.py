@@ -24,7 +24,10 @@ def puppets(
 ) -> Outcome:
     """Make the synthetic corpus with known ground truth: espeak-ng voices and drawn faces, as ordinary MP4 files.
 
-    JSON result: clips, speakers, emotions, sentences, frames, seconds (of video), wall_seconds, uri.
+    With puppets.voices, the voices are recordings of people.
+
+    JSON result: clips, speakers, emotions, sentences, frames, seconds (of video), wall_seconds, uri; of recordings
+    also set_aside (number by reason) and other_emotions (number of recordings that are not used).
     """
     from s2v_ray.puppets.corpus import make_puppets
 
