@@ -6,7 +6,7 @@
 **CPU**: user and system seconds per second of clip, for the first ``--files`` files of VIDEOS, without teachers:
 
 - **bare**: PyAV decodes each file once, video and audio. Each frame is converted to RGB, resized to the size of the
-  crop and encoded as in the shards (OpenCV's JPEG, the recipe's quality); the audio is resampled to 16 kHz mono. No
+  crop and encoded as in the shards (JPEG of the recipe's quality); the audio is resampled to 16 kHz mono. No
   face is detected, nothing is aligned, checked or stored.
 - **stages**: the work of ingest's tasks, in this process: decode, (detect,) align, check, encode, stage, and write the
   shards.
