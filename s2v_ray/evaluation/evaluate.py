@@ -197,12 +197,19 @@ def _add_kernel_distances(rows: dict[str, RowResult], measured: Measurements, re
 
 
 def _notes(judges: Judges) -> list[str]:
-    """What was measured by other means than a network."""
-    if judges.landmarks and judges.landmarks.lips and judges.landmarks.eyelids:
-        return []
-    how = "aperture, blinks and head motion are measured by brightness: "
-    if judges.landmarks is None:
-        return [
-            f"{how}evaluate.landmarks names no card; landmark distance is left out: ingest.detector is not YuNet either"
-        ]
-    return [f"{how}the landmarks have no eyelids and lips; evaluate.landmarks may name the card of a network that has"]
+    """What was left out, or measured by brightness and not by a network."""
+    points = judges.landmarks
+    notes = []
+    if points is None:
+        notes.append(
+            "landmark distance is left out: evaluate.landmarks names no card, and ingest.detector is not YuNet"
+        )
+    by_brightness = [
+        *(["aperture", "head motion"] if points is None or not points.lips else []),
+        *(["blinks"] if points is None or not points.eyelids else []),
+    ]
+    if by_brightness:
+        notes.append(
+            f"measured by brightness: {', '.join(by_brightness)}; a card in evaluate.landmarks may name lips and eyelids"
+        )
+    return notes

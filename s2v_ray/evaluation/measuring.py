@@ -17,7 +17,7 @@ from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import FPS
 from s2v_ray.metrics.clip_metrics import METRICS, JudgeOutputs, MetricInput, judged_frames, judged_indices
 from s2v_ray.metrics.emotion import clip_emotion
-from s2v_ray.metrics.motion import signals_of_frames, signals_of_landmarks
+from s2v_ray.metrics.motion import signals_of_frames, with_landmarks
 from s2v_ray.metrics.sync import peak, sync_distances
 from s2v_ray.metrics.two_sample import frame_features
 from s2v_ray.models.judges import Judges
@@ -41,14 +41,14 @@ def _judge(judges: Judges, frames: np.ndarray, speech: Tensor | None, *, use_mou
         shown = judges.sync.embed_frames(to_unit(torch.from_numpy(frames))[None])[0]
         distances = sync_distances(speech.numpy(), shown.numpy())
     logits = judges.emotion(few) if judges.emotion else None
-    landmarks, signals = None, None
-    if judges.landmarks and judges.landmarks.lips and judges.landmarks.eyelids:
+    landmarks = None
+    signals = signals_of_frames(frames, mouth_box(frames.shape[1]), FPS)
+    if judges.landmarks and judges.landmarks.lips:
         points = judges.landmarks(frames)
         landmarks = points[judged_indices(len(frames))]
-        signals = signals_of_landmarks(points, judges.landmarks.eyelids, judges.landmarks.lips, FPS)
-    else:
-        landmarks = judges.landmarks(few) if judges.landmarks else None
-        signals = signals_of_frames(frames, mouth_box(frames.shape[1]), FPS)
+        signals = with_landmarks(signals, points, judges.landmarks.eyelids, judges.landmarks.lips)
+    elif judges.landmarks:
+        landmarks = judges.landmarks(few)
     return JudgeOutputs(
         identity=judges.identity(few) if judges.identity else None,
         emotion=clip_emotion(logits, judges.emotion.labels) if judges.emotion and logits is not None else None,

@@ -49,7 +49,8 @@ class Card(Section):
     )
     labels: tuple[str, ...] = Field((), description="Names of the logits, in order (emotion).")
     eyelids: tuple[tuple[int, int], ...] = Field(
-        (), description="Indices of upper and lower eyelid, pair by pair (landmarks)."
+        (),
+        description="Indices of upper and lower eyelid, pair by pair (landmarks); none if they do not follow a blink.",
     )
     lips: tuple[tuple[int, int], ...] = Field(
         (), description="Indices of upper and lower inner lip, pair by pair (landmarks)."
@@ -67,9 +68,9 @@ class Card(Section):
             )
         if self.role == "landmarks":
             used = [index for pair in (*self.eyelids, *self.lips) for index in pair]
-            if self.dim % 2 or not self.eyelids or not self.lips or not all(0 <= i < self.dim // 2 for i in used):
+            if self.dim % 2 or not self.lips or not all(0 <= i < self.dim // 2 for i in used):
                 raise ValueError(
-                    "eyelids, lips: a landmark network needs pairs of indices below its number of points, dim / 2"
+                    "eyelids, lips: a landmark network needs pairs of lips, and indices below dim / 2, its points"
                 )
         if self.kind == "conv" and not self.channels:
             raise ValueError("channels: a conv network needs the channels of its first layer")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -67,25 +69,32 @@ def test_signals_of_landmarks_by_hand() -> None:
     points[:, 1, 1] = [0.02, 0.01, 0.0]  # lower lid
     points[:, 3, 1] = [0.0, 0.1, 0.2]  # lower lip
     points[:, 4, 0] = [0.0, 0.028, 0.0]
-    found = motion.signals_of_landmarks(points, ((0, 1),), ((2, 3),), FPS)
+    before = signals()
+    found = motion.with_landmarks(before, points, ((0, 1),), ((2, 3),))
     np.testing.assert_allclose(found.eye_opening, [0.02, 0.01, 0.0])
     np.testing.assert_allclose(found.aperture, [0.0, 0.1, 0.2])
     # Points 0, 1 and 4 do not belong to the lips.
     np.testing.assert_allclose(found.position[:, 0], [0.0, 10.0 / 3, 0.0])
+    assert (found.closed, before.closed) == (motion.CLOSED_LIDS, motion.CLOSED_IRIS)
+    without_lids = motion.with_landmarks(before, points, (), ((2, 3),))
+    assert without_lids.eye_opening is before.eye_opening and without_lids.closed == motion.CLOSED_IRIS
+    np.testing.assert_allclose(without_lids.aperture, [0.0, 0.1, 0.2])
 
 
 @pytest.mark.parametrize(("frames", "blinks"), [(1, 0), (2, 1), (5, 1), (15, 1), (16, 0)])
 def test_a_blink_lasts_from_80_to_600_ms(frames: int, blinks: int) -> None:
     opening = np.ones(60)
-    opening[20 : 20 + frames] = 0.5
+    opening[20 : 20 + frames] = 0.4
     assert motion.count_blinks(signals(opening)) == blinks
 
 
 def test_blinks_are_counted_at_the_ends_and_by_the_clips_own_median() -> None:
     opening = np.full(60, 3.0)
-    opening[:3] = opening[30:34] = opening[57:] = 2.0
+    opening[:3] = opening[30:34] = opening[57:] = 1.4
     assert motion.count_blinks(signals(opening)) == 3
-    assert motion.count_blinks(signals(np.where(opening < 3, 2.2, 3.0))) == 0, "73% of the median is open"
+    half_open = np.where(opening < 3, 1.6, 3.0)
+    assert motion.count_blinks(signals(half_open)) == 0, "53% of the median is open"
+    assert motion.count_blinks(replace(signals(half_open), closed=0.7)) == 3
     assert motion.count_blinks(signals(np.zeros(60))) == 0
 
 

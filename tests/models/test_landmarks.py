@@ -33,8 +33,9 @@ def test_points_are_mapped_from_the_input_to_the_crop() -> None:
 def test_a_card_names_eyelids_and_lips() -> None:
     found = network(plain_card(**LANDMARKS, title="points"), 0, 0, 0, 0)
     assert (found.eyelids, found.lips, found.title) == (((0, 1),), ((1, 0),), "points")
-    for wrong in ({"eyelids": ()}, {"lips": ((0, 2),)}, {"dim": 5}):
-        with pytest.raises(ValidationError, match="needs pairs of indices below its number of points"):
+    assert network(plain_card(**LANDMARKS | {"eyelids": ()}), 0, 0, 0, 0).eyelids == ()
+    for wrong in ({"lips": ()}, {"lips": ((0, 2),)}, {"eyelids": ((2, 0),)}, {"dim": 5}):
+        with pytest.raises(ValidationError, match="needs pairs of lips, and indices below dim / 2"):
             plain_card(**LANDMARKS | wrong)
     with pytest.raises(ValueError, match="needs a card with the role landmarks, not identity"):
         network(plain_card(title="other"), 0, 0, 0, 0)
