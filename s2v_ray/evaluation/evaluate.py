@@ -210,6 +210,6 @@ def _notes(judges: Judges) -> list[str]:
     ]
     if by_brightness:
         notes.append(
-            f"measured by brightness: {', '.join(by_brightness)}; a card in evaluate.landmarks may name lips and eyelids"
+            f"measured by brightness: {', '.join(by_brightness)}; a card (evaluate.landmarks) may name lips and eyelids"
         )
     return notes
