@@ -100,7 +100,7 @@ def evaluate(
 
 def _open_all_judges(corpus: str, recipe: Recipe) -> Judges:
     """The judges of a corpus, and the landmarks that the recipe names."""
-    landmarks = open_landmarks(recipe.evaluate.landmarks, recipe.teachers.weights, recipe.ingest.detector)
+    landmarks = open_landmarks(recipe.evaluate.landmarks, recipe.ingest.detector)
     return open_judges(corpus, landmarks=landmarks)
 
 

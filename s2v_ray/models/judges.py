@@ -136,12 +136,11 @@ def open_validators(corpus: str, device: torch.device | str = "cpu") -> Judges:
     return Judges(identity, emotion, sync=_open_sync(corpus, "expert", device))
 
 
-def open_landmarks(card: str, weights: str, detector: str) -> LandmarkJudge | None:
+def open_landmarks(card: str, detector: str) -> LandmarkJudge | None:
     """Opens the network that finds landmarks.
 
     Args:
-        card: name or URI of the card of a landmark network, or "".
-        weights: URI of the folder of weights, or "".
+        card: URI of the card of a landmark network, or "". Its weights lie beside it, or it names their URI.
         detector: without a card, YuNet from the URI of its weights; "haar" finds no mouth, so it is not used.
 
     Returns:
@@ -152,7 +151,7 @@ def open_landmarks(card: str, weights: str, detector: str) -> LandmarkJudge | No
         ValueError: the card has another role, or the detector's weights cannot be used.
     """
     if card:
-        return LandmarkNetwork(teachers.resolve_card(card, weights))
+        return LandmarkNetwork(teachers.resolve_card(card, ""))
     return None if detector == "haar" else DetectorLandmarks(make_detector(detector), "YuNet, five points")
 
 

@@ -64,11 +64,11 @@ def test_networks_are_named() -> None:
 
 
 def test_landmarks_come_from_a_card_or_from_yunet(tmp_path: Path) -> None:
-    assert open_landmarks("", "", "haar") is None
+    assert open_landmarks("", "haar") is None
     with pytest.raises(storage.ArtifactError, match="there is no card"):
-        open_landmarks(str(tmp_path / "none.yaml"), "", "haar")
+        open_landmarks(str(tmp_path / "none.yaml"), "haar")
     with pytest.raises(ValueError, match="cannot be used as YuNet weights"):
-        open_landmarks("", "", str(tmp_path / "none.onnx"))
+        open_landmarks("", str(tmp_path / "none.onnx"))
 
 
 def test_a_corpus_without_judges(tmp_path: Path) -> None:
