@@ -1,18 +1,20 @@
 """Lag of sound behind picture without a trained network: mel to mouth by ridge regression, and bilabial plosives.
 
-    python -m tests.bench.bench_lag SOURCE [--clips 300] [--size 96] [--detector haar] [--json PATH]
+    python -m tests.bench.bench_lag CORPUS [--aligns FOLDER] [--json PATH]
 
-SOURCE is a folder that ``s2v ingest`` reads. All lags are in ms; positive: the sound is late.
+All times are in ms.
 
 **Regression**: the darkness of the inner mouth (open mouths are dark), and the first eight principal components of the
-mouth region, are predicted from five mel frames (50 ms, 20 bands) around the centre of the video frame plus a lag of
--250 to 250 ms, by ridge regression with five folds of clips. The lag is the peak of the share of explained variance,
-interpolated by a parabola. Speech has no sharp zero of its own here: lips move before they are heard.
+mouth region, are predicted from six mel frames (60 ms, 20 bands) around the centre of the video frame plus a lag of
+-240 to 240 ms, by ridge regression with five folds of clips. The time is the lag at the peak of the share of explained
+variance, interpolated by a parabola; positive: the sound is late. Speech has no sharp zero of its own here: lips move
+before they are heard.
 
-**Plosives** (sources with GRID's ``.align`` files beside the videos): before the burst of a word-initial b or p the
-lips are closed, for about 50 to 120 ms, and they open with the burst. So the mean darkness around the bursts has its
-minimum about 40 ms before 0 where sound and picture are in step, earlier by the lag where the sound is late. A burst is
-the largest rise of the level above 1 kHz within 60 ms of the annotated start of the word.
+**Plosives**: FOLDER is the source of the corpus, with GRID's ``.align`` files beside the videos. Before the burst of a
+word-initial b or p the lips are closed, for about 50 to 120 ms, and they open with the burst. So the mean darkness
+around the bursts has its minimum about 40 ms before them where sound and picture are in step, and earlier by the lag
+where the sound is late. A burst is the largest rise of the level above 1 kHz within 60 ms of the annotated start of the
+word.
 
 Intervals are 95%, from 1,000 resamples of clips.
 """
@@ -28,24 +30,24 @@ import cv2
 import numpy as np
 import torch
 
-from s2v_ray import storage
+from s2v_ray import shards
 from s2v_ray.clip import Clip
 from s2v_ray.media.audio import log_mel
 from s2v_ray.media.face import mouth_box
 from s2v_ray.media.timing import FPS, MEL_HOP, MEL_PER_FRAME, SAMPLE_RATE
-from tests.helpers.crops import CropSpec, iter_crops
 from tests.helpers.results import write_result
 
 STEP = 1000 * MEL_HOP / SAMPLE_RATE
-LAGS = np.arange(-25, 26)  # mel frames
+LAGS = np.arange(-24, 25, 2)  # mel frames
 FOLDS, RIDGE, BANDS, PARTS = 5, 30.0, 20, 8
+MIN_FRAMES = 25
 UNITS = 25_000  # of the .align files, per second
 BILABIAL = ("bin", "blue", "by", "place", "please", "b", "p")
 AROUND = np.arange(-400.0, 401.0, 10.0)  # ms
 
 
 class Faces:
-    """Darkness of the inner mouth ``[T]``, mouth region ``[T, P]`` and mel ``[4T, 80]`` of a clip."""
+    """Darkness of the inner mouth ``[T]``, mouth region ``[T, P]``, mel ``[4T, 80]`` and normalised bands of a clip."""
 
     def __init__(self, clip: Clip) -> None:
         luma = clip.frames @ np.array([0.299, 0.587, 0.114])
@@ -56,6 +58,8 @@ class Faces:
         small = np.stack([cv2.resize(frame, (16, 12), interpolation=cv2.INTER_AREA) for frame in region])
         self.region = small.reshape(len(luma), -1) - small.reshape(len(luma), -1).mean(0)
         self.mel = log_mel(torch.from_numpy(clip.speech)[None])[0].numpy().T.astype(np.float64)
+        bands = self.mel.reshape(len(self.mel), BANDS, -1).mean(2)
+        self.bands = (bands - bands.mean(0)) / (bands.std(0) + 1e-6)
         self.source = clip.source
 
 
@@ -65,13 +69,11 @@ def _normal(values: np.ndarray) -> np.ndarray:
 
 
 def windows(faces: Faces, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames that all lags can use, and their mel windows ``[N, 5 * BANDS + 1]``."""
-    mel = faces.mel.reshape(len(faces.mel), BANDS, -1).mean(2)
-    mel = (mel - mel.mean(0)) / (mel.std(0) + 1e-6)
+    """Frames that all lags can use, and their mel windows ``[N, 6 * BANDS + 1]``."""
     reach = LAGS[-1] + 3
     frames = np.arange(-(-reach // MEL_PER_FRAME), len(faces.darkness) - -(-reach // MEL_PER_FRAME))
-    at = frames[:, None] * MEL_PER_FRAME + lag + np.arange(-1, 4)
-    found = mel[at].reshape(len(frames), -1)
+    at = frames[:, None] * MEL_PER_FRAME + lag + np.arange(-1, 5)
+    found = faces.bands[at].reshape(len(frames), -1)
     return frames, np.hstack([found, np.ones((len(frames), 1))])
 
 
@@ -114,7 +116,7 @@ def regression(made: Sequence[Faces], target: Callable[[Faces], np.ndarray], nam
     best = peak(curve, LAGS * STEP)
     print(name, {int(lag * STEP): round(float(r), 3) for lag, r in zip(LAGS, curve, strict=True)})
     at_zero = float(curve[len(LAGS) // 2])
-    figures = {"lag, ms": round(best), "95%": interval(peaks), "clips or bursts": len(made)}
+    figures = {"time, ms": round(best), "95%": interval(peaks), "clips or bursts": len(made)}
     return {"measure": name, **figures, "detail": f"R2 {curve.max():.3f} there, {at_zero:.3f} at 0"}
 
 
@@ -133,11 +135,11 @@ def bursts(faces: Faces, words: str) -> list[float]:
     return found
 
 
-def plosives(source: str, made: Sequence[Faces]) -> dict[str, Any] | None:
+def plosives(folder: str, made: Sequence[Faces]) -> dict[str, Any] | None:
     curves: list[tuple[int, np.ndarray]] = []
     times = (np.arange(1000) + 0.5) * 1000 / FPS
     for i, faces in enumerate(made):
-        path = Path(storage.absolute(source)) / Path(faces.source).with_suffix(".align")
+        path = (Path(folder) / faces.source).with_suffix(".align")
         if path.exists():
             n = len(faces.darkness)
             for at in bursts(faces, path.read_text()):
@@ -156,29 +158,28 @@ def plosives(source: str, made: Sequence[Faces]) -> dict[str, Any] | None:
     draws = [np.concatenate([groups[i] for i in rng.choice(list(groups), len(groups))]) for _ in range(1000)]
     mean = stacked.mean(0)
     print("darkness around bursts", {int(a): round(float(d), 2) for a, d in zip(AROUND, mean, strict=True)})
-    figures = {"lag, ms": round(closure(stacked)), "95%": interval([closure(stacked[d]) for d in draws])}
+    figures = {"time, ms": round(closure(stacked)), "95%": interval([closure(stacked[d]) for d in draws])}
     name = "time of the closest lips after the burst of b and p (about -40 in step)"
     return {"measure": name, **figures, "clips or bursts": len(stacked), "detail": ""}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
-    parser.add_argument("--clips", type=int, default=300)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--detector", default="haar")
+    parser.add_argument("corpus")
+    parser.add_argument("--aligns")
     parser.add_argument("--json")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    made = [Faces(row[0].clip) for row in iter_crops(args.source, args.clips, [CropSpec(args.size)], args.detector)]
+    made = [Faces(clip) for split in shards.SPLITS for clip in shards.read_clips(args.corpus, split)]
+    made = [faces for faces in made if len(faces.darkness) >= MIN_FRAMES]
     everything = np.concatenate([faces.region[::5] for faces in made])
     parts = np.linalg.svd(everything, full_matrices=False)[2][:PARTS].T
     rows = [
         regression(made, lambda faces: faces.darkness[:, None], "peak of the regression, darkness of the mouth"),
         regression(made, lambda faces: faces.region @ parts, "peak of the regression, principal components"),
     ]
-    if (found := plosives(args.source, made)) is not None:
+    if args.aligns and (found := plosives(args.aligns, made)) is not None:
         rows.append(found)
     for row in rows:
         print(row)
