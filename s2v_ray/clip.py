@@ -60,16 +60,19 @@ class Clip:
 
 @dataclass
 class ClipBatch:
-    """Windows of clips, the input of a training step. B clips, T target frames, L >= T frames of speech, H = W = size.
+    """Parts of clips, the input of a training step.
 
-    The speech is longer than the target window, because identifying a voice takes more than half a second of it.
+    B clips, T target frames, P reference frames, L >= T frames of speech, H = W = size. The speech is longer than the
+    target frames, because identifying a voice takes more than half a second of it.
 
     Attributes:
-        frames: uint8 ``[B, T, H, W, 3]``: the target window.
-        speech: float32 ``[B, L * 640]``: the speech around it.
-        start: int64 ``[B]``: first frame of the target window within the L frames of speech.
+        frames: uint8 ``[B, T, H, W, 3]``: the target frames.
+        speech: float32 ``[B, L * 640]``: the speech around them.
+        index: int64 ``[B, T]``: positions of the target frames within the L frames of speech, ascending.
+        consecutive: bool ``[B]``: whether the target frames follow each other; otherwise they are spread.
         speech_mask: bool ``[B, L]``: False where the clip is shorter than L and silence was added.
-        still: uint8 ``[B, H, W, 3]``: a still of the same speaker, for the reference baseline.
+        references: uint8 ``[B, P, H, W, 3]``: other frames of the same clip, for the take encoder; the first one is the
+            still of the reference baseline.
         identity: float32 ``[B, D]``, unit length: the identity teacher's code, or None.
         emotion: float32 ``[B, L, K]``: the emotion teacher's logits for each frame, or None.
         ids: clip ids.
@@ -77,9 +80,10 @@ class ClipBatch:
 
     frames: Tensor
     speech: Tensor
-    start: Tensor
+    index: Tensor
+    consecutive: Tensor
     speech_mask: Tensor
-    still: Tensor
+    references: Tensor
     identity: Tensor | None = None
     emotion: Tensor | None = None
     ids: list[str] = field(default_factory=list)

@@ -13,8 +13,17 @@ class StudentConfig(Section):
     width: Positive = Field(128, description="Channels of the speech encoders.")
     layers: Positive = Field(4, description="Residual blocks of each encoder.")
     emotion_dim: Positive = Field(8, description="Dimension of the emotion code.")
-    content_dim: Positive = Field(64, description="Dimension of the content of each frame.")
+    content_dim: Positive = Field(
+        24, description="Dimension of the content of each frame. A wide one also carries appearance."
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in the identity and emotion encoders.")
+    content_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in the content encoder.")
+    lookahead: int | None = Field(
+        5,
+        ge=2,
+        description="Largest number of frames (40 ms each) after a frame that its content may depend on: the latency "
+        "of live use. null: as many as before it.",
+    )
 
 
 class GeneratorConfig(Section):
@@ -24,7 +33,15 @@ class GeneratorConfig(Section):
         (128, 96, 64, 32, 16),
         description="Channels at 4, 8, 16, ... pixels; one entry for each doubling up to the side of the crop.",
     )
-    noise_dim: Positive = Field(8, description="Dimension of the noise sequence.")
+    take_dim: Positive = Field(
+        16, description="Dimension of the take latent: what a recording looks like beyond what speech determines."
+    )
+    motion_dim: Positive = Field(6, description="Dimension of the motion code of each frame (blinks, sway).")
+    take_width: int = Field(
+        24, gt=0, multiple_of=4, description="Channels of the first layer of the encoder of take and motion."
+    )
+    motion_clips: Positive = Field(128, description="Training clips whose motion the bundle keeps as motion prior.")
+    motion_frames: Positive = Field(100, description="Longest part of a clip that the motion prior keeps, frames.")
     reference: bool = Field(
         False,
         description="True builds the reference baseline: with an image encoder and skip connections from a still.",

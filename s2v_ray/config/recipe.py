@@ -17,7 +17,6 @@ from s2v_ray.config.base import Positive, RecipeError, Section, digest
 from s2v_ray.config.data import IngestConfig, MediaConfig, PuppetsConfig
 from s2v_ray.config.networks import StudentConfig
 from s2v_ray.config.training import (
-    AugmentConfig,
     DistillConfig,
     GanConfig,
     LogConfig,
@@ -68,7 +67,6 @@ class Recipe(Section):
     teach: TeachConfig = TeachConfig()
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
-    augment: AugmentConfig = AugmentConfig()
     gan: GanConfig = GanConfig()
     parallel: ParallelConfig = ParallelConfig()
     log: LogConfig = LogConfig()

@@ -59,54 +59,23 @@ class DistillConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Augmentation of the GAN's real frames and still on the device: one draw for each clip. Off by default.
+    """Differentiable augmentation of what discriminators of single frames see (DiffAugment, Zhao et al. 2020).
 
-    Only the frames are augmented. The codes belong to the recorded clip, so a generator from speech alone cannot
-    predict the draw, and L1 makes it predict the mean of all draws, which is blurred. The reference baseline can
-    predict it, because its still has the same draw; compare it with the method only if both were trained with the same
-    settings. Validation and evaluation use the frames without augmentation.
+    Real and generated frames of a clip get the same draw, so the generator does not learn to draw augmented frames. It
+    keeps discriminators from memorising a small corpus.
     """
 
-    flip: Share = Field(
-        0.0,
-        description="Probability of a mirrored clip. The mouth region stays in place; asymmetric features of an "
-        "identity are lost.",
-    )
-    rotation: float = Field(
-        0.0,
-        ge=0,
-        le=30,
-        description="Largest rotation in either direction, degrees. Keep it small: the mouth region stays where the "
-        "aligned mouth was.",
-    )
-    scale: float = Field(
-        0.0, ge=0, le=0.3, description="Largest change of size in either direction, as a share. Keep it small."
-    )
+    flip: Share = Field(0.0, description="Probability of a mirrored clip.")
+    rotation: float = Field(0.0, ge=0, le=30, description="Largest rotation in either direction, degrees.")
+    scale: float = Field(0.0, ge=0, le=0.3, description="Largest change of size in either direction, as a share.")
     shift: float = Field(
-        0.0,
-        ge=0,
-        le=0.2,
-        description="Largest shift along x and along y in either direction, as a share of the side. Keep it small.",
+        0.06, ge=0, le=0.2, description="Largest shift along x and along y in either direction, as a share of the side."
     )
     brightness: float = Field(
-        0.0,
-        ge=0,
-        le=0.5,
-        description="Largest value added in either direction, as a share of the range. The identity code was computed "
-        "from the original colours.",
+        0.1, ge=0, le=0.5, description="Largest value added in either direction, as a share of the range."
     )
-    contrast: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Largest change of the gain (1 +- this). The same limit of the identity code applies.",
-    )
-    saturation: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Largest change of the saturation (1 +- this). The same limit of the identity code applies.",
-    )
+    contrast: float = Field(0.15, ge=0, lt=1, description="Largest change of the gain (1 +- this).")
+    saturation: float = Field(0.3, ge=0, le=1, description="Largest change of the saturation (1 +- this).")
 
 
 class ScheduleConfig(Section):
@@ -114,31 +83,38 @@ class ScheduleConfig(Section):
 
     weight: Weight = Field(
         0.0,
-        description="Weight of its term in the generator's loss at the end of the ramp; 0 removes the discriminator.",
+        description="Weight of its term in the generator's loss at the end of the ramp: the norm of its gradient on "
+        "the generated frames, relative to that of the reconstruction loss. 0 removes the discriminator.",
     )
-    start: int = Field(0, ge=0, description="First step in which it takes part.")
-    ramp: int = Field(0, ge=0, description="Steps over which its weight grows linearly from 0.")
+    features: Weight = Field(
+        0.0, description="Weight of its feature matching, on the same scale and with the same ramp."
+    )
+    start: int = Field(0, ge=0, description="First step in which it takes part in the generator's loss.")
+    ramp: int = Field(0, ge=0, description="Steps over which its weights grow linearly from 0.")
+    head_start: int = Field(0, ge=0, description="Steps before `start` in which only the discriminator learns.")
     interval: Positive = Field(1, description="Number of steps between its updates.")
-    lr: float = Field(2e-4, ge=0, description="Its learning rate; 0 freezes it.")
+    lr: float = Field(1e-3, ge=0, description="Its learning rate; 0 freezes it.")
 
 
 class DiscriminatorsConfig(Section):
     """One schedule for each discriminator."""
 
     width: Positive = Field(24, description="Channels of the first layer of each.")
+    augment: AugmentConfig = AugmentConfig()
     frame: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.05, start=300, ramp=200), description="Is the frame real, and of this identity?"
+        ScheduleConfig(weight=0.5, features=0.5, start=300, ramp=100, head_start=100),
+        description="Is the frame real, and of this identity?",
     )
-    sequence: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.02, start=300, ramp=200, interval=2),
-        description="Does the sequence move like real ones?",
+    mouth: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.25, features=0.25, start=300, ramp=100, head_start=100),
+        description="Is the mouth region real?",
     )
     sync: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.1, start=0, ramp=100, lr=0.0),
+        ScheduleConfig(weight=0.3, start=0, ramp=100, lr=0.0),
         description="Do mouth and speech agree? With lr 0 the pre-trained network stays frozen.",
     )
     emotion: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.05, start=0, ramp=100, interval=4),
+        ScheduleConfig(weight=0.1, start=0, ramp=100, interval=4, lr=2e-4),
         description="Which emotion does the face show, and is it real?",
     )
     extra: dict[str, ScheduleConfig] = Field(
@@ -166,18 +142,48 @@ class SyncConfig(Section):
     )
 
 
+class LatentConfig(Section):
+    """Training of take latent and motion code: a conditional variational autoencoder."""
+
+    kl_take: Weight = Field(
+        5e-4, description="Weight of the KL divergence of the take posterior, nats. Large values make it collapse."
+    )
+    kl_motion: Weight = Field(2e-4, description="Weight of the KL divergence of the motion posterior.")
+    warmup: int = Field(200, ge=0, description="Steps over which these weights grow linearly from 0.")
+    start: int = Field(300, ge=0, description="First step with clips whose take is drawn from the prior.")
+    sampled: float = Field(
+        0.5, ge=0, lt=1, description="Share of such clips in a batch from then on; they have no reconstruction loss."
+    )
+    sampled_kl: Weight = Field(0.1, description="Factor on the KL weights from then on.")
+    regression: Weight = Field(
+        0.1,
+        description="Weight of the mean squared difference between a sampled take and the take that the encoder finds "
+        "in the generated frames.",
+    )
+
+
 class GanConfig(Section):
     """Training of the generator against its discriminators."""
 
     steps: Positive = Field(2000, description="Optimizer steps.")
     batch: Positive = Field(8, description="Clips in a step, over all workers.")
-    frames: Positive = Field(8, description="Target frames of a clip (T).")
+    frames: Positive = Field(5, description="Target frames of a clip (T).")
+    window_share: Share = Field(
+        0.34,
+        description="Share of clips whose target frames are consecutive, as sync needs them. Those of the others are "
+        "spread over the speech, because consecutive frames are nearly one picture.",
+    )
     speech_frames: Positive = Field(64, description="Length of the speech of a clip, video frames (L).")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate of the generator (linear warm-up, cosine decay).")
     betas: tuple[float, float] = Field((0.5, 0.99), description="Adam's betas of generator and discriminators.")
     reconstruction: Weight = Field(1.0, description="Weight of the L1 loss over the frame.")
     mouth: Weight = Field(4.0, description="Additional weight of the L1 loss over the mouth.")
     ema: Share = Field(0.995, description="Decay of the generator's moving average.")
+    perturb: bool = Field(
+        True,
+        description="Whether the input of the content encoder is perturbed in loudness and spectral tilt and partly "
+        "masked, so that content cannot carry appearance.",
+    )
     distilled: bool = Field(
         True,
         description="Whether the student's identity and emotion encoders are loaded and frozen. False is an ablation "
@@ -185,6 +191,7 @@ class GanConfig(Section):
         "dimensions and labels of the student are used.",
     )
     generator: GeneratorConfig = GeneratorConfig()
+    latent: LatentConfig = LatentConfig()
     discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
     sync: SyncConfig = SyncConfig()
 

@@ -2,8 +2,10 @@
 
 Apart from the speech itself, memory does not grow with its length. A first pass over the speech, chunk by chunk,
 predicts the codes of identity and emotion. A second pass encodes the content and generates frames. The content of a
-frame depends on at most ``student.context_frames`` frames on either side, so each chunk is encoded with that much real
-context, and the result does not depend on the chunk sizes.
+frame depends on at most ``student.past_frames`` frames before and ``student.future_frames`` after it, so each chunk is
+encoded with that much real context, and the result does not depend on the chunk sizes.
+
+The take is that of a picture, or is drawn from the prior given both codes; the motion is drawn from its own prior.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from s2v_ray.inference.state import CodeAverage, GenerationState, SpeechCodes, s
 from s2v_ray.media.audio import log_mel
 from s2v_ray.media.timing import frames_to_samples, seconds_to_frames
 from s2v_ray.models.bundle import load_bundle
-from s2v_ray.models.generator import NoiseSequence
+from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.student import StudentOutput
+from s2v_ray.models.take import MotionSequence
 
 SPEECH_CHUNK_FRAMES = seconds_to_frames(10.0)
 """Number of frames of speech that are encoded at a time."""
@@ -103,7 +106,7 @@ class Predictor:
             ValueError: the request cannot be used.
         """
         speech = pad_to_frames(request.speech)
-        still = self._prepare_still(request.still)
+        still, picture = self._prepare_still(request.still), self._prepare_take(request.take)
         identity, emotion = self._given_codes(request)
         frames = frames_of(speech)
         if request.code_frames is not None:
@@ -111,12 +114,15 @@ class Predictor:
                 raise ValueError(f"code_frames must be at least 1, not {request.code_frames}")
             frames = min(request.code_frames, frames)
         complete = identity is not None and emotion is not None
+        random = torch.Generator().manual_seed(request.seed)
         return GenerationState(
             speech,
             identity,
             emotion,
             still,
-            noise=NoiseSequence(1, self.model.generator.noise_dim, torch.Generator().manual_seed(request.seed)),
+            take=None if picture is None else self.model.take_of(picture)[0],
+            white=torch.randn(self.model.take_prior.dim, generator=random),
+            motion=MotionSequence(self.model.motion_prior, random),
             contents=self._contents(speech),
             pending_spans=[] if complete else list(split_evenly(frames, self._speech_chunk_frames)),
         )
@@ -140,17 +146,25 @@ class Predictor:
         Returns:
             uint8 ``[t, size, size, 3]`` for each state, ``1 <= t <= frames``.
         """
-        parts = [state.take(frames) for state in states]
-        content, noise = (pad_sequence([part[i][0] for part in parts], batch_first=True) for i in (0, 1))
+        parts = [state.next_inputs(frames) for state in states]
+        content, motion = (pad_sequence([part[i][0] for part in parts], batch_first=True) for i in (0, 1))
+        frames_made = self.model.generator(self._clip_codes(states), content.to(self.device), motion.to(self.device))
+        pixels = to_pixels(frames_made).cpu().numpy()
+        return [made[: part[0].shape[1]] for made, part in zip(pixels, parts, strict=True)]
+
+    def _clip_codes(self, states: Sequence[GenerationState]) -> ClipCodes:
+        """Codes of all states in one batch; draws the takes that are not known yet."""
         identity, emotion = (
             torch.stack([code for code in codes if code is not None])
             for codes in zip(*((state.identity_code, state.emotion_code) for state in states), strict=True)
         )
+        for i, state in enumerate(states):
+            if state.take is None:
+                white = state.white[None].to(self.device)
+                state.take = self.model.take_prior.sample(identity[i : i + 1], emotion[i : i + 1], white)[0]
+        takes = torch.stack([state.take for state in states if state.take is not None])
         stills = [state.still for state in states if state.still is not None]
-        still = torch.cat(stills) if stills else None
-        frames_made = self.model.generator(identity, emotion, content.to(self.device), noise.to(self.device), still)
-        pixels = to_pixels(frames_made).cpu().numpy()
-        return [made[: part[0].shape[1]] for made, part in zip(pixels, parts, strict=True)]
+        return ClipCodes(identity, emotion, takes, torch.cat(stills) if stills else None)
 
     def _run(self, state: GenerationState) -> Iterator[np.ndarray]:
         while not self.encode_next_chunk(state):
@@ -172,9 +186,9 @@ class Predictor:
     @torch.inference_mode()
     def _next_content(self, speech: Tensor, start: int, end: int) -> Tensor:
         """Content ``[1, end - start, C]`` of a span, encoded with its context."""
-        context = self.model.student.context_frames
-        first = max(0, start - context)
-        mel = log_mel(self._cut(speech, first, min(frames_of(speech), end + context)))
+        student = self.model.student
+        first = max(0, start - student.past_frames)
+        mel = log_mel(self._cut(speech, first, min(frames_of(speech), end + student.future_frames)))
         return self.model.student.content_of(mel)[:, start - first : end - first]
 
     def _contents(self, speech: Tensor) -> Iterator[Tensor]:
@@ -214,10 +228,22 @@ class Predictor:
             return None
         if still is None:
             raise ValueError("this is a reference bundle and needs a still of the speaker: pass one")
-        if still.dtype != np.uint8 or still.ndim != 3 or still.shape[0] != still.shape[1] or still.shape[2] != 3:
-            raise ValueError(f"a still must be a uint8 [S, S, 3] aligned crop, not {still.dtype} {list(still.shape)}")
-        image = to_unit(torch.from_numpy(np.ascontiguousarray(still)))[None]
-        if still.shape[0] != self.size:
+        return self._prepare_picture("still", still)
+
+    def _prepare_take(self, take: np.ndarray | None) -> Tensor | None:
+        """A picture as input of the take encoder, ``[1, 3, size, size]`` in [-1, 1]."""
+        if take is None:
+            return None
+        if self.reference:
+            raise ValueError("this is a reference bundle, whose still gives the take: leave the take out")
+        return self._prepare_picture("take", take)
+
+    def _prepare_picture(self, name: str, picture: np.ndarray) -> Tensor:
+        shape = picture.shape
+        if picture.dtype != np.uint8 or picture.ndim != 3 or shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError(f"a {name} must be a uint8 [S, S, 3] aligned crop, not {picture.dtype} {list(shape)}")
+        image = to_unit(torch.from_numpy(np.ascontiguousarray(picture)))[None]
+        if shape[0] != self.size:
             image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", antialias=True)
         return image.to(self.device)
 

@@ -22,7 +22,9 @@ class GenerationRequest:
         emotion: name of one of the bundle's emotions, an emotion code ``[E]``, or None for the emotion predicted from
             the speech.
         still: uint8 ``[S, S, 3]``, aligned to ``media.face.TEMPLATE``. Reference bundles require it, others refuse it.
-        seed: seed of the noise sequence. The same request gives the same frames, whatever the chunk sizes are.
+        take: uint8 ``[S, S, 3]``, likewise aligned: a picture whose take (pose, hair, light, camera) is used; None for
+            one that is drawn with the seed. Reference bundles refuse it.
+        seed: seed of take and motion. The same request gives the same frames, whatever the chunk sizes are.
         code_frames: number of frames at the start of the speech from which identity and emotion are predicted, or None
             for all frames. A small number bounds the time to the first frame of long speech.
         take: uint8 ``[S, S, 3]``, an aligned crop whose take latent (pose, hair, light and camera of that recording) is
@@ -33,6 +35,7 @@ class GenerationRequest:
     identity: Tensor | None = None
     emotion: str | Tensor | None = None
     still: np.ndarray | None = None
+    take: np.ndarray | None = None
     seed: int = 0
     code_frames: int | None = None
     take: np.ndarray | None = None

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_ray.inference.request import frames_of
-from s2v_ray.models.generator import NoiseSequence
 from s2v_ray.models.student import StudentOutput
+from s2v_ray.models.take import MotionSequence
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class GenerationState:
         identity_code: ``[D]``, unit length; None until it is predicted.
         emotion_code: ``[E]``; None until it is predicted.
         still: ``[1, 3, size, size]`` in [-1, 1] for reference bundles, else None.
-        noise: noise of the frames that are not generated yet.
+        take: ``[Z]``; None until it is drawn from the prior, which needs both codes. Reference bundles have none.
+        white: ``[Z]``, standard normal, from which the take is drawn.
+        motion: motion of the frames that are not generated yet.
         contents: iterator over content codes ``[1, t, C]`` of consecutive chunks.
         pending_spans: spans of frames ``(start, end)`` from which the codes are still to be predicted.
         remaining_frames: number of frames that are not generated yet.
@@ -67,7 +69,9 @@ class GenerationState:
     identity_code: Tensor | None
     emotion_code: Tensor | None
     still: Tensor | None
-    noise: NoiseSequence
+    take: Tensor | None
+    white: Tensor
+    motion: MotionSequence
     contents: Iterator[Tensor]
     pending_spans: list[tuple[int, int]]
     remaining_frames: int = field(init=False)
@@ -94,13 +98,13 @@ class GenerationState:
             if self.emotion_code is None:
                 self.emotion_code = codes.emotion
 
-    def take(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Content ``[1, t, C]`` and noise ``[1, t, Z]`` of the next t frames, ``1 <= t <= frames``."""
+    def next_inputs(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Content ``[1, t, C]`` and motion ``[1, t, M]`` of the next t frames, ``1 <= t <= frames``."""
         if not self._content.shape[1]:
             self._content = next(self.contents)
         part, self._content = self._content[:, :frames], self._content[:, frames:]
         self.remaining_frames -= part.shape[1]
-        return part, self.noise.draw(part.shape[1])
+        return part, self.motion.draw(part.shape[1])
 
 
 def split_evenly(frames: int, longest: int) -> Iterator[tuple[int, int]]:

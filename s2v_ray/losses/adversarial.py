@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,3 +56,22 @@ def emotion_generator(fake: Tensor, target: Tensor) -> Tensor:
         scalar, >= 0.
     """
     return -(target * F.log_softmax(fake.float(), dim=-1)[:, :-1]).sum(-1).mean()
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Computes the mean over layers and pictures of ``mean|fake - real| / mean|real|`` (pix2pixHD, Wang et al. 2018).
+
+    The division by the mean makes layers comparable; equation 3 there divides by the number of entries only.
+
+    Args:
+        fake: a discriminator's features of generated frames, one tensor ``[N, C, h, w]`` per layer.
+        real: the same for the real frames that they should equal; no gradient flows into them.
+
+    Returns:
+        scalar, >= 0.
+    """
+    terms = []
+    for a, b in zip(fake, real, strict=True):
+        target = b.detach().float().flatten(1)
+        terms.append((a.float().flatten(1) - target).abs().mean(1) / target.abs().mean(1).clamp(min=1e-6))
+    return torch.stack(terms).mean()

@@ -47,37 +47,38 @@ class AugmentParameters:
     saturation: Tensor | None = None
 
 
-def augment(frames: Tensor, config: AugmentConfig, key: Sequence[int]) -> Tensor:
-    """Augments clips with parameters that depend on ``config``, ``key`` and the number of clips only.
+def augment(frames: Tensor, config: AugmentConfig, key: Sequence[int], first: int = 0) -> Tensor:
+    """Augments clips with parameters that depend on ``config``, ``key`` and a clip's position in the batch only.
 
     Args:
         frames: float ``[B, T, 3, S, S]`` in [-1, 1].
         config: limits of the parameters.
         key: integers >= 0, such as seed, step and rank.
+        first: position of the first clip, if these are a part of a batch.
 
     Returns:
         the same shape and range; ``frames`` itself if everything is off.
     """
-    return apply_parameters(frames, draw_parameters(config, len(frames), key))
+    return apply_parameters(frames, draw_parameters(config, len(frames), key, first))
 
 
-def draw_parameters(config: AugmentConfig, clips: int, key: Sequence[int]) -> AugmentParameters:
+def draw_parameters(config: AugmentConfig, clips: int, key: Sequence[int], first: int = 0) -> AugmentParameters:
     """Draws parameters for ``clips`` clips, uniform within the limits; a limit of 0 does not change the others."""
-    rng = np.random.default_rng([_STREAM, *key])
+    drawn = torch.from_numpy(
+        np.stack([np.random.default_rng([_STREAM, *key, i]).uniform(-1.0, 1.0, 8) for i in range(first, first + clips)])
+    ).float()
 
-    def uniform(limit: float, centre: float = 0.0, width: int = 1) -> Tensor | None:
-        drawn = torch.from_numpy(centre + limit * rng.uniform(-1.0, 1.0, (clips, width))).float()
-        return None if limit == 0 else drawn.squeeze(1)
+    def uniform(limit: float, column: slice | int, centre: float = 0.0) -> Tensor | None:
+        return None if limit == 0 else centre + limit * drawn[:, column]
 
-    flips = torch.from_numpy(rng.random(clips) < config.flip)
     return AugmentParameters(
-        flip=flips if config.flip else None,
-        angle=uniform(config.rotation),
-        scale=uniform(config.scale, 1.0),
-        shift=uniform(config.shift, width=2),
-        brightness=uniform(config.brightness),
-        contrast=uniform(config.contrast, 1.0),
-        saturation=uniform(config.saturation, 1.0),
+        flip=drawn[:, 0] < 2 * config.flip - 1 if config.flip else None,
+        angle=uniform(config.rotation, 1),
+        scale=uniform(config.scale, 2, 1.0),
+        shift=uniform(config.shift, slice(3, 5)),
+        brightness=uniform(config.brightness, 5),
+        contrast=uniform(config.contrast, 6, 1.0),
+        saturation=uniform(config.saturation, 7, 1.0),
     )
 
 

@@ -7,7 +7,6 @@ landmarks to ``TEMPLATE``: those of each frame, or their medians over the clip.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter1d
-from torch import Tensor
 
 from s2v_ray import storage
 from s2v_ray.media.timing import FPS
@@ -29,10 +26,6 @@ This is the ArcFace template (Deng et al. 2019), scaled to an eye distance of 0.
 and hair.
 """
 
-MOUTH_ROWS = (0.62, 0.90)
-"""Top and bottom of the mouth region, shares of the crop's side."""
-MOUTH_COLUMNS = (0.32, 0.68)
-"""Left and right of the mouth region, shares of the crop's side."""
 _BATCH = 16  # frames warped at once
 
 
@@ -289,22 +282,3 @@ def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Transforms points ``[T, P, 2]`` by matrices ``[T or 1, 2, 3]``."""
     moved: np.ndarray = np.einsum("tij,tpj->tpi", matrices[:, :, :2], points) + matrices[:, None, :, 2]
     return moved
-
-
-def mouth_box(size: int) -> tuple[int, int, int, int]:
-    """Returns y0, y1, x0, x1 of the mouth region of a crop of side ``size``: ``crop[y0:y1, x0:x1]``."""
-    (y0, y1), (x0, x1) = MOUTH_ROWS, MOUTH_COLUMNS
-    return round(y0 * size), round(y1 * size), round(x0 * size), round(x1 * size)
-
-
-@functools.cache
-def mouth_mask(size: int) -> Tensor:
-    """Returns float32 ``[size, size]`` in [0, 1]: about 1 in the mouth region, 0.5 on its border, 0 far outside."""
-    y0, y1, x0, x1 = mouth_box(size)
-    softness = 0.015 * size
-    centres = torch.arange(size) + 0.5
-
-    def band(low: int, high: int) -> Tensor:
-        return torch.sigmoid((centres - low) / softness) * torch.sigmoid((high - centres) / softness)
-
-    return band(y0, y1)[:, None] * band(x0, x1)[None]

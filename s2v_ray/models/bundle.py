@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 
 from s2v_ray import storage
 from s2v_ray.config import Recipe, RecipeError, parse_recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
 
-BUNDLE_SCHEMA = 1
+BUNDLE_SCHEMA = 2
 
 Kind = Literal["student", "speech2video"]
 

@@ -7,13 +7,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-
-def _down(channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(spectral_norm(nn.Conv2d(channels, out_channels, 4, stride=2, padding=1)), nn.LeakyReLU(0.2))
+HIGH_PASS_GAIN = 4.0
 
 
-class FrameNetwork(nn.Module):
-    """Classifies patches as real or generated, given the identity: a projection discriminator (Miyato and Koyama 2018).
+class PatchNetwork(nn.Module):
+    """Convolutions that classify patches of a picture as real or generated (PatchGAN, Isola et al. 2017).
+
+    Its input is the picture and, amplified, its difference to a 3 x 3 mean: blur and mottle are small in amplitude and
+    are found late in RGB alone. Layers have group norm and no spectral norm, which kept the discriminator at chance.
+
+    Args:
+        width: channels of the first layer.
+        layers: number of layers, each with stride 2.
+    """
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        widths = [6, *(width * min(2**i, 4) for i in range(layers))]
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(a, b, 4, stride=2, padding=1),
+                nn.GroupNorm(4, b) if i else nn.Identity(),
+                nn.LeakyReLU(0.2),
+            )
+            for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.channels = widths[-1]
+        self.local = nn.Conv2d(self.channels, 1, 3, padding=1)
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """``[N, 3, H, W]`` in [-1, 1] -> outputs of all layers, the first layer's first."""
+        x = torch.cat([pictures, high_pass(pictures)], dim=1)
+        found = []
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        return found
+
+
+class FrameNetwork(PatchNetwork):
+    """Classifies patches of frames, given the identity: a projection discriminator (Miyato and Koyama 2018).
 
     Args:
         width: channels of the first layer.
@@ -21,47 +54,38 @@ class FrameNetwork(nn.Module):
     """
 
     def __init__(self, width: int, identity_dim: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            _down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width), _down(4 * width, 4 * width)
-        )
-        self.local = spectral_norm(nn.Conv2d(4 * width, 1, 3, padding=1))
-        self.who = spectral_norm(nn.Linear(identity_dim, 4 * width, bias=False))
+        super().__init__(width, 4)
+        self.who = nn.Linear(identity_dim, self.channels, bias=False)
 
-    def forward(self, frames: Tensor, identity: Tensor) -> Tensor:
-        """``[N, 3, S, S]``, ``[N, D]`` -> logits ``[N, h, w]``, one for each patch."""
-        x = self.features(frames)
-        projection = (x.mean((2, 3)) * self.who(identity)).sum(-1)
-        logits: Tensor = self.local(x)[:, 0] + projection[:, None, None]
+    def logits(self, features: Tensor, identity: Tensor) -> Tensor:
+        """Output of the last layer ``[N, C, h, w]`` and identity ``[N, D]`` -> logits ``[N, h, w]``, one per patch."""
+        projection = (features.mean((2, 3)) * self.who(identity)).sum(-1)
+        logits: Tensor = self.local(features)[:, 0] + projection[:, None, None]
         return logits
 
+    def forward(self, frames: Tensor, identity: Tensor) -> Tensor:
+        """``[N, 3, S, S]``, ``[N, D]`` -> logits ``[N, h, w]``."""
+        return self.logits(self.features(frames)[-1], identity)
 
-class SequenceNetwork(nn.Module):
-    """Classifies pairs of consecutive frames as real or generated, from their differences and at half size.
 
-    The differences make it depend on motion more than on appearance.
+class MouthNetwork(PatchNetwork):
+    """Classifies patches of the mouth region.
 
     Args:
         width: channels of the first layer.
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.frame = nn.Sequential(_down(6, width), _down(width, 2 * width), _down(2 * width, 4 * width))
-        self.time = nn.Sequential(
-            spectral_norm(nn.Conv1d(4 * width, 4 * width, 3, padding=1)), nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv1d(4 * width, 4 * width, 3, padding=1)), nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv1d(4 * width, 1, 1)),
-        )  # fmt: skip
+        super().__init__(width, 3)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """``[B, T, 3, S, S]`` -> logits ``[B, T - 1]``."""
-        b, t = frames.shape[:2]
-        small = F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, (b, t))
-        pair = torch.cat([small[:, 1:] - small[:, :-1], small[:, 1:]], dim=2)
-        x = self.frame(pair.flatten(0, 1)).mean((2, 3)).unflatten(0, (b, t - 1))
-        logits: Tensor = self.time(x.transpose(1, 2))[:, 0]
+    def logits(self, features: Tensor) -> Tensor:
+        """Output of the last layer ``[N, C, h, w]`` -> logits ``[N, h, w]``, one per patch."""
+        logits: Tensor = self.local(features)[:, 0]
         return logits
+
+    def forward(self, mouths: Tensor) -> Tensor:
+        """``[N, 3, h, w]``, crops of the mouth region -> logits of their patches."""
+        return self.logits(self.features(mouths)[-1])
 
 
 class EmotionNetwork(nn.Module):
@@ -83,3 +107,13 @@ class EmotionNetwork(nn.Module):
         """``[N, 3, S, S]`` -> logits ``[N, K + 1]``."""
         logits: Tensor = self.classify(self.features(frames).mean((2, 3)))
         return logits
+
+
+def high_pass(pictures: Tensor) -> Tensor:
+    """Computes ``HIGH_PASS_GAIN`` times the difference of ``[N, C, H, W]`` to its 3 x 3 mean (reflected borders)."""
+    mean = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+    return HIGH_PASS_GAIN * (pictures - mean)
+
+
+def _down(channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(spectral_norm(nn.Conv2d(channels, out_channels, 4, stride=2, padding=1)), nn.LeakyReLU(0.2))

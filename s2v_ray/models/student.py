@@ -48,26 +48,41 @@ class FrameEncoder(nn.Module):
     """Log-mel ``[B, 80, 4L]`` -> features ``[B, W, L]`` at the video's rate.
 
     Normalisation is by frame, never over time, so that speech can be encoded in chunks: a feature depends on at most
-    ``context_frames`` frames on either side.
+    ``past_frames`` frames before and ``future_frames`` frames after it.
+
+    Args:
+        width: W.
+        layers: residual blocks.
+        dropout: of each block.
+        max_dilation: largest dilation of the convolutions.
+        lookahead: largest allowed ``future_frames``, at least 2; None for symmetric convolutions.
     """
 
-    def __init__(self, width: int, layers: int, dropout: float = 0.0, max_dilation: int = 8) -> None:
+    def __init__(
+        self, width: int, layers: int, dropout: float = 0.0, max_dilation: int = 8, lookahead: int | None = None
+    ) -> None:
         super().__init__()
         dilations = [min(2**i, max_dilation) for i in range(layers)]
+        # One frame for the 10 ms convolution, one for the mel window that extends beyond a frame.
+        left = None if lookahead is None else lookahead - 2
+        self.futures = []
+        for d in dilations:
+            self.futures.append(d if left is None else min(d, left))
+            left = None if left is None else left - self.futures[-1]
         self.fine = nn.Conv1d(MEL_BINS, width, 3, padding=1)
         self.to_frames = nn.Conv1d(width, width, MEL_PER_FRAME, stride=MEL_PER_FRAME)
-        self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, padding=d, dilation=d) for d in dilations)
+        self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=d) for d in dilations)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in dilations)
         self.dropout = nn.Dropout(dropout)
-        # One frame for the 10 ms convolution, one for the mel window that extends beyond a frame.
-        self.context_frames = sum(dilations) + 2
+        self.future_frames = sum(self.futures) + 2
+        self.past_frames = sum(2 * d - f for d, f in zip(dilations, self.futures, strict=True)) + 2
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel ``[B, 80, 4L]`` -> features ``[B, W, L]``."""
         x: Tensor = self.to_frames(F.gelu(self.fine(mel)))
-        for norm, conv in zip(self.norms, self.blocks, strict=True):
+        for norm, conv, future in zip(self.norms, self.blocks, self.futures, strict=True):
             normed = norm(x.transpose(1, 2)).transpose(1, 2)
-            x = x + self.dropout(conv(F.gelu(normed)))
+            x = x + self.dropout(conv(F.pad(F.gelu(normed), (2 * conv.dilation[0] - future, future))))
         return x
 
 
@@ -128,17 +143,25 @@ class Student(nn.Module):
         # identity encoder is trained on perturbed prosody.
         self.spec_mask = 0.0
         self.perturb = False
+        self.perturb_content = False  # set by the GAN's task: perturb the input of the content encoder
         self.identity = IdentityEncoder(config.width, config.layers, config.dropout, identity_dim)
         self.emotion = EmotionEncoder(config.width, config.layers, config.dropout, config.emotion_dim, len(emotions))
-        self.content = FrameEncoder(config.width, config.layers, max_dilation=4)
+        self.content = FrameEncoder(
+            config.width, config.layers, config.content_dropout, max_dilation=4, lookahead=config.lookahead
+        )
         self.content_out = nn.Linear(config.width, config.content_dim)
         # Mean code of each emotion over the training clips, set by the distillation task: the code of a named emotion.
         self.register_buffer("emotion_codes", torch.zeros(len(emotions), config.emotion_dim))
 
     @property
-    def context_frames(self) -> int:
-        """Number of frames on either side that the content of a frame depends on."""
-        return int(self.content.context_frames)
+    def past_frames(self) -> int:
+        """Number of frames before a frame that its content depends on."""
+        return int(self.content.past_frames)
+
+    @property
+    def future_frames(self) -> int:
+        """Number of frames after a frame that its content depends on: the look-ahead."""
+        return int(self.content.future_frames)
 
     def forward(self, speech: Tensor, mask: Tensor | None = None, *, content: bool = True) -> StudentOutput:
         """Encodes speech.
@@ -151,7 +174,8 @@ class Student(nn.Module):
         mel = log_mel(speech)
         if mask is None:
             mask = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
-        frames = self.content_of(mel) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
+        heard = perturb_colour(mel) if self.content.training and self.perturb_content else mel
+        frames = self.content_of(heard) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
         if self.training and self.spec_mask > 0:
             mel = spec_augment(mel, self.spec_mask)
         voice = perturb_prosody(mel) if self.training and self.perturb else mel
@@ -192,6 +216,21 @@ def perturb_prosody(mel: Tensor, level: float = 0.4, tilt: float = 0.4, rate: fl
     speed = rate ** (2 * torch.rand(b, 1, device=mel.device) - 1)
     at = (torch.arange(n, device=mel.device) * speed).round().long().clamp(max=n - 1)
     return mel.gather(2, at[:, None].expand(-1, bands, -1)) + gain + slope
+
+
+def perturb_colour(mel: Tensor, level: float = 0.4, tilt: float = 0.4, share: float = 0.15) -> Tensor:
+    """Randomly changes loudness and spectral tilt, and masks one range of bands: ``[B, 80, N]`` -> the same shape.
+
+    As ``perturb_prosody``, but without a change of time, for an encoder whose output belongs to single frames: what
+    identifies a voice or a recording becomes unreliable, what is said does not.
+    """
+    b, bands, _ = mel.shape
+    gain = level * torch.randn(b, 1, 1, device=mel.device)
+    slope = tilt * torch.randn(b, 1, 1, device=mel.device) * torch.linspace(-1, 1, bands, device=mel.device)[:, None]
+    masked: Tensor = torchaudio.functional.mask_along_axis_iid(
+        (mel + gain + slope)[:, None], int(share * bands), 0.0, axis=2
+    )
+    return masked[:, 0]
 
 
 def spec_augment(mel: Tensor, share: float) -> Tensor:

@@ -270,6 +270,7 @@ def _train(config: WorkerConfig) -> None:
             rank=rank,
             world=world,
             task_cpus=config.task_cpus,
+            window_share=entry.window_share(recipe),
         )
         lengths = _validation_lengths(spec.corpus)
         data = DataSources(
@@ -333,7 +334,7 @@ def _validation(train: StreamConfig, lengths: np.ndarray, frames: int) -> Callab
     if clips == 0:
         return None
     steps = max(1, min(clips, VALIDATION_CLIPS) // (train.batch * train.world))  # the same on all: ZeRO-3 is collective
-    config = replace(train, split="val", frames=frames, seed=0, steps=steps, executor="local")
+    config = replace(train, split="val", frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
     return lambda: stream(config)
 
 
@@ -343,6 +344,15 @@ def _samples(train: StreamConfig, lengths: np.ndarray) -> Callable[[], ClipBatch
         return None
     frames = min(train.speech_frames, int(lengths.max()))
     config = replace(
-        train, split="val", batch=SAMPLE_CLIPS, frames=frames, seed=0, steps=1, rank=0, world=1, executor="local"
+        train,
+        split="val",
+        batch=SAMPLE_CLIPS,
+        frames=frames,
+        seed=0,
+        steps=1,
+        rank=0,
+        world=1,
+        executor="local",
+        window_share=1.0,
     )
     return lambda: next(stream(config))

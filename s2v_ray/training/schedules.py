@@ -7,18 +7,19 @@ import math
 from s2v_ray.config import ScheduleConfig
 
 
-def weight_at(schedule: ScheduleConfig, step: int) -> float:
-    """Return the weight of a discriminator's term in the generator's loss: 0 before its start, then a linear ramp."""
+def ramp_at(schedule: ScheduleConfig, step: int) -> float:
+    """Return the share of its weights that a discriminator has: 0 before its start, then a linear ramp to 1."""
     if step < schedule.start:
         return 0.0
     if schedule.ramp == 0:
-        return schedule.weight
-    return schedule.weight * min(1.0, (step - schedule.start + 1) / schedule.ramp)
+        return 1.0
+    return min(1.0, (step - schedule.start + 1) / schedule.ramp)
 
 
 def is_updated(schedule: ScheduleConfig, step: int) -> bool:
-    """Whether a discriminator is updated at ``step``."""
-    due = step >= schedule.start and (step - schedule.start) % schedule.interval == 0
+    """Whether a discriminator is updated at ``step``: from its head start on, at its interval."""
+    first = schedule.start - schedule.head_start
+    due = step >= first and (step - first) % schedule.interval == 0
     return schedule.weight > 0 and schedule.lr > 0 and due
 
 

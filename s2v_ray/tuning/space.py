@@ -28,7 +28,7 @@ from s2v_ray.tuning.parameters import (
 )
 from s2v_ray.tuning.searchers import SEARCHERS
 
-READS = {"gan": ("gan.", "augment.", "seed"), "distill": ("distill.", "student.", "seed")}
+READS = {"gan": ("gan.", "seed"), "distill": ("distill.", "student.", "seed")}
 """Prefixes of the keys that a task reads. Others change what all trials share, such as corpus and student."""
 NOT_SEARCHED = {
     "gan.steps": "the steps are the cost of a trial: set them in the recipe",
@@ -36,7 +36,7 @@ NOT_SEARCHED = {
     "gan.sync.": "the sync networks are trained by `s2v teach`, once for all trials",
     "gan.generator.reference": "train the reference baseline with `s2v train --reference`",
 }
-READ_EACH_STEP = ("gan.lr", "gan.reconstruction", "gan.mouth", "gan.ema", "gan.discriminators.", "augment.")
+READ_EACH_STEP = ("gan.lr", "gan.reconstruction", "gan.mouth", "gan.ema", "gan.latent.", "gan.discriminators.")
 """What a run that continues from a checkpoint may change. Other keys are fixed when networks are built."""
 
 

@@ -127,13 +127,24 @@ def probe(recipe: config.Recipe) -> None:
     import torch
     import torch.distributed as dist
 
-    from s2v_ray.models.generator import Speech2Video
+    from s2v_ray.models.speech2video import Speech2Video, TrainingInputs
+    from s2v_ray.training.data.decode import REFERENCES
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    heard, window = recipe.gan.speech_frames, recipe.gan.frames
-    model = Speech2Video(recipe, 256, ("neutral", "happy"))
-    speech, noise = torch.randn(CLIPS, heard * 640), torch.randn(CLIPS, window, recipe.gan.generator.noise_dim)
+    heard, window, side = recipe.gan.speech_frames, recipe.gan.frames, recipe.media.size
+    model, config = Speech2Video(recipe, 256, ("neutral", "happy")), recipe.gan.generator
+    inputs = TrainingInputs(
+        speech=torch.randn(CLIPS, heard * 640),
+        speech_mask=torch.ones(CLIPS, heard, dtype=torch.bool),
+        index=torch.arange(window).expand(CLIPS, -1),
+        frames=torch.zeros(CLIPS, window, 3, side, side),
+        references=torch.zeros(CLIPS, REFERENCES, 3, side, side),
+        sampled=torch.zeros(CLIPS, dtype=torch.bool),
+        white_take=torch.zeros(CLIPS, config.take_dim),
+        white_motion=torch.zeros(CLIPS, window, config.motion_dim),
+        white_codes=torch.zeros(CLIPS, 256 + recipe.student.emotion_dim),
+    )
     gradients = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))
     for line in sys.stdin:
         began = time.monotonic()
@@ -145,10 +156,7 @@ def probe(recipe: config.Recipe) -> None:
             continue
         done = 0
         while time.monotonic() - began < PROBE_SECONDS:
-            frames, _ = model(
-                speech, torch.ones(CLIPS, heard, dtype=torch.bool), torch.zeros(CLIPS, dtype=torch.long), noise
-            )
-            frames.square().mean().backward()
+            model(inputs).frames.square().mean().backward()
             done += 1
         print(done / (time.monotonic() - began), flush=True)
 

@@ -29,7 +29,8 @@ from torch.utils.flop_counter import flop_registry
 
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe, load_recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
+from s2v_ray.training.data.decode import REFERENCES
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, Adversaries
 from s2v_ray.training.tasks.context import TaskContext
@@ -66,7 +67,7 @@ def clock(device: torch.device) -> float:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    starts = [f"gan.discriminators.{name}.{key}=0" for name in ADVERSARIES for key in ("start", "ramp")]
+    starts = [f"gan.discriminators.{name}.{key}=0" for name in ADVERSARIES for key in ("start", "ramp", "head_start")]
     recipe = load_recipe(args.recipe, [*starts, "parallel.workers=1", f"gan.batch={args.clips}", *args.overrides])
     device = torch.device("cpu" if args.on_cpu else "cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -140,9 +141,10 @@ def batch_of(recipe: Recipe, device: torch.device) -> ClipBatch:
     return ClipBatch(
         frames=torch.randint(0, 256, (b, t, size, size, 3), dtype=torch.uint8, generator=rng),
         speech=0.1 * torch.randn(b, heard * 640, generator=rng),
-        start=torch.zeros(b, dtype=torch.long),
+        index=torch.arange(t).expand(b, -1),
+        consecutive=torch.arange(b) % 3 == 0,
         speech_mask=torch.ones(b, heard, dtype=torch.bool),
-        still=torch.randint(0, 256, (b, size, size, 3), dtype=torch.uint8, generator=rng),
+        references=torch.randint(0, 256, (b, REFERENCES, size, size, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(b, IDENTITY, generator=rng), dim=-1),
         emotion=torch.randn(b, heard, len(EMOTIONS), generator=rng),
     ).to(device)

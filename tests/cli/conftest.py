@@ -10,7 +10,7 @@ import torch
 
 from s2v_ray.config import load_recipe
 from s2v_ray.models.bundle import save_bundle
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from tests.helpers.commands import EMOTIONS
 

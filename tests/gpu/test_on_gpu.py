@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import ClipBatch, to_unit
 from s2v_ray.config import Recipe, parse_recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video, TrainingInputs
+from s2v_ray.training.data.decode import REFERENCES
 from s2v_ray.training.engine import EngineConfig, has_bf16, make_engine
 from s2v_ray.training.tasks.adversaries import Adversaries
 from s2v_ray.training.tasks.context import TaskContext
@@ -33,7 +34,7 @@ def recipe() -> Recipe:
                 "frames": FRAMES,
                 "speech_frames": SPEECH,
                 "generator": {"channels": [32, 24, 16, 8]},
-                "discriminators": {"width": 8, "frame": now, "sequence": now, "sync": now, "emotion": now},
+                "discriminators": {"width": 8, "frame": now, "mouth": now, "sync": now, "emotion": now},
             },
             "parallel": {"gpu": True},
         }
@@ -47,9 +48,10 @@ def batch() -> ClipBatch:
         .expand(-1, FRAMES, SIZE, SIZE, -1)
         .contiguous(),
         speech=0.1 * torch.randn(BATCH, SPEECH * 640),
-        start=torch.zeros(BATCH, dtype=torch.long),
+        index=torch.arange(FRAMES).expand(BATCH, -1),
+        consecutive=torch.ones(BATCH, dtype=torch.bool),
         speech_mask=torch.ones(BATCH, SPEECH, dtype=torch.bool),
-        still=torch.zeros(BATCH, SIZE, SIZE, 3, dtype=torch.uint8),
+        references=torch.zeros(BATCH, REFERENCES, SIZE, SIZE, 3, dtype=torch.uint8),
         identity=F.normalize(torch.randn(BATCH, IDENTITY), dim=-1),
         emotion=torch.randn(BATCH, SPEECH, len(EMOTIONS)),
     )
@@ -58,10 +60,21 @@ def batch() -> ClipBatch:
 def test_forward_agrees_with_the_cpu() -> None:
     settings, data = recipe(), batch()
     model = Speech2Video(settings, IDENTITY, EMOTIONS).eval()
-    noise = torch.zeros(BATCH, FRAMES, settings.gan.generator.noise_dim)
+    config = settings.gan.generator
+    inputs = TrainingInputs(
+        data.speech,
+        data.speech_mask,
+        data.index,
+        to_unit(data.frames),
+        to_unit(data.references),
+        sampled=torch.zeros(BATCH, dtype=torch.bool),
+        white_take=torch.zeros(BATCH, config.take_dim),
+        white_motion=torch.zeros(BATCH, FRAMES, config.motion_dim),
+        white_codes=torch.zeros(BATCH, IDENTITY + settings.student.emotion_dim),
+    )
+    on_gpu = TrainingInputs(**{name: value.cuda() for name, value in vars(inputs).items()})
     with torch.no_grad():
-        here, _ = model(data.speech, data.speech_mask, data.start, noise)
-        there, _ = model.cuda()(data.speech.cuda(), data.speech_mask.cuda(), data.start.cuda(), noise.cuda())
+        here, there = model(inputs).frames, model.cuda()(on_gpu).frames
     torch.testing.assert_close(there.cpu(), here, atol=1e-2, rtol=0.0)  # cuDNN may use TF32
 
 

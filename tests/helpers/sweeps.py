@@ -12,7 +12,7 @@ import torch
 from s2v_ray import storage
 from s2v_ray.config import Recipe
 from s2v_ray.models.bundle import save_bundle
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.training.launch import StoppedError
 from s2v_ray.training.runs import RunSpec

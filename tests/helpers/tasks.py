@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import Recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.training.engine import EngineFactory
 from s2v_ray.training.tasks.adversaries import Adversaries
@@ -27,19 +27,21 @@ def task_recipe(stage: int = 0, **parallel: Any) -> Recipe:
     """Small networks on two workers at a ZeRO stage; every discriminator takes part within the first two steps."""
     each = {
         "frame": ALL_AT_ONCE,
-        "sequence": ALL_AT_ONCE | {"interval": 2},
+        "mouth": ALL_AT_ONCE | {"interval": 2, "features": 0.2},
         "sync": ALL_AT_ONCE,
         "emotion": ALL_AT_ONCE | {"start": 1},
     }
     return tiny_recipe(
-        student={"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8},
+        student={"width": 16, "layers": 1, "emotion_dim": 4, "content_dim": 8, "content_dropout": 0.0},
         distill={"steps": 10, "batch": 2 * BATCH, "speech_frames": SPEECH},
         gan={
             "steps": 10,
             "batch": 2 * BATCH,
             "frames": FRAMES,
             "speech_frames": SPEECH,
-            "generator": {"channels": [16, 12, 8, 8], "noise_dim": 3},
+            "perturb": False,
+            "generator": {"channels": [16, 12, 8, 8], "take_dim": 4, "motion_dim": 3, "take_width": 4},
+            "latent": {"start": 1, "warmup": 0},
             "discriminators": {"width": 4, **each},
         },
         parallel={"workers": 2, "zero_generator": stage, "zero_discriminators": min(stage, 2), **parallel},
@@ -52,9 +54,10 @@ def make_batch(rank: int, step: int) -> ClipBatch:
     return ClipBatch(
         frames=torch.randint(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
         speech=0.1 * torch.randn(BATCH, SPEECH * 640, generator=rng),
-        start=torch.tensor([0, 2]),
+        index=torch.arange(FRAMES) + torch.tensor([[0], [2]]),
+        consecutive=torch.tensor([True, True]),
         speech_mask=torch.arange(SPEECH).expand(BATCH, -1) < torch.tensor([[SPEECH], [SPEECH - 1]]),
-        still=torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
+        references=torch.randint(0, 256, (BATCH, 2, SIZE, SIZE, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(BATCH, IDENTITY, generator=rng), dim=-1),
         emotion=torch.randn(BATCH, SPEECH, len(EMOTIONS), generator=rng),
     )

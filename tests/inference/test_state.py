@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from s2v_ray.config import GeneratorConfig
 from s2v_ray.inference.state import CodeAverage, GenerationState, split_evenly
-from s2v_ray.models.generator import NoiseSequence
 from s2v_ray.models.student import StudentOutput
+from s2v_ray.models.take import MotionPrior, MotionSequence
 
 
 def output(identity: list[float], emotion: float) -> StudentOutput:
@@ -18,8 +19,10 @@ def output(identity: list[float], emotion: float) -> StudentOutput:
 
 def state(frames: int, spans: list[tuple[int, int]], identity_code: torch.Tensor | None = None) -> GenerationState:
     contents = iter([torch.zeros(1, frames - 1, 3), torch.ones(1, 1, 3)])
-    noise = NoiseSequence(1, 2, torch.Generator().manual_seed(0))
-    return GenerationState(torch.zeros(frames * 640), identity_code, None, None, noise, contents, spans)
+    config = GeneratorConfig(motion_dim=2, motion_clips=1)
+    motion = MotionSequence(MotionPrior(config), torch.Generator().manual_seed(0))
+    speech, white = torch.zeros(frames * 640), torch.zeros(4)
+    return GenerationState(speech, identity_code, None, None, None, white, motion, contents, spans)
 
 
 def test_spans_cover_everything_evenly() -> None:
@@ -55,12 +58,12 @@ def test_a_given_code_is_kept() -> None:
     assert made.ready and made.identity_code is given
 
 
-def test_take_gives_at_most_what_one_chunk_of_content_holds() -> None:
+def test_next_inputs_are_at_most_what_one_chunk_of_content_holds() -> None:
     made = state(6, [])
-    content, noise = made.take(4)
-    assert content.shape == (1, 4, 3) and noise.shape == (1, 4, 2)
+    content, motion = made.next_inputs(4)
+    assert content.shape == (1, 4, 3) and motion.shape == (1, 4, 2)
     assert made.remaining_frames == 2
-    assert made.take(4)[0].shape[1] == 1, "the rest of the first chunk"
-    last, _ = made.take(4)
+    assert made.next_inputs(4)[0].shape[1] == 1, "the rest of the first chunk"
+    last, _ = made.next_inputs(4)
     assert last.eq(1.0).all() and last.shape[1] == 1
     assert made.remaining_frames == 0

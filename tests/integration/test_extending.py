@@ -19,7 +19,7 @@ import torch
 
 from s2v_ray import storage
 from s2v_ray.config import load_recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training.engine import EngineConfig
 from s2v_ray.training.loggers import LOGGERS

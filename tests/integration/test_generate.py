@@ -18,7 +18,7 @@ from s2v_ray.config import load_recipe
 from s2v_ray.media.timing import SAMPLE_RATE
 from s2v_ray.media.video import read_video
 from s2v_ray.models.bundle import save_bundle
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 
 SECONDS = 20.0
 

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import affine_transform
 from torch import Tensor
 
-from s2v_ray.config import AugmentConfig, RecipeError, built_in_recipes, load_recipe
+from s2v_ray.config import AugmentConfig, RecipeError, load_recipe
 from s2v_ray.media.augment import AugmentParameters, apply_parameters, augment, draw_parameters
 
 B, T, S = 4, 3, 32
@@ -20,13 +20,16 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, 3, S, S, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+OFF = {"shift": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
+
 def only(**limits: float) -> AugmentConfig:
-    return AugmentConfig(**limits)  # type: ignore[arg-type]
+    return AugmentConfig(**(OFF | limits))  # type: ignore[arg-type]
 
 
 def test_without_augmentation_the_tensor_is_returned() -> None:
     frames = pictures(B, T)
-    assert augment(frames, AugmentConfig(), KEY) is frames
+    assert augment(frames, only(), KEY) is frames
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,11 @@ def test_colours_by_hand() -> None:
     assert half.tolist() == pytest.approx([0.299, 0.299 - 1, 0.299 - 1], abs=1e-3)
 
 
-def test_it_is_off_in_every_built_in_recipe_and_its_limits_are_checked() -> None:
-    assert all(load_recipe(name).augment == AugmentConfig() for name in built_in_recipes())
+def test_a_part_of_a_batch_has_the_parameters_of_its_place() -> None:
+    frames = pictures(B, T)
+    torch.testing.assert_close(augment(frames[2:], ALL, KEY, first=2), augment(frames, ALL, KEY)[2:])
+
+
+def test_its_limits_are_checked() -> None:
     with pytest.raises(RecipeError, match=r"augment.rotation: .*less than or equal to 30"):
-        load_recipe("debug", ["augment.rotation=90"])
+        load_recipe("debug", ["gan.discriminators.augment.rotation=90"])

@@ -97,15 +97,6 @@ def test_the_drift_is_the_largest_distance_as_a_share_of_the_crop() -> None:
     assert face.largest_drift(landmarks, face.frame_transforms(landmarks, 64), 64) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_mouth_box_and_mask_agree() -> None:
-    y0, y1, x0, x1 = face.mouth_box(64)
-    assert (y0, y1, x0, x1) == (40, 58, 20, 44)
-    mask = face.mouth_mask(64)
-    assert mask.shape == (64, 64) and float(mask.min()) >= 0 and float(mask.max()) <= 1
-    assert mask[49, 32] > 0.99 and mask[20, 32] < 1e-3 and mask[49, 5] < 1e-3
-    assert float(mask[y0:y1, x0:x1].sum() / mask.sum()) > 0.85
-
-
 def test_no_face_in_noise() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     assert face.make_detector("haar").detect(noise) == []

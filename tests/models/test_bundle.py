@@ -10,7 +10,7 @@ import torch
 from s2v_ray import storage
 from s2v_ray.config import Recipe
 from s2v_ray.models.bundle import load_bundle, read_card, save_bundle
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
 from tests.helpers.recipes import debug_recipe

@@ -2,13 +2,18 @@ import pytest
 import torch
 
 from s2v_ray.config import ScheduleConfig
-from s2v_ray.training.schedules import is_updated, one_cycle, warmup_cosine, weight_at
+from s2v_ray.training.schedules import is_updated, one_cycle, ramp_at, warmup_cosine
 
 
-def test_weight_ramps_from_its_start():
+def test_weights_ramp_from_their_start():
     schedule = ScheduleConfig(weight=0.4, start=100, ramp=4)
-    assert [weight_at(schedule, s) for s in (0, 99, 100, 101, 103, 500)] == pytest.approx([0, 0, 0.1, 0.2, 0.4, 0.4])
-    assert weight_at(ScheduleConfig(weight=0.4, start=2, ramp=0), 2) == 0.4
+    assert [ramp_at(schedule, s) for s in (0, 99, 100, 101, 103, 500)] == [0, 0, 0.25, 0.5, 1, 1]
+    assert ramp_at(ScheduleConfig(weight=0.4, start=2, ramp=0), 2) == 1.0
+
+
+def test_a_head_start_updates_before_the_weight_is_above_0():
+    schedule = ScheduleConfig(weight=1.0, start=5, head_start=3, interval=2)
+    assert [s for s in range(9) if is_updated(schedule, s)] == [2, 4, 6, 8]
 
 
 def test_update_interval_counts_from_the_start():

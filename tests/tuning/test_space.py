@@ -46,7 +46,7 @@ def test_spaces_are_shipped() -> None:
 
 def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
     keys = set(load_space(str(next(f for f in SHIPPED if f.stem == "discriminator_schedules")), RECIPE).parameters)
-    for name in ("frame", "sequence", "sync", "emotion"):
+    for name in ("frame", "mouth", "sync", "emotion"):
         assert {f"gan.discriminators.{name}.{s}" for s in ("start", "ramp", "weight", "interval", "lr")} <= keys
 
 
@@ -70,7 +70,7 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
         (one("gan.steps", distribution="int", low=1, high=9), "set them in the recipe"),
         (
             one("media.size", distribution="choice", values=[32, 64]),
-            "task gan does not read it; it reads gan, augment, seed",
+            "task gan does not read it; it reads gan, seed",
         ),
         (one("distill.lr", **LR), "task gan does not read it"),
         (one("gan.lr", distribution="uniform", low=0.1, high=0.1), "low must be below high, not 0.1 and 0.1"),

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from s2v_ray.config import Recipe
-from s2v_ray.models.generator import Speech2Video
+from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.training.engine.deepspeed_api import BUCKET_ELEMENTS
 from s2v_ray.training.tasks.adversaries import Adversaries
 

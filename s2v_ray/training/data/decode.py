@@ -21,6 +21,8 @@ from s2v_ray.training.data.plan import RowGroupJob
 READ_AHEAD = 4
 """Row groups that are read concurrently: an object store answers more slowly than its data is decoded."""
 TEACHERS = ("identity", "emotion")
+REFERENCES = 2
+"""Frames of a clip, apart from the target frames, from which its take is encoded in training."""
 
 Window = dict[str, np.ndarray]
 """A decoded window: the fields of ``ClipBatch`` for one clip, ``speech`` as int16, and ``id``."""
@@ -36,6 +38,7 @@ class WindowSpec:
         speech_frames: L >= T, frames of speech.
         seed: seed of the positions.
         teachers: whether the teachers' outputs are joined.
+        window_share: probability that the target frames of a clip are consecutive; otherwise they are spread.
     """
 
     corpus: str
@@ -43,10 +46,11 @@ class WindowSpec:
     speech_frames: int
     seed: int
     teachers: bool = True
+    window_share: float = 1.0
 
     def nbytes(self, side: int) -> int:
         """Size of a decoded window of frames with ``side`` pixels."""
-        return (self.frames + 1) * side * side * 3 + frames_to_samples(self.speech_frames) * 2
+        return (self.frames + REFERENCES) * side * side * 3 + frames_to_samples(self.speech_frames) * 2
 
 
 @dataclass(frozen=True)
@@ -138,29 +142,27 @@ def clips_of(group: RowGroup, rows: Sequence[int]) -> Iterator[EncodedClip]:
 
 
 def cut_window(clip: EncodedClip, spec: WindowSpec, epoch: int) -> Window:
-    """Cut a random window out of a clip; only its frames and one still are decoded.
+    """Choose target frames, reference frames and speech of a clip; only these frames are decoded.
 
-    The position depends on seed, epoch and clip alone.
+    The choice depends on seed, epoch and clip alone.
     """
-    t, length, n = spec.frames, spec.speech_frames, clip.length
+    length, n = spec.speech_frames, clip.length
     rng = np.random.default_rng([spec.seed, epoch, zlib.crc32(clip.id.encode())])
-    first = int(rng.integers(n - t + 1))
-    earliest, latest = max(0, first + t - length), min(first, max(0, n - length))
-    offset = int(rng.integers(earliest, latest + 1))  # first frame of the speech
+    targets, offset, consecutive = choose_frames(spec, n, rng)
     valid = min(length, n - offset)
-    outside = n - t
-    still = int(rng.integers(outside)) if outside else int(rng.integers(n))
-    still += t if outside and still >= first else 0
-    pixels = shards.decode_frames([clip.frame(k) for k in [*range(first, first + t), still]])
+    others = np.setdiff1d(np.arange(n), targets)
+    references = rng.choice(others if len(others) else targets, REFERENCES, replace=len(others) < REFERENCES)
+    pixels = shards.decode_frames([clip.frame(int(k)) for k in [*targets, *references]])
     speech = np.zeros(frames_to_samples(length), np.int16)
     samples = np.frombuffer(clip.speech, "<i2")[frames_to_samples(offset) : frames_to_samples(offset + valid)]
     speech[: len(samples)] = samples
     window: Window = {
         "id": np.asarray(clip.id),
-        "frames": pixels[:t],
-        "still": pixels[t],
+        "frames": pixels[: spec.frames],
+        "references": pixels[spec.frames :],
         "speech": speech,
-        "start": np.asarray(first - offset, np.int64),
+        "index": targets - offset,
+        "consecutive": np.asarray(consecutive),
         "speech_mask": np.arange(length) < valid,
     }
     if "identity" in clip.outputs:
@@ -169,6 +171,24 @@ def cut_window(clip: EncodedClip, spec: WindowSpec, epoch: int) -> Window:
         window["emotion"] = np.zeros((length, clip.outputs["emotion"].shape[1]), np.float32)
         window["emotion"][:valid] = clip.outputs["emotion"][offset : offset + valid]
     return window
+
+
+def choose_frames(spec: WindowSpec, length: int, rng: np.random.Generator) -> tuple[np.ndarray, int, bool]:
+    """Choose the target frames of a clip of ``length`` frames.
+
+    Returns:
+        their positions in the clip, int64 ``[T]``, ascending; the first frame of the speech; whether they are
+        consecutive.
+    """
+    t = spec.frames
+    consecutive = bool(rng.random() < spec.window_share)
+    if consecutive:
+        first = int(rng.integers(length - t + 1))
+        earliest, latest = max(0, first + t - spec.speech_frames), min(first, max(0, length - spec.speech_frames))
+        return np.arange(first, first + t), int(rng.integers(earliest, latest + 1)), True
+    offset = int(rng.integers(max(0, length - spec.speech_frames) + 1))
+    inside = min(spec.speech_frames, length - offset)
+    return offset + np.sort(rng.permutation(inside)[:t]), offset, False
 
 
 def read_outputs(corpus: str, role: str, job: RowGroupJob, ids: list[str]) -> list[np.ndarray]:

@@ -66,6 +66,7 @@ class StreamConfig:
         executor: "ray": Ray Data executions, after the first ``FIRST_CLIPS``; "local": the same clips in the same order
             from a thread.
         task_cpus: CPUs reserved for one Ray Data task.
+        window_share: see ``WindowSpec``.
     """
 
     corpus: str
@@ -80,11 +81,12 @@ class StreamConfig:
     teachers: bool = True
     executor: Literal["ray", "local"] = "ray"
     task_cpus: float = 1.0
+    window_share: float = 1.0
 
     @property
     def window(self) -> WindowSpec:
         """What is cut out of each clip."""
-        return WindowSpec(self.corpus, self.frames, self.speech_frames, self.seed, self.teachers)
+        return WindowSpec(self.corpus, self.frames, self.speech_frames, self.seed, self.teachers, self.window_share)
 
 
 def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:

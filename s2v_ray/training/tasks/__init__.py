@@ -26,18 +26,22 @@ class TaskEntry:
         section: its section of a recipe.
         frames: target frames of a training window.
         validation_frames: target frames of a validation window.
+        window_share: share of training clips whose target frames are consecutive.
     """
 
     make: Callable[[TaskContext], Task]
     section: Callable[[Recipe], DistillConfig | GanConfig]
     frames: Callable[[Recipe], int]
     validation_frames: Callable[[Recipe], int]
+    window_share: Callable[[Recipe], float]
 
 
 TASKS: dict[Kind, TaskEntry] = {
     # noqa below: the student reads no frames, so their number does not depend on the recipe
-    "distill": TaskEntry(distill.make_task, lambda r: r.distill, lambda r: 1, lambda r: 1),  # noqa: ARG005
-    "gan": TaskEntry(gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames),
+    "distill": TaskEntry(distill.make_task, lambda r: r.distill, lambda r: 1, lambda r: 1, lambda r: 1.0),  # noqa: ARG005
+    "gan": TaskEntry(
+        gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames, lambda r: r.gan.window_share
+    ),
 }
 """All tasks that ``launch`` runs."""
 

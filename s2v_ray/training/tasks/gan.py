@@ -10,6 +10,7 @@ graphs of all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,16 +21,20 @@ from torch import Tensor
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
+from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import aggregate_emotion
 from s2v_ray.losses.reconstruction import weighted_l1
-from s2v_ray.media.augment import augment
-from s2v_ray.media.face import mouth_mask
+from s2v_ray.media.mouth import mouth_mask
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
-from s2v_ray.models.generator import NoiseSequence, Speech2Video
+from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
+from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
+from s2v_ray.training.balance import GradientBalance
+from s2v_ray.training.data.plan import planned_clips, read_index
 from s2v_ray.training.engine import (
     Engine,
+    NonFiniteLossError,
     OptimizerConfig,
     check_finite,
     frozen,
@@ -42,7 +47,10 @@ from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.validation import Figures, missing_note
 
 FRAMES_PER_CLIP = 2
-"""Frames of a window that the discriminators of single frames use."""
+"""Target frames of a clip that the discriminators of single frames use."""
+RECONSTRUCTION = "reconstruction"
+PRIOR_WEIGHT = 0.01
+"""Weight of the prior's likelihood. It only sets the prior's share of the clipped gradient norm."""
 Scalars = dict[str, Tensor | float]
 
 
@@ -52,30 +60,28 @@ class MicroBatch:
 
     Attributes:
         batch: the clips.
-        real: ``[B, T, 3, S, S]`` in [-1, 1], augmented.
-        still: ``[B, 3, S, S]`` in [-1, 1], augmented.
-        noise: ``[B, T, Z]``.
+        inputs: of the model.
         frame_indices: ``[B, n]``, frames for the discriminators of single frames.
+        first: position of the first clip in the step's batch.
     """
 
     batch: ClipBatch
-    real: Tensor
-    still: Tensor
-    noise: Tensor
+    inputs: TrainingInputs
     frame_indices: Tensor
+    first: int
 
 
 @dataclass
 class Generated:
-    """Frames of a micro-batch with what the discriminators need.
+    """Output of the model for a micro-batch, with what the discriminators need.
 
     Attributes:
-        inputs: the real window and its conditions.
-        fake: generated ``[B, T, 3, S, S]`` in [-1, 1].
+        inputs: the real frames and their conditions.
+        made: output of the model.
     """
 
     inputs: DiscriminatorInputs
-    fake: Tensor
+    made: TrainingOutputs
 
 
 class GanTask:
@@ -86,7 +92,7 @@ class GanTask:
         model: student and generator.
         adversaries: the discriminators.
         lineage: digests of the artifacts that the model is made from.
-        judges: the networks that validation measures with; None for none.
+        judges: networks of the validation; None for none.
     """
 
     def __init__(
@@ -97,13 +103,14 @@ class GanTask:
         lineage: dict[str, Any],
         judges: Judges | None = None,
     ) -> None:
-        self.recipe, self.device, self.rank = context.recipe, context.device, context.rank
+        self.recipe, self.device, self.rank, self.corpus = context.recipe, context.device, context.rank, context.corpus
         self.lineage, self.judges = lineage, judges or Judges()
         self.note = missing_note(self.judges)
         self.alarms, self.diagnostics = adversaries.alarms, adversaries.diagnostics
         self.student = model.student
         self.mask = mouth_mask(self.recipe.media.size).to(self.device)
         self.random = torch.Generator()
+        self.balance = GradientBalance(RECONSTRUCTION)
         config, parallel = self.recipe.gan, self.recipe.parallel
         model.generator.checkpointing = parallel.checkpoint_activations
         fixed = {id(p) for p in model.distilled()} if config.distilled else set()
@@ -132,30 +139,67 @@ class GanTask:
         config = self.recipe.gan
         self.random.manual_seed(draw_seed(self.recipe.seed, step, self.rank))
         self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
-        self.generator.module.train()
-        self.student.eval()  # its distilled encoders are fixed: no dropout
+        self._set_modes()
         micro_batches = self._micro_batches(batch, step)
-        whole = [self._generate(micro_batches[0])] if len(micro_batches) == 1 else None
-        scalars = self._update_discriminators(whole or map(torch.no_grad()(self._generate), micro_batches), step)
+        whole = [self._generate(micro_batches[0], step)] if len(micro_batches) == 1 else None
+        generate = functools.partial(self._generate, step=step)
+        scalars = self._update_discriminators(whole or map(torch.no_grad()(generate), micro_batches), step)
         parts = []
-        for generated in self._with_same_buffers(whole or map(self._generate, micro_batches)):
-            terms = self._generator_terms(generated, step)
-            loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.device))
-            check_finite("generator", {name: term for name, (_, term) in terms.items()}, self.generator)
+        for generated in self._with_same_buffers(whole or map(generate, micro_batches)):
+            terms, latent = self._frame_terms(generated, step), self._latent_terms(generated, step)
+            values = {name: value for name, (_, value) in (terms | latent).items()}
+            self._check_finite(values)
+            frames = generated.made.frames
+            # Each term's gradient on the frames is scaled first; this loss has the sum as its gradient there.
+            loss = (frames * self.balance.combine(frames, terms)).sum()
+            loss = loss + sum(weight * value for weight, value in latent.values())
             self.generator.backward(loss / len(micro_batches))
-            parts.append({"loss": loss.detach(), **{f"g_{name}": term.detach() for name, (_, term) in terms.items()}})
+            parts.append({f"g_{name}": value.detach() for name, value in values.items()})
         self.generator.step()
+        self.balance.update()
         self._update_average(step)
         return scalars | mean_over_micro_batches(parts)
 
-    def _generator_terms(self, generated: Generated, step: int) -> dict[str, tuple[float, Tensor]]:
-        """Weight and value of each term of the generator's loss."""
-        config, real = self.recipe.gan, generated.inputs.frames
-        terms = {"reconstruction": (config.reconstruction, weighted_l1(generated.fake, real, self.mask, config.mouth))}
+    def _set_modes(self) -> None:
+        """Set dropout and perturbation: in the content encoder, not in the encoders of identity and emotion."""
+        self.generator.module.train()
+        self.student.identity.eval()
+        self.student.emotion.eval()
+        self.student.perturb_content = self.recipe.gan.perturb
+
+    def _frame_terms(self, generated: Generated, step: int) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of each term that is computed from the generated frames."""
+        config, inputs, made = self.recipe.gan, generated.inputs, generated.made
+        own = inputs.paired
+        error = weighted_l1(made.frames[own], inputs.frames[own], self.mask, config.mouth)
+        terms = {RECONSTRUCTION: (config.reconstruction, error)}
         if self.discriminators is not None:
             with frozen(self.discriminators.module), self.discriminators.autocast():
-                terms |= self.discriminators.module.generator_losses(generated.inputs, generated.fake, step)
+                terms |= self.discriminators.module.generator_losses(inputs, made.frames, step)
         return terms
+
+    def _latent_terms(self, generated: Generated, step: int) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of the terms of the latents."""
+        config, made = self.recipe.gan.latent, generated.made
+        sampled = (~generated.inputs.paired).float()[:, None]
+        again = ((made.take_again - made.take.detach()).square() * sampled).mean()
+        regression = 0.0 if self.recipe.gan.generator.reference else config.regression
+        ramp = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+        if step >= config.start:
+            ramp *= config.sampled_kl
+        return {
+            "take": (regression, again),
+            "kl_take": (ramp * config.kl_take, made.kl_take),
+            "kl_motion": (ramp * config.kl_motion, made.kl_motion),
+            "prior": (PRIOR_WEIGHT, made.prior),  # its inputs are detached: it trains the prior alone
+        }
+
+    def _check_finite(self, values: dict[str, Tensor]) -> None:
+        try:
+            check_finite("generator", values, self.generator)
+        except NonFiniteLossError:
+            self.balance.discard()
+            raise
 
     def _update_discriminators(self, generated: Iterable[Generated], step: int) -> Scalars:
         """Update the discriminators that are due at ``step`` on generated frames of all micro-batches."""
@@ -170,7 +214,7 @@ class GanTask:
             self.discriminators.set_lr(name, member.schedule.lr if name in updated else 0.0)
         parts = []
         for part in self._with_same_buffers(generated):
-            losses: dict[str, Tensor] = self.discriminators(part.inputs, part.fake.detach(), step)
+            losses: dict[str, Tensor] = self.discriminators(part.inputs, part.made.frames.detach(), step)
             check_finite("discriminators", losses, self.discriminators)
             self.discriminators.backward(torch.stack(list(losses.values())).sum() / self.recipe.parallel.accumulate)
             parts.append({f"d_{name}": loss.detach() for name, loss in losses.items()})
@@ -179,35 +223,51 @@ class GanTask:
 
     def _micro_batches(self, batch: ClipBatch, step: int) -> list[MicroBatch]:
         """Split the batch into ``parallel.accumulate`` parts. Random draws are made for the whole batch."""
-        real, still = self._augmented(batch, step)
-        b, t = real.shape[:2]
-        noise = NoiseSequence(b, self.recipe.gan.generator.noise_dim, self.random).draw(t).to(self.device)
-        indices = torch.stack([torch.randperm(t, generator=self.random)[:FRAMES_PER_CLIP] for _ in range(b)])
-        clips = batch.split(self.recipe.parallel.accumulate)
-        tensors = (x.split(b // len(clips)) for x in (real, still, noise, indices.to(self.device)))
-        return [MicroBatch(*part) for part in zip(clips, *tensors, strict=True)]
+        config, random = self.recipe.gan.generator, self.random
+        b, t = batch.frames.shape[:2]
+        parts = self.recipe.parallel.accumulate
+        white_take = torch.randn(b, config.take_dim, generator=random)
+        white_motion = torch.randn(b, t, config.motion_dim, generator=random)
+        codes = self.student.identity_dim + self.recipe.student.emotion_dim
+        white_codes = torch.randn(b, codes, generator=random)
+        indices = torch.stack([torch.randperm(t, generator=random)[:FRAMES_PER_CLIP] for _ in range(b)])
+        sampled = torch.cat([self._draw_sampled(b // parts, step) for _ in range(parts)])
+        draws = [x.to(self.device).split(b // parts) for x in (sampled, white_take, white_motion, white_codes, indices)]
+        return [
+            MicroBatch(
+                part,
+                TrainingInputs(
+                    part.speech, part.speech_mask, part.index, to_unit(part.frames), to_unit(part.references), *white
+                ),
+                frame_indices,
+                i * len(part.frames),
+            )
+            for i, (part, *white, frame_indices) in enumerate(zip(batch.split(parts), *draws, strict=True))
+        ]
 
-    def _augmented(self, batch: ClipBatch, step: int) -> tuple[Tensor, Tensor]:
-        """Real frames ``[B, T, 3, S, S]`` and still ``[B, 3, S, S]`` in [-1, 1], each clip with the same draw."""
-        key = (self.recipe.seed, step, self.rank)
-        inputs = (to_unit(batch.frames), to_unit(batch.still)[:, None])
-        frames, still = (augment(x, self.recipe.augment, key) for x in inputs)
-        return frames, still[:, 0]
+    def _draw_sampled(self, clips: int, step: int) -> Tensor:
+        """Choose the clips of a part whose take is drawn from the prior, bool ``[clips]``; never all of them."""
+        latent = self.recipe.gan.latent
+        order = torch.randperm(clips, generator=self.random)
+        return order < (int(latent.sampled * clips) if step >= latent.start else 0)
 
-    def _generate(self, part: MicroBatch) -> Generated:
-        """Run the generator on a micro-batch."""
-        batch = part.batch
-        fake, codes = self.generator(batch.speech, batch.speech_mask, batch.start, part.noise, part.still)
-        return Generated(self._inputs(part, codes.identity.detach()), fake)
+    def _generate(self, part: MicroBatch, step: int) -> Generated:
+        """Run the model on a micro-batch."""
+        made: TrainingOutputs = self.generator(part.inputs)
+        return Generated(self._inputs(part, made.identity.detach(), step), made)
 
-    def _inputs(self, part: MicroBatch, identity: Tensor) -> DiscriminatorInputs:
+    def _inputs(self, part: MicroBatch, identity: Tensor, step: int) -> DiscriminatorInputs:
         assert part.batch.emotion is not None, "the stream must join the teachers' outputs"
         return DiscriminatorInputs(
-            frames=part.real,
-            speech=_window_speech(part.batch, part.real.shape[1]),
+            frames=part.inputs.frames,
+            speech=_window_speech(part.batch, part.inputs.frames.shape[1]),
             identity=identity,
             emotion=aggregate_emotion(part.batch.emotion, part.batch.speech_mask).softmax(-1),
             frame_indices=part.frame_indices,
+            consecutive=part.batch.consecutive,
+            paired=~part.inputs.sampled,
+            key=(self.recipe.seed, step, self.rank),
+            first=part.first,
         )
 
     def _with_same_buffers(self, generated: Iterable[Generated]) -> Iterator[Generated]:
@@ -241,40 +301,60 @@ class GanTask:
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
         """Measure the averaged generator (``metrics.VALIDATION``) on the batches of all workers."""
         model, figures = self.averaged(), Figures(self.judges)
-        random = torch.Generator().manual_seed(0)
         for batch in batches:
-            fake = self._draw(model, batch, random)
+            fake = self._draw(model, batch)
             figures.add(batch, _window_speech(batch, batch.frames.shape[1]), fake, self.mask)
         return figures.result()
 
     @torch.no_grad()
     def samples(self, batch: ClipBatch) -> list[Sample]:
         """Generate from a batch's speech with the averaged generator."""
-        fake = self._draw(self.averaged(), batch, torch.Generator().manual_seed(0))
+        fake = self._draw(self.averaged(), batch)
         columns = (to_pixels(fake), batch.frames, _window_speech(batch, batch.frames.shape[1]))
         return [Sample(name, *(c.cpu().numpy() for c in clip)) for name, *clip in zip(batch.ids, *columns, strict=True)]
 
-    def _draw(self, model: Speech2Video, batch: ClipBatch, random: torch.Generator) -> Tensor:
-        """Generate the frames of a batch, ``[B, T, 3, S, S]``."""
-        b, t = batch.frames.shape[:2]
-        noise = NoiseSequence(b, self.recipe.gan.generator.noise_dim, random).draw(t).to(self.device)
-        fake: Tensor = model(batch.speech, batch.speech_mask, batch.start, noise, to_unit(batch.still))[0]
+    def _draw(self, model: Speech2Video, batch: ClipBatch) -> Tensor:
+        """Generate the frames of a batch, ``[B, T, 3, S, S]``, with the take of a reference frame and no motion."""
+        codes = model.student(batch.speech, batch.speech_mask)
+        content = codes.content.gather(1, batch.index[..., None].expand(-1, -1, codes.content.shape[2]))
+        reference = to_unit(batch.references[:, 0])
+        still = reference if model.reference else None
+        clip_codes = ClipCodes(codes.identity, codes.emotion, model.take_of(reference), still)
+        motion = content.new_zeros(*content.shape[:2], self.recipe.gan.generator.motion_dim)
+        fake: Tensor = model.generator(clip_codes, content, motion)
         return fake
 
     def state(self) -> dict[str, Any]:
-        """Return the moving average."""
-        return {"ema": self.ema}
+        """Return the moving averages of weights and of gradient norms."""
+        return {"ema": self.ema, "gradient_squares": self.balance.squares}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the moving average."""
+        """Restore the moving averages."""
         for name, value in state["ema"].items():
             self.ema[name].copy_(value)
+        self.balance.squares = dict(state["gradient_squares"])
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
-        """Write the bundle of the averaged model."""
+        """Write the bundle of the averaged model, with the motion prior of training clips."""
         model = self.averaged()
         if self.rank == 0:
+            model.motion_prior.fill(motion_codes(model, self.corpus, self.recipe, self.device))
             save_bundle(storage.join(run, "bundle"), model, self.recipe, "speech2video", self.lineage, metrics)
+
+
+def motion_codes(model: Speech2Video, corpus: str, recipe: Recipe, device: torch.device) -> list[Tensor]:
+    """Encode the motion ``[T, M]`` of training clips from all over the corpus, for the motion prior."""
+    wanted = recipe.gan.generator.motion_clips
+    index = read_index(corpus, "train", recipe.gan.frames)
+    chosen = dict.fromkeys(
+        clip.row for clip in planned_clips(index, seed=recipe.seed, batch=wanted, steps=1)
+    )  # a small corpus is repeated in one step
+    found = []
+    for row in chosen:
+        clip = shards.decode_clip(shards.read_rows(row.uri, row.group)[row.row])
+        frames = clip.frames[: recipe.gan.generator.motion_frames]
+        found.append(model.motion_of(to_unit(torch.from_numpy(frames)).to(device)).cpu())
+    return found
 
 
 def make_task(context: TaskContext) -> GanTask:
@@ -316,4 +396,5 @@ def draw_seed(*key: int) -> int:
 def _window_speech(batch: ClipBatch, frames: int) -> Tensor:
     """Cut out the speech of the target window, ``[B, frames * 640]``."""
     offsets = torch.arange(frames * SAMPLES_PER_FRAME, device=batch.speech.device)
-    return batch.speech.gather(1, batch.start[:, None] * SAMPLES_PER_FRAME + offsets)
+    end = batch.speech.shape[1] - 1  # spread frames may leave less speech than that; only consecutive ones use it
+    return batch.speech.gather(1, (batch.index[:, :1] * SAMPLES_PER_FRAME + offsets).clamp(max=end))

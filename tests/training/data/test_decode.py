@@ -20,6 +20,7 @@ from s2v_ray.training.data.decode import (
     EncodedClip,
     Window,
     WindowSpec,
+    choose_frames,
     collate,
     cut_window,
     decode_jobs,
@@ -55,21 +56,22 @@ def encoded(length: int, outputs: dict[str, np.ndarray] | None = None) -> Encode
     return EncodedClip("clip", length, frames.__getitem__, speech.tobytes(), outputs or {})
 
 
-def test_windows_agree_with_speech_still_and_teachers(corpus: str) -> None:
+def test_windows_agree_with_speech_references_and_teachers(corpus: str) -> None:
     for batch in batches(corpus, epochs=2):
         for i, clip in enumerate(batch.ids):
             number, length = int(clip[4:]), (20, 30, 45)[int(clip[4:]) % 3]
             red = batch.frames[i, :, 0, 0, 0].float() / 3  # JPEG is off by a level or two
             first = int(red[0].round())
             assert torch.allclose(red, torch.arange(first, first + 6.0), atol=0.7)
-            start = int(batch.start[i])
+            start = int(batch.index[i, 0])
+            assert batch.consecutive[i] and batch.index[i].tolist() == list(range(start, start + 6))
             samples = batch.speech[i].reshape(25, 640)[:, 0] * 1000
             assert torch.allclose(samples[start : start + 6], torch.arange(first, first + 6.0), atol=0.05)
             valid = int(batch.speech_mask[i].sum())
             assert valid == min(25, length) and bool(batch.speech_mask[i, :valid].all())
             assert batch.speech[i].reshape(25, 640)[valid:].abs().sum() == 0
-            still = round(float(batch.still[i, 0, 0, 0]) / 3)
-            assert still < length and not first + 1 < still < first + 4
+            for reference in (batch.references[i, :, 0, 0, 0].float() / 3).round().tolist():
+                assert reference < length and not first + 1 < reference < first + 4
             assert batch.identity is not None and int(batch.identity[i].argmax()) == number % 6
             assert batch.emotion is not None
             assert batch.emotion[i, :valid, 0].tolist() == [first - start + k for k in range(valid)]
@@ -99,8 +101,8 @@ def test_row_groups_are_read_ahead_but_never_all(corpus: str, monkeypatch: pytes
     assert found == alone
 
 
-def test_the_size_of_a_window_counts_frames_still_and_speech() -> None:
-    assert WindowSpec("c", frames=4, speech_frames=10, seed=0).nbytes(16) == 5 * 16 * 16 * 3 + 10 * 640 * 2
+def test_the_size_of_a_window_counts_frames_references_and_speech() -> None:
+    assert WindowSpec("c", frames=4, speech_frames=10, seed=0).nbytes(16) == 6 * 16 * 16 * 3 + 10 * 640 * 2
 
 
 def test_a_clip_shorter_than_the_speech_window_is_padded_with_silence() -> None:
@@ -109,26 +111,48 @@ def test_a_clip_shorter_than_the_speech_window_is_padded_with_silence() -> None:
     assert window["speech"].reshape(8, 640)[:, 0].tolist() == [1, 2, 3, 4, 5, 0, 0, 0]
     assert window["speech_mask"].tolist() == [True] * 5 + [False] * 3
     assert window["emotion"].tolist() == [*logits.tolist(), *[[0.0, 0.0]] * 3]
-    first = int(window["start"])  # the speech begins at frame 0, so this is the first target frame as well
+    first = int(window["index"][0])  # the speech begins at frame 0, so this is the first target frame as well
     assert window["frames"][:, 0, 0, 0].tolist() == pytest.approx([10 * k for k in range(first, first + 3)], abs=2)
 
 
-def test_the_still_is_never_a_target_frame_if_there_are_others() -> None:
+def shown(window: Window, name: str) -> list[int]:
+    """Numbers of the frames of a window of ``encoded``."""
+    return [round(int(level) / 10) for level in window[name][:, 0, 0, 0]]
+
+
+def test_references_are_never_target_frames_if_there_are_enough_others() -> None:
     spec, clip = WindowSpec("c", 4, 4, 0), encoded(6)
-    pairs = set()
+    found = set()
     for epoch in range(60):
         window = cut_window(clip, spec, epoch)
-        first = int(window["speech"][0]) - 1 + int(window["start"])
-        pairs.add((first, round(int(window["still"][0, 0, 0]) / 10)))
-    assert pairs == {(0, 4), (0, 5), (1, 0), (1, 5), (2, 0), (2, 1)}
+        first = int(window["speech"][0]) - 1 + int(window["index"][0])
+        found.add((first, *sorted(shown(window, "references"))))
+    assert found == {(0, 4, 5), (1, 0, 5), (2, 0, 1)}
 
 
-def test_a_window_of_the_whole_clip_takes_its_still_from_the_target_frames() -> None:
-    stills = {
-        round(int(cut_window(encoded(3), WindowSpec("c", 3, 3, 0), epoch)["still"][0, 0, 0]) / 10)
-        for epoch in range(40)
-    }
-    assert stills == {0, 1, 2}
+def test_a_window_of_the_whole_clip_takes_its_references_from_the_target_frames() -> None:
+    spec = WindowSpec("c", 3, 3, 0)
+    references = {k for epoch in range(40) for k in shown(cut_window(encoded(3), spec, epoch), "references")}
+    assert references == {0, 1, 2}
+
+
+def test_spread_frames_are_distinct_and_all_over_the_speech() -> None:
+    spec, clip, gaps, places = WindowSpec("c", 3, 10, 0, window_share=0.0), encoded(25), set(), set()
+    for epoch in range(200):
+        window = cut_window(clip, spec, epoch)
+        index, offset = window["index"].tolist(), int(window["speech"][0]) - 1
+        assert not window["consecutive"] and index == sorted(set(index)) and 0 <= index[0] and index[-1] < 10
+        assert shown(window, "frames") == [offset + k for k in index]
+        assert not set(shown(window, "references")) & set(shown(window, "frames"))
+        gaps |= set(np.diff(index).tolist())
+        places |= set(shown(window, "frames"))
+    assert gaps >= set(range(1, 7)) and places == set(range(25))
+
+
+def test_the_window_share_is_that_of_consecutive_clips() -> None:
+    spec = WindowSpec("c", 3, 10, 0, window_share=0.25)
+    share = np.mean([choose_frames(spec, 25, np.random.default_rng(n))[2] for n in range(2000)])
+    assert share == pytest.approx(0.25, abs=0.03)
 
 
 def test_the_position_depends_on_seed_epoch_and_clip() -> None:

@@ -1,0 +1,139 @@
+"""The whole model, from speech to video: student, take encoder, priors and generator.
+
+Shapes: B clips, T target frames, P reference frames, L >= T frames of speech, D identity, E emotion, Z take latent,
+M motion code, C content, S side of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from s2v_ray.config import Recipe
+from s2v_ray.models.generator import ClipCodes, Generator
+from s2v_ray.models.student import Student
+from s2v_ray.models.take import (
+    MotionPrior,
+    Posterior,
+    TakeEncoder,
+    TakePrior,
+    kl_to_standard_normal,
+    reparametrise,
+)
+
+
+@dataclass
+class TrainingInputs:
+    """One training batch on its device.
+
+    Attributes:
+        speech: ``[B, L * 640]``.
+        speech_mask: bool ``[B, L]``, False where the speech is padding.
+        index: int64 ``[B, T]``, positions of the target frames within the speech.
+        frames: ``[B, T, 3, S, S]`` in [-1, 1], the target frames.
+        references: ``[B, P, 3, S, S]`` in [-1, 1], other frames of the same clips.
+        sampled: bool ``[B]``: clips whose take is drawn from the prior.
+        white_take: ``[B, Z]``, standard normal.
+        white_motion: ``[B, T, M]``, standard normal.
+        white_codes: ``[B, D + E]``, standard normal: noise on the codes while the prior is fitted.
+    """
+
+    speech: Tensor
+    speech_mask: Tensor
+    index: Tensor
+    frames: Tensor
+    references: Tensor
+    sampled: Tensor
+    white_take: Tensor
+    white_motion: Tensor
+    white_codes: Tensor
+
+
+@dataclass
+class TrainingOutputs:
+    """What a training step uses of the model.
+
+    Attributes:
+        frames: ``[B, T, 3, S, S]`` in [-1, 1].
+        identity: ``[B, D]``, the student's code.
+        take: ``[B, Z]``, that the frames were generated with; the reference baseline ignores it.
+        take_again: ``[B, Z]``, that the take encoder finds in the generated frames.
+        kl_take: scalar, nats per clip.
+        kl_motion: scalar, nats per frame.
+        prior: scalar, negative log-likelihood of the takes under the prior, nats per clip.
+    """
+
+    frames: Tensor
+    identity: Tensor
+    take: Tensor
+    take_again: Tensor
+    kl_take: Tensor
+    kl_motion: Tensor
+    prior: Tensor
+
+
+class Speech2Video(nn.Module):
+    """The model that the GAN trains, and that bundles contain.
+
+    Args:
+        recipe: config of all networks.
+        identity_dim: D of the identity teacher.
+        emotions: labels of the emotion teacher.
+    """
+
+    def __init__(self, recipe: Recipe, identity_dim: int, emotions: tuple[str, ...]) -> None:
+        super().__init__()
+        config, student = recipe.gan.generator, recipe.student
+        self.student = Student(student, identity_dim, emotions)
+        self.encoder = TakeEncoder(config, recipe.media.size)
+        self.take_prior = TakePrior(identity_dim, student.emotion_dim, config)
+        self.motion_prior = MotionPrior(config)
+        self.generator = Generator(config, recipe.media.size, identity_dim, student.emotion_dim, student.content_dim)
+        self.reference = config.reference
+
+    def forward(self, inputs: TrainingInputs) -> TrainingOutputs:
+        """Generates the target frames of a training batch.
+
+        Clips that are not ``sampled`` get their own take and motion, as the posterior finds them. The others get a take
+        from the prior and the motion of the next clip of the batch.
+        """
+        codes = self.student(inputs.speech, inputs.speech_mask)
+        content = codes.content.gather(1, inputs.index[..., None].expand(-1, -1, codes.content.shape[2]))
+        p = inputs.references.shape[1]
+        found = self.encoder(torch.cat([inputs.references, inputs.frames], dim=1))
+        mean, log_variance = found.take_mean[:, :p].mean(1), found.take_log_variance[:, :p].mean(1)
+        relative = found.motion_mean[:, p:] - found.motion_mean[:, :p].mean(1, keepdim=True)
+        own = reparametrise(mean, log_variance, inputs.white_take)
+        motion = reparametrise(relative, found.motion_log_variance[:, p:], inputs.white_motion)
+        drawn = self.take_prior.sample(codes.identity, codes.emotion, inputs.white_take).detach()
+        take = torch.where(inputs.sampled[:, None], drawn, own)
+        motion = torch.where(inputs.sampled[:, None, None], motion.detach().roll(1, 0), motion)
+        still = inputs.references[:, 0] if self.reference else None
+        frames = self.generator(ClipCodes(codes.identity, codes.emotion, take, still), content, motion)
+        return TrainingOutputs(
+            frames=frames,
+            identity=codes.identity,
+            take=take,
+            take_again=self.encoder(frames).take_mean.mean(1),
+            kl_take=kl_to_standard_normal(mean, log_variance),
+            kl_motion=kl_to_standard_normal(relative, found.motion_log_variance[:, p:]),
+            prior=self.take_prior.negative_log_likelihood(own, codes.identity, codes.emotion, inputs.white_codes),
+        )
+
+    @torch.no_grad()
+    def take_of(self, pictures: Tensor) -> Tensor:
+        """Takes of pictures: ``[B, 3, S, S]`` in [-1, 1] -> ``[B, Z]``, the posterior's mean."""
+        found: Posterior = self.encoder(pictures[:, None])
+        return found.take_mean[:, 0]
+
+    @torch.no_grad()
+    def motion_of(self, frames: Tensor) -> Tensor:
+        """Motion codes of one clip: ``[T, 3, S, S]`` in [-1, 1] -> ``[T, M]``, relative to their mean."""
+        found: Posterior = self.encoder(frames[None])
+        return found.motion_mean[0] - found.motion_mean[0].mean(0)
+
+    def distilled(self) -> list[nn.Parameter]:
+        """Returns the parameters that distillation trains and that the GAN does not change."""
+        return [*self.student.identity.parameters(), *self.student.emotion.parameters()]
