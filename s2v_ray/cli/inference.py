@@ -37,16 +37,24 @@ def generate(
             metavar="URI", help="Identity teacher that the bundle was distilled from: CORPUS/teachers/identity."
         ),
     ] = None,
+    take: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Picture whose take (pose, hair, light, camera) to show; default: one drawn with the seed.",
+        ),
+    ] = None,
     detector: Annotated[
         str, typer.Option(metavar="URI", help="Face detector: haar, YuNet weights, or none for an aligned crop.")
     ] = "haar",
-    seed: Annotated[int, typer.Option(help="Seed of the noise (blinks, small movements).")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of take and motion: another seed gives another take.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> Outcome:
     """Generate a talking-face MP4, marked as synthetic, from speech (WAV, FLAC, MP3, or the audio of a video).
 
     The recipe is the bundle's own. With --face and --teacher, the face in the picture replaces the voice (image
-    identity); a reference bundle takes --face alone.
+    identity); a reference bundle takes --face alone. With --take, the face looks as in that picture: its pose, hair,
+    light and camera; otherwise such a take is drawn, and --seed gives another one.
 
     JSON result: output, frames, seconds (of video), elapsed (seconds of work), realtime_factor (above 1: faster than
     real time).
@@ -69,6 +77,8 @@ def generate(
         )
     else:
         codes["still"] = picture
+    if take:
+        codes["take"] = _read_face(take, detector, predictor.size)
     result = generate_file(predictor, speech, output, **codes, emotion=emotion, seed=seed)
     logger.info("wrote %s: %.1f s of video in %.1f s", output, result.seconds, result.elapsed)
     return Outcome({"video": output}, asdict(result))

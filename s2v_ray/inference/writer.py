@@ -6,12 +6,10 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from s2v_ray import storage
@@ -53,8 +51,8 @@ def generate_file(
     identity: Tensor | None = None,
     emotion: str | None = None,
     still: np.ndarray | None = None,
+    take: np.ndarray | None = None,
     seed: int = 0,
-    threads: int | None = None,
 ) -> GeneratedFile:
     """Generates the talking face for a speech file as an H.264 + AAC MP4 with a synthetic tag.
 
@@ -67,18 +65,18 @@ def generate_file(
         identity: as in ``GenerationRequest``.
         emotion: as in ``GenerationRequest``.
         still: as in ``GenerationRequest``.
+        take: as in ``GenerationRequest``.
         seed: as in ``GenerationRequest``.
-        threads: number of compute threads, or None for torch's current setting.
 
     Raises:
         ValueError: an input that cannot be used, or a target that cannot be written.
     """
     began = time.perf_counter()
     _check_target(out_path)
-    with tempfile.TemporaryDirectory(prefix="s2v-") as folder, _compute_threads(threads):
+    with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         predictor = Predictor(bundle) if isinstance(bundle, str) else bundle
         speech = pad_to_frames(_read_speech(speech_path, folder))
-        request = GenerationRequest(speech.numpy(), identity, emotion, still, seed)
+        request = GenerationRequest(speech.numpy(), identity, emotion, still, take, seed)
         part = Path(folder) / "part.mp4"
         frames = _log_frames(predictor.generate(request), request.frames)
         write_mp4(part, frames, request.speech, metadata=SYNTHETIC)
@@ -121,15 +119,3 @@ def _log_frames(chunks: Iterable[np.ndarray], total: int) -> Iterator[np.ndarray
         if done == total or before // SPEECH_CHUNK_FRAMES < done // SPEECH_CHUNK_FRAMES:
             progress = Progress("generate", done, total, "frames")
             log_progress(logger, progress, "%.1f of %.1f s generated", done / FPS, total / FPS)
-
-
-@contextmanager
-def _compute_threads(count: int | None) -> Iterator[None]:
-    """Sets torch's number of compute threads within the context."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

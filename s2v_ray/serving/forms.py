@@ -35,10 +35,15 @@ class VideoForm(BaseModel):
     face: UploadFile | None = Field(
         None, description="Show the face in this JPEG or PNG. A reference bundle requires it."
     )
-    aligned: bool = Field(False, description="The picture is an aligned crop, so no face is searched.")
+    take: UploadFile | None = Field(
+        None,
+        description="Show the take (pose, hair, light, camera) of this JPEG or PNG with one face; without it, a take "
+        "is drawn with the seed.",
+    )
+    aligned: bool = Field(False, description="The pictures are aligned crops, so no face is searched.")
     emotion: str = Field("", description="Show this emotion; empty: the emotion predicted from the speech.")
     emotion_speech: UploadFile | None = Field(None, description="Show the emotion predicted from this speech.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of blinks and small movements.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of take and motion: another seed gives another take.")
     size: int = Field(0, ge=0, description="Side of the video in pixels; 0: the bundle's own.")
     model: str = Field("", description="Name of the bundle, from GET /v1/models.")
     stream: bool = Field(False, description="Answer with fragmented MP4 while it is generated.")
@@ -95,6 +100,8 @@ def validate_for_bundle(form: VideoForm, emotions: tuple[str, ...], reference: b
         raise ApiError("bad_request", "emotion: send a name or emotion_speech, not both")
     if form.face and form.identity_speech:
         raise ApiError("bad_request", "face: send a picture or identity_speech, not both")
+    if reference and form.take:
+        raise ApiError("bad_request", "take: the face of a reference bundle gives the take: leave it out")
     if reference and not form.face:
         raise ApiError("face_needed", "face: a reference bundle needs a picture of the speaker: send one")
 
@@ -127,7 +134,8 @@ class FormReader:
         validate_for_bundle(form, predictor.emotions, predictor.reference)
         async with self._decoders:
             speech = await self._speech("speech", form.speech, max_seconds)
-            face = await self._face(form, predictor)
+            face = await self._face("face", form.face, form.aligned, predictor)
+            take = await self._face("take", form.take, form.aligned, predictor)
             identity_speech = await self._optional_speech("identity_speech", form.identity_speech)
             emotion_speech = await self._optional_speech("emotion_speech", form.emotion_speech)
         identity: Tensor | None = None
@@ -139,7 +147,8 @@ class FormReader:
         if face is not None and not predictor.reference:
             identity = await self.service.image_identity(name, face)
         still = face if predictor.reference else None
-        return VideoRequest(GenerationRequest(speech, identity, emotion, still, form.seed), name, form.size)
+        request = GenerationRequest(speech, identity, emotion, still=still, take=take, seed=form.seed)
+        return VideoRequest(request, name, form.size)
 
     async def _speech(self, field: str, upload: UploadFile, max_seconds: float) -> np.ndarray:
         return await run_in_thread(uploads.read_speech, field, upload.file, max_seconds, self.limits.decode_seconds)
@@ -147,10 +156,12 @@ class FormReader:
     async def _optional_speech(self, field: str, upload: UploadFile | None) -> np.ndarray | None:
         return await self._speech(field, upload, self.limits.other_seconds) if upload else None
 
-    async def _face(self, form: VideoForm, predictor: Predictor) -> np.ndarray | None:
-        if not form.face:
+    async def _face(
+        self, field: str, upload: UploadFile | None, aligned: bool, predictor: Predictor
+    ) -> np.ndarray | None:
+        if not upload:
             return None
-        detector = None if form.aligned else self.service.detector
+        detector = None if aligned else self.service.detector
         return await run_in_thread(
-            uploads.read_face, form.face.file, predictor.size, detector, self.limits.picture_pixels
+            uploads.read_face, field, upload.file, predictor.size, detector, self.limits.picture_pixels
         )

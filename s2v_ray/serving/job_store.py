@@ -3,6 +3,7 @@
 JOBS/<id>/request.json   the request; never changes
 JOBS/<id>/speech.s16     its decoded speech, 16-bit little-endian at 16 kHz
 JOBS/<id>/still.rgb      its still, if it has one, uint8 [S, S, 3]
+JOBS/<id>/take.rgb       the picture of its take, if it has one, uint8 [S, S, 3]
 JOBS/<id>/state.json     state, progress, the replica that holds the job, and when it last wrote
 JOBS/<id>/cancel         exists if the job is to be cancelled
 JOBS/<id>/video.mp4      exists when the job is done
@@ -137,8 +138,9 @@ class JobStore:
         generation = request.generation
         samples = (generation.speech * SPEECH_SCALE).round().clip(-SPEECH_SCALE, SPEECH_SCALE - 1).astype("<i2")
         storage.write_bytes(self._at(job, "speech.s16"), samples.tobytes())
-        if generation.still is not None:
-            storage.write_bytes(self._at(job, "still.rgb"), generation.still.tobytes())
+        for name, picture in (("still", generation.still), ("take", generation.take)):
+            if picture is not None:
+                storage.write_bytes(self._at(job, f"{name}.rgb"), picture.tobytes())
         emotion = generation.emotion.tolist() if isinstance(generation.emotion, Tensor) else generation.emotion
         values = {
             "model": request.model,
@@ -147,6 +149,7 @@ class JobStore:
             "size": request.size,
             "identity": None if generation.identity is None else generation.identity.tolist(),
             "still": None if generation.still is None else len(generation.still),
+            "take": None if generation.take is None else len(generation.take),
         }
         storage.write_json(self._at(job, "request.json"), values)
 
@@ -155,13 +158,18 @@ class JobStore:
         values = storage.read_json(self._at(job, "request.json"))
         samples = np.frombuffer(storage.read_bytes(self._at(job, "speech.s16")), "<i2").astype(np.float32)
         samples /= SPEECH_SCALE
-        still = None
-        if (side := values["still"]) is not None:
-            pixels = np.frombuffer(storage.read_bytes(self._at(job, "still.rgb")), np.uint8)
-            still = pixels.reshape(side, side, 3)
         emotion = values["emotion"] if isinstance(values["emotion"], str) else _code(values["emotion"])
-        generation = GenerationRequest(samples, _code(values["identity"]), emotion, still, values["seed"])
+        still, take = (self._read_picture(job, name, values[name]) for name in ("still", "take"))
+        generation = GenerationRequest(
+            samples, _code(values["identity"]), emotion, still=still, take=take, seed=values["seed"]
+        )
         return VideoRequest(generation, values["model"], values["size"])
+
+    def _read_picture(self, job: str, name: str, side: int | None) -> np.ndarray | None:
+        if side is None:
+            return None
+        pixels = np.frombuffer(storage.read_bytes(self._at(job, f"{name}.rgb")), np.uint8)
+        return pixels.reshape(side, side, 3)
 
     def _at(self, job: str, *name: str) -> str:
         return storage.join(self.uri, job, *name)

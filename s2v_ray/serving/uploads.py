@@ -49,10 +49,11 @@ def read_speech(field: str, file: BinaryIO, max_seconds: float, work_seconds: fl
     return speech
 
 
-def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: int) -> np.ndarray:
+def read_face(field: str, file: BinaryIO, size: int, detector: Detector | None, max_pixels: int) -> np.ndarray:
     """Decodes a JPEG or PNG with one face to an aligned crop, uint8 ``[size, size, 3]`` RGB.
 
     Args:
+        field: name of the form's field, for messages.
         file: the upload.
         size: side of the crop, in pixels.
         detector: finds the face, or None for a picture that is an aligned crop already.
@@ -63,16 +64,18 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
     """
     data = file.read(MAX_PICTURE_BYTES + 1)
     if len(data) > MAX_PICTURE_BYTES:
-        raise ApiError("picture_too_large", f"face: the picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
-    width, height = _dimensions(data)
+        raise ApiError("picture_too_large", f"{field}: the picture has more than {MAX_PICTURE_BYTES >> 20} MiB")
+    width, height = _dimensions(field, data)
     if width * height > max_pixels:
-        raise ApiError("picture_too_large", f"face: {width} x {height} pixels exceed the limit of {max_pixels} pixels")
+        raise ApiError(
+            "picture_too_large", f"{field}: {width} x {height} pixels exceed the limit of {max_pixels} pixels"
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None or min(image.shape[:2]) < MIN_SIDE:
-        raise ApiError("picture_unreadable", f"face: the picture is damaged or smaller than {MIN_SIDE} pixels")
+        raise ApiError("picture_unreadable", f"{field}: the picture is damaged or smaller than {MIN_SIDE} pixels")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if detector is None:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
@@ -80,10 +83,10 @@ def read_face(file: BinaryIO, size: int, detector: Detector | None, max_pixels: 
         with _detector_lock:
             return crop_face(image, size, detector)
     except ValueError as e:
-        raise ApiError("not_one_face", f"face: the picture {e}") from e
+        raise ApiError("not_one_face", f"{field}: the picture {e}") from e
 
 
-def _dimensions(data: bytes) -> tuple[int, int]:
+def _dimensions(field: str, data: bytes) -> tuple[int, int]:
     """Width and height in the header of a JPEG or PNG, which is read before anything is decoded."""
     if data.startswith(PNG_SIGNATURE) and len(data) >= 33 and data[12:16] == b"IHDR":
         width, height = struct.unpack(">II", data[16:24])
@@ -96,4 +99,4 @@ def _dimensions(data: bytes) -> tuple[int, int]:
                 height, width = struct.unpack(">HH", data[at + 5 : at + 9])
                 return width, height
             at += 1 if marker == 0xFF else 2 + length
-    raise ApiError("picture_unreadable", "face: this is not a readable JPEG or PNG: send one of these")
+    raise ApiError("picture_unreadable", f"{field}: this is not a readable JPEG or PNG: send one of these")

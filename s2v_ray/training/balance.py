@@ -43,8 +43,7 @@ class GradientBalance:
         """
         # Terms of one discriminator share a part of their graphs, so no call may free it.
         gradients = {
-            name: torch.autograd.grad(value, output, retain_graph=True)[0].float()
-            for name, (_, value) in terms.items()
+            name: torch.autograd.grad(value, output, retain_graph=True)[0].float() for name, (_, value) in terms.items()
         }
         self._seen.append((list(gradients), torch.stack([g.square().sum() for g in gradients.values()])))
         total = torch.zeros_like(output, dtype=torch.float32)

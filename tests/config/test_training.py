@@ -37,8 +37,8 @@ def test_settings_that_do_not_go_together_are_refused(section: Any, values: dict
 
 def test_schedules_of_plugins_come_after_the_built_in_ones() -> None:
     extra = ScheduleConfig(weight=0.5)
-    found = dict(DiscriminatorsConfig(extra={"mouth": extra}).schedules())
-    assert list(found) == ["frame", "sequence", "sync", "emotion", "mouth"] and found["mouth"] is extra
+    found = dict(DiscriminatorsConfig(extra={"colour": extra}).schedules())
+    assert list(found) == ["frame", "mouth", "sync", "emotion", "colour"] and found["colour"] is extra
 
 
 @pytest.mark.parametrize(("workers", "least", "counts"), [(4, 0, [4]), (4, 2, [2, 3, 4])])

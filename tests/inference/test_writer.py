@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.writer import generate_file
@@ -183,10 +182,3 @@ def test_targets_that_cannot_be_written(predictor: Predictor, tmp_path: Path) ->
 def test_a_missing_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="there is no bundle at"):
         generate_file(str(tmp_path), write_wav(tmp_path / "in.wav", speech(0.2)), str(tmp_path / "out.mp4"))
-
-
-def test_the_number_of_threads_is_restored(predictor: Predictor, tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    source = write_wav(tmp_path / "in.wav", speech(0.2))
-    generate_file(predictor, source, str(tmp_path / "out.mp4"), threads=before + 1)
-    assert torch.get_num_threads() == before

@@ -46,9 +46,7 @@ def test_frames_are_those_of_the_generator_at_the_given_positions(recipe: Recipe
         motion = found.motion_mean[:, P:] - centre + (found.motion_log_variance[:, P:] / 2).exp() * inputs.white_motion
         content = codes.content[1:2, [0, 9, 11, 29]]
         own = found.take_mean[1, :P].mean(0) + (found.take_log_variance[1, :P].mean(0) / 2).exp() * inputs.white_take[1]
-        expected = model.generator(
-            ClipCodes(codes.identity[1:2], codes.emotion[1:2], own[None]), content, motion[1:2]
-        )
+        expected = model.generator(ClipCodes(codes.identity[1:2], codes.emotion[1:2], own[None]), content, motion[1:2])
     torch.testing.assert_close(made.frames[1:2], expected, atol=1e-5, rtol=1e-4)
 
 

@@ -47,13 +47,15 @@ def test_a_state_is_read_as_written(store: JobStore, error: JobError | None) -> 
 @pytest.mark.parametrize("emotion", [None, "happy", torch.tensor([0.5, -0.25])])
 def test_a_request_is_read_as_written(store: JobStore, emotion: str | torch.Tensor | None) -> None:
     still = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
-    generation = GenerationRequest(speech(0.5), torch.tensor([1.0, 2.0]), emotion, still, seed=2**62 + 1)
+    generation = GenerationRequest(
+        speech(0.5), torch.tensor([1.0, 2.0]), emotion, still, take=255 - still, seed=2**62 + 1
+    )
     store.write_request(JOB, VideoRequest(generation, "other", size=64))
     found = store.read_request(JOB)
     assert (found.model, found.size, found.frames) == ("other", 64, 13)
     np.testing.assert_allclose(found.generation.speech, generation.speech, atol=1 / 32768)
     assert torch.equal(found.generation.identity, generation.identity)
-    assert np.array_equal(found.generation.still, still)
+    assert np.array_equal(found.generation.still, still) and np.array_equal(found.generation.take, 255 - still)
     assert found.generation.seed == 2**62 + 1
     if isinstance(emotion, torch.Tensor):
         assert torch.equal(found.generation.emotion, emotion)

@@ -83,11 +83,11 @@ def test_speech_is_decoded_to_16_khz() -> None:
 def test_an_aligned_picture_is_resized_to_rgb(extension: str) -> None:
     pixels = np.full((40, 40, 3), (200, 100, 50), np.uint8)  # blue, green, red
     data = cv2.imencode(extension, pixels)[1].tobytes()
-    crop = read_face(io.BytesIO(data), 32, None, 10_000)
+    crop = read_face("face", io.BytesIO(data), 32, None, 10_000)
     assert crop.shape == (32, 32, 3)
     np.testing.assert_allclose(crop[16, 16].astype(int), (50, 100, 200), atol=3)
 
 
 def test_the_limit_of_pixels_is_checked_before_decoding() -> None:
     with pytest.raises(ApiError, match="40 x 40 pixels exceed the limit of 1000 pixels"):
-        read_face(io.BytesIO(make_png(40)), 32, None, 1000)
+        read_face("face", io.BytesIO(make_png(40)), 32, None, 1000)

@@ -12,7 +12,9 @@ ALARMS = known_alarms()
 WELL = {
     "data_wait": 0.02,
     "d_frame": 1.8,
-    "d_sequence": 1.9,
+    "g_frame": 0.1,
+    "d_mouth": 1.7,
+    "g_mouth": 0.0,
     "d_emotion": 2.0,
     "g_emotion": 1.1,
     "g_sync": 0.2,
@@ -25,7 +27,9 @@ WELL = {
 DEAD = {
     "data_starved": {"data_wait": 0.3},
     "frame_discriminator_saturated": {"d_frame": 0.01},
-    "sequence_discriminator_saturated": {"d_sequence": 0.01},
+    "frame_discriminator_at_chance": {"d_frame": 1.99},
+    "mouth_discriminator_saturated": {"d_mouth": 0.01},
+    "mouth_discriminator_at_chance": {"d_mouth": 1.99},
     "emotion_discriminator_saturated": {"d_emotion": 0.01, "g_emotion": 6.0},
     "sync_at_chance": {"g_sync": 1.0},
     "identity_collapse": {"identity_similarity": 0.99},

@@ -54,10 +54,10 @@ def window(seed: int) -> ClipBatch:
     coarse = torch.randint(0, 256, (2 * FRAMES, 3, 4, 4), generator=random).float()
     smooth = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
     made.frames = smooth.movedim(1, -1).unflatten(0, (2, FRAMES))
-    made.speech, made.speech_mask, made.start = (
+    made.speech, made.speech_mask, made.index = (
         torch.rand(2, FRAMES * 640, generator=random),
         torch.ones(2, FRAMES, dtype=torch.bool),
-        torch.zeros(2, dtype=torch.long),
+        torch.arange(FRAMES).expand(2, -1),
     )
     return made
 

@@ -203,6 +203,7 @@ function formFor(model, face) {
   form.append("seed", $("seed").value || "0");
   if (model) form.append("model", model);
   if ($("emotion").value) form.append("emotion", $("emotion").value);
+  if (model !== "reference" && $("take").files[0]) form.append("take", $("take").files[0], "take");
   const identity = document.querySelector("input[name=identity]:checked").value;
   const file = identity && $(identity).files[0];
   if (face) { form.append("face", face, "face"); form.append("aligned", "true"); }
@@ -256,6 +257,7 @@ async function generate(event) {
     $("download").href = URL.createObjectURL(player.blob());
     $("download").download = "synthetic-face.mp4";
     $("download").hidden = false;
+    $("another").hidden = Boolean($("take").files[0]);
     $("play").disabled = false;
   } catch (error) {
     if (error.name !== "AbortError") {
@@ -317,6 +319,10 @@ $("record").addEventListener("click", toggleRecording);
 $("form").addEventListener("submit", generate);
 $("stop").addEventListener("click", () => { stop(); showStatus("Stopped."); });
 $("play").addEventListener("click", playAgain);
+$("another").addEventListener("click", () => {
+  $("seed").value = String(Number($("seed").value || 0) + 1);
+  $("form").requestSubmit();
+});
 $("model").addEventListener("change", showModel);
 $("token").addEventListener("change", () => loadModels().catch((error) => showStatus(asSentence(error.message), true)));
 $("file").addEventListener("change", () => {

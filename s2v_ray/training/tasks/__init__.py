@@ -36,9 +36,13 @@ class TaskEntry:
     window_share: Callable[[Recipe], float]
 
 
+def _one_frame(_: Recipe) -> int:
+    """The student reads no frames, so their number does not depend on the recipe."""
+    return 1
+
+
 TASKS: dict[Kind, TaskEntry] = {
-    # noqa below: the student reads no frames, so their number does not depend on the recipe
-    "distill": TaskEntry(distill.make_task, lambda r: r.distill, lambda r: 1, lambda r: 1, lambda r: 1.0),  # noqa: ARG005
+    "distill": TaskEntry(distill.make_task, lambda r: r.distill, _one_frame, _one_frame, lambda _: 1.0),
     "gan": TaskEntry(
         gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames, lambda r: r.gan.window_share
     ),

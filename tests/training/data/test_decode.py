@@ -141,7 +141,7 @@ def test_spread_frames_are_distinct_and_all_over_the_speech() -> None:
     for epoch in range(200):
         window = cut_window(clip, spec, epoch)
         index, offset = window["index"].tolist(), int(window["speech"][0]) - 1
-        assert not window["consecutive"] and index == sorted(set(index)) and 0 <= index[0] and index[-1] < 10
+        assert not window["consecutive"] and index == sorted(set(index)) and index[0] >= 0 and index[-1] < 10
         assert shown(window, "frames") == [offset + k for k in index]
         assert not set(shown(window, "references")) & set(shown(window, "frames"))
         gaps |= set(np.diff(index).tolist())

@@ -36,7 +36,7 @@ def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: st
     assert len(resumed) == 7
     for a, b in zip(whole[3:], resumed, strict=True):
         assert a.ids == b.ids
-        assert torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) and torch.equal(a.still, b.still)
+        assert torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) and torch.equal(a.references, b.references)
     firsts: dict[str, set[int]] = {}
     for b in whole:
         for clip, frames in zip(b.ids, b.frames, strict=True):
@@ -76,7 +76,7 @@ def test_ray_gives_the_same_batches_as_a_thread(corpus: str, local_ray: float, m
     found = batches(corpus, executor="ray", task_cpus=0.5)
     assert [b.ids for b in found] == [b.ids for b in expected]
     for a, b in zip(found, expected, strict=True):
-        for name in ("frames", "speech", "start", "speech_mask", "still", "identity", "emotion"):
+        for name in ("frames", "speech", "index", "consecutive", "speech_mask", "references", "identity", "emotion"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 

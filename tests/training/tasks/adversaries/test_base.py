@@ -21,4 +21,6 @@ def test_real_and_generated_frames_get_the_same_augmentation():
     twice = here.augmented_frames(here.frames, config)
     torch.testing.assert_close(here.augmented_frames(here.frames.clone(), config), twice)
     assert not torch.allclose(twice, here.select_frames(here.frames))
-    assert not torch.allclose(make_inputs(frames=here.frames, key=(0, 2, 2)).augmented_frames(here.frames, config), twice)
+    assert not torch.allclose(
+        make_inputs(frames=here.frames, key=(0, 2, 2)).augmented_frames(here.frames, config), twice
+    )

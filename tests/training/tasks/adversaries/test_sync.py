@@ -19,8 +19,6 @@ def test_only_consecutive_frames_count():
     assert fake.grad is not None and fake.grad[0].abs().max() > 0 and fake.grad[1].abs().max() == 0
     alone = make_inputs(frames=here.frames[:1], speech=here.speech[:1], consecutive=torch.tensor([True]))
     torch.testing.assert_close(loss, adversary.generator_loss(alone, fake[:1]))
-    torch.testing.assert_close(
-        adversary.discriminator_loss(here, fake), adversary.discriminator_loss(alone, fake[:1])
-    )
+    torch.testing.assert_close(adversary.discriminator_loss(here, fake), adversary.discriminator_loss(alone, fake[:1]))
     spread = make_inputs(consecutive=torch.tensor([False, False]))
     assert adversary.generator_loss(spread, fake) == 0 and adversary.discriminator_loss(spread, fake) == 0
