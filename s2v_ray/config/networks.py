@@ -38,7 +38,7 @@ class GeneratorConfig(Section):
     )
     motion_dim: Positive = Field(6, description="Dimension of the motion code of each frame (blinks, sway).")
     take_width: int = Field(
-        24, gt=0, multiple_of=4, description="Channels of the first layer of the encoder of take and motion."
+        16, gt=0, multiple_of=4, description="Channels of the first layer of the encoder of take and motion."
     )
     motion_clips: Positive = Field(128, description="Training clips whose motion the bundle keeps as motion prior.")
     motion_frames: Positive = Field(100, description="Longest part of a clip that the motion prior keeps, frames.")

@@ -24,6 +24,10 @@ from s2v_ray.models.take import (
 )
 
 
+RECOGNISED_FRAMES = 2
+"""Generated frames of a clip in which the encoder must find the sampled take again."""
+
+
 @dataclass
 class TrainingInputs:
     """One training batch on its device.
@@ -59,7 +63,8 @@ class TrainingOutputs:
         frames: ``[B, T, 3, S, S]`` in [-1, 1].
         identity: ``[B, D]``, the student's code.
         take: ``[B, Z]``, that the frames were generated with; the reference baseline ignores it.
-        take_again: ``[B, Z]``, that the take encoder finds in the generated frames.
+        take_error: scalar, mean squared difference between sampled takes and those that the encoder finds in the
+            generated frames; 0 if no take was sampled.
         kl_take: scalar, nats per clip.
         kl_motion: scalar, nats per frame.
         prior: scalar, negative log-likelihood of the takes under the prior, nats per clip.
@@ -68,7 +73,7 @@ class TrainingOutputs:
     frames: Tensor
     identity: Tensor
     take: Tensor
-    take_again: Tensor
+    take_error: Tensor
     kl_take: Tensor
     kl_motion: Tensor
     prior: Tensor
@@ -116,11 +121,17 @@ class Speech2Video(nn.Module):
             frames=frames,
             identity=codes.identity,
             take=take,
-            take_again=self.encoder(frames).take_mean.mean(1),
+            take_error=self._take_error(frames, take, inputs.sampled),
             kl_take=kl_to_standard_normal(mean, log_variance),
             kl_motion=kl_to_standard_normal(relative, found.motion_log_variance[:, p:]),
             prior=self.take_prior.negative_log_likelihood(own, codes.identity, codes.emotion, inputs.white_codes),
         )
+
+    def _take_error(self, frames: Tensor, take: Tensor, sampled: Tensor) -> Tensor:
+        if self.reference or not sampled.any():
+            return frames.new_zeros(())
+        found = self.encoder(frames[sampled][:, :RECOGNISED_FRAMES]).take_mean.mean(1)
+        return (found - take[sampled].detach()).square().mean()
 
     @torch.no_grad()
     def take_of(self, pictures: Tensor) -> Tensor:

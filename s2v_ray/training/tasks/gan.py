@@ -146,7 +146,7 @@ class GanTask:
         scalars = self._update_discriminators(whole or map(torch.no_grad()(generate), micro_batches), step)
         parts = []
         for generated in self._with_same_buffers(whole or map(generate, micro_batches)):
-            terms, latent = self._frame_terms(generated, step), self._latent_terms(generated, step)
+            terms, latent = self._frame_terms(generated, step), self._latent_terms(generated.made, step)
             values = {name: value for name, (_, value) in (terms | latent).items()}
             self._check_finite(values)
             frames = generated.made.frames
@@ -178,17 +178,14 @@ class GanTask:
                 terms |= self.discriminators.module.generator_losses(inputs, made.frames, step)
         return terms
 
-    def _latent_terms(self, generated: Generated, step: int) -> dict[str, tuple[float, Tensor]]:
+    def _latent_terms(self, made: TrainingOutputs, step: int) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of the terms of the latents."""
-        config, made = self.recipe.gan.latent, generated.made
-        sampled = (~generated.inputs.paired).float()[:, None]
-        again = ((made.take_again - made.take.detach()).square() * sampled).mean()
-        regression = 0.0 if self.recipe.gan.generator.reference else config.regression
+        config = self.recipe.gan.latent
         ramp = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
         if step >= config.start:
             ramp *= config.sampled_kl
         return {
-            "take": (regression, again),
+            "take": (config.regression, made.take_error),
             "kl_take": (ramp * config.kl_take, made.kl_take),
             "kl_motion": (ramp * config.kl_motion, made.kl_motion),
             "prior": (PRIOR_WEIGHT, made.prior),  # its inputs are detached: it trains the prior alone
