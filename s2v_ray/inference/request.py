@@ -27,8 +27,6 @@ class GenerationRequest:
         seed: seed of take and motion. The same request gives the same frames, whatever the chunk sizes are.
         code_frames: number of frames at the start of the speech from which identity and emotion are predicted, or None
             for all frames. A small number bounds the time to the first frame of long speech.
-        take: uint8 ``[S, S, 3]``, an aligned crop whose take latent (pose, hair, light and camera of that recording) is
-            used, or None to sample a take. Reference bundles refuse it.
     """
 
     speech: np.ndarray
@@ -38,7 +36,6 @@ class GenerationRequest:
     take: np.ndarray | None = None
     seed: int = 0
     code_frames: int | None = None
-    take: np.ndarray | None = None
 
     @property
     def frames(self) -> int:

@@ -62,7 +62,8 @@ class ModulatedBlock(nn.Module):
             x = torch.cat([x, skip], dim=1)
         x = F.pixel_shuffle(self.expand(x), 2)
         scale, shift = self.film(code)[..., None, None].chunk(2, dim=1)
-        return x + self.conv(F.gelu(self.norm(x) * (1 + scale) + shift))
+        y: Tensor = x + self.conv(F.gelu(self.norm(x) * (1 + scale) + shift))
+        return y
 
 
 class StillEncoder(nn.Module):

@@ -23,7 +23,6 @@ from s2v_ray.models.take import (
     reparametrise,
 )
 
-
 RECOGNISED_FRAMES = 2
 """Generated frames of a clip in which the encoder must find the sampled take again."""
 
@@ -130,8 +129,8 @@ class Speech2Video(nn.Module):
     def _take_error(self, frames: Tensor, take: Tensor, sampled: Tensor) -> Tensor:
         if self.reference or not sampled.any():
             return frames.new_zeros(())
-        found = self.encoder(frames[sampled][:, :RECOGNISED_FRAMES]).take_mean.mean(1)
-        return (found - take[sampled].detach()).square().mean()
+        found: Posterior = self.encoder(frames[sampled][:, :RECOGNISED_FRAMES])
+        return (found.take_mean.mean(1) - take[sampled].detach()).square().mean()
 
     @torch.no_grad()
     def take_of(self, pictures: Tensor) -> Tensor:

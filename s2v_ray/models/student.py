@@ -69,20 +69,21 @@ class FrameEncoder(nn.Module):
         for d in dilations:
             self.futures.append(d if left is None else min(d, left))
             left = None if left is None else left - self.futures[-1]
+        self.pasts = [2 * d - future for d, future in zip(dilations, self.futures, strict=True)]
         self.fine = nn.Conv1d(MEL_BINS, width, 3, padding=1)
         self.to_frames = nn.Conv1d(width, width, MEL_PER_FRAME, stride=MEL_PER_FRAME)
         self.blocks = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=d) for d in dilations)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in dilations)
         self.dropout = nn.Dropout(dropout)
         self.future_frames = sum(self.futures) + 2
-        self.past_frames = sum(2 * d - f for d, f in zip(dilations, self.futures, strict=True)) + 2
+        self.past_frames = sum(self.pasts) + 2
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel ``[B, 80, 4L]`` -> features ``[B, W, L]``."""
         x: Tensor = self.to_frames(F.gelu(self.fine(mel)))
-        for norm, conv, future in zip(self.norms, self.blocks, self.futures, strict=True):
+        for norm, conv, past, future in zip(self.norms, self.blocks, self.pasts, self.futures, strict=True):
             normed = norm(x.transpose(1, 2)).transpose(1, 2)
-            x = x + self.dropout(conv(F.pad(F.gelu(normed), (2 * conv.dilation[0] - future, future))))
+            x = x + self.dropout(conv(F.pad(F.gelu(normed), (past, future))))
         return x
 
 

@@ -21,6 +21,8 @@ from s2v_ray.config import GeneratorConfig
 from s2v_ray.media.mouth import mouth_mask
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
+INITIAL_LOG_VARIANCE = -4.0
+"""With a variance of 1, samples of the posterior are noise at first, and the generator learns to ignore them."""
 IDENTITY_NOISE = 0.5
 """Standard deviation of the noise on the identity (entries of unit variance) while the prior is fitted. Without it the
 prior could recognise training clips by the small differences between the codes of one voice."""
@@ -71,9 +73,12 @@ class TakeEncoder(nn.Module):
         )
         self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)
         hidden = 4 * width
-        self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(hidden * (size // 16) ** 2, hidden), nn.GELU(), nn.Linear(hidden, sum(self.dims))
-        )
+        last = nn.Linear(hidden, sum(self.dims))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(hidden * (size // 16) ** 2, hidden), nn.GELU(), last)
+        with torch.no_grad():
+            _, take, _, motion = last.bias.split(self.dims)
+            take.fill_(INITIAL_LOG_VARIANCE)
+            motion.fill_(INITIAL_LOG_VARIANCE)
         self.register_buffer("mask", mouth_mask(size).clone(), persistent=False)
 
     def forward(self, frames: Tensor) -> Posterior:
@@ -96,19 +101,18 @@ class TakePrior(nn.Module):
         config: of the generator.
     """
 
+    rows: Tensor
+
     def __init__(self, identity_dim: int, emotion_dim: int, config: GeneratorConfig) -> None:
         super().__init__()
         self.dim = config.take_dim
         self.identity_scale = math.sqrt(identity_dim)
         rows = torch.tril_indices(self.dim, self.dim)
         self.register_buffer("rows", rows, persistent=False)
-        self.network = nn.Sequential(
-            nn.Linear(identity_dim + emotion_dim, 64), nn.GELU(), nn.Linear(64, self.dim + rows.shape[1])
-        )
-        nn.init.zeros_(self.network[2].weight)
-        nn.init.zeros_(self.network[2].bias)
-
-    rows: Tensor
+        last = nn.Linear(64, self.dim + rows.shape[1])
+        self.network = nn.Sequential(nn.Linear(identity_dim + emotion_dim, 64), nn.GELU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, identity: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor]:
         """``[B, D]``, ``[B, E]`` -> mean ``[B, Z]`` and lower Cholesky factor of the covariance ``[B, Z, Z]``."""
@@ -122,7 +126,8 @@ class TakePrior(nn.Module):
     def sample(self, identity: Tensor, emotion: Tensor, white: Tensor) -> Tensor:
         """Turns white noise ``[B, Z]`` into takes ``[B, Z]``."""
         mean, lower = self(identity, emotion)
-        return mean + (lower @ white[..., None])[..., 0]
+        take: Tensor = mean + (lower @ white[..., None])[..., 0]
+        return take
 
     def negative_log_likelihood(self, take: Tensor, identity: Tensor, emotion: Tensor, white: Tensor) -> Tensor:
         """Mean over clips of ``-log p(take | identity, emotion)`` in nats.
@@ -133,9 +138,10 @@ class TakePrior(nn.Module):
         noisy = identity.detach() + noise[0] * (IDENTITY_NOISE / self.identity_scale)
         mean, lower = self(noisy, emotion.detach() + EMOTION_NOISE * noise[1])
         residual = (take.detach() - mean)[..., None]
-        white = torch.linalg.solve_triangular(lower, residual, upper=False)[..., 0]
+        standard = torch.linalg.solve_triangular(lower, residual, upper=False)[..., 0]
         log_scale = lower.diagonal(dim1=1, dim2=2).log().sum(-1)
-        return (0.5 * white.square().sum(-1) + log_scale + 0.5 * self.dim * math.log(2 * math.pi)).mean()
+        nll: Tensor = 0.5 * standard.square().sum(-1) + log_scale + 0.5 * self.dim * math.log(2 * math.pi)
+        return nll.mean()
 
 
 class MotionPrior(nn.Module):

@@ -36,7 +36,8 @@ def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: st
     assert len(resumed) == 7
     for a, b in zip(whole[3:], resumed, strict=True):
         assert a.ids == b.ids
-        assert torch.equal(a.frames, b.frames) and torch.equal(a.speech, b.speech) and torch.equal(a.references, b.references)
+        assert torch.equal(a.frames, b.frames) and torch.equal(a.references, b.references)
+        assert torch.equal(a.speech, b.speech)
     firsts: dict[str, set[int]] = {}
     for b in whole:
         for clip, frames in zip(b.ids, b.frames, strict=True):
