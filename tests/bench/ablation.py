@@ -3,7 +3,7 @@
     python -m tests.bench.ablation OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
     python -m tests.bench.ablation OUT --seeds 0 1 2
 
-Rows: ``full``; ``frame``, ``sequence``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``,
+Rows: ``full``; ``frame``, ``mouth``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``,
 whose student was distilled without the two disentangling terms; ``distillation``, where identity and emotion are not
 distilled at all, but learnt through the GAN alone (``gan.distilled=false``). Every row is evaluated by the same judges
 on the same test clips. Each part has a metric of its own, on which a row without it must be worse than ``full`` by more
@@ -44,7 +44,7 @@ from s2v_ray.training.runs import RunSpec
 from tests.helpers.results import write_result
 
 Settings = dict[str, Any]
-SCHEDULED = ("frame", "sequence", "sync", "emotion")
+SCHEDULED = ("frame", "mouth", "sync", "emotion")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _no(discriminator: str) -> Settings:
 
 PARTS = {
     "frame": Part(_no("frame"), "cpbd"),
-    "sequence": Part(_no("sequence"), "movement_mouth"),
+    "mouth": Part(_no("mouth"), "cpbd_mouth"),
     "sync": Part(_no("sync"), "sync_confidence"),
     "emotion": Part(_no("emotion"), "emotion"),
     "disentangling": Part({}, "leak_emotion", entangled=True),
@@ -78,6 +78,7 @@ SHOWN = (
     "error_mouth",
     "movement_mouth",
     "cpbd",
+    "cpbd_mouth",
     "csim",
     "emotion",
     "mouth_correlation",

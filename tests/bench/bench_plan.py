@@ -173,7 +173,7 @@ def recipe_of(args: argparse.Namespace, workers: int) -> config.Recipe:
         "parallel.threads=1",
         f"log.log_every={every}",
         f"log.checkpoint_every={args.steps}",
-        *(f"gan.discriminators.{name}.start=0" for name in ("frame", "sequence", "sync", "emotion")),
+        *(f"gan.discriminators.{name}.start=0" for name in ("frame", "mouth", "sync", "emotion")),
     ]
     return config.load_recipe(args.recipe, settings)
 

@@ -338,7 +338,7 @@ def main() -> int:
     if min(args.rounds, args.steps) < 1:
         parser.error("there must be a round and a step")
     args.corpus, args.student = storage.absolute(args.corpus), storage.absolute(args.student)
-    starts = [f"gan.discriminators.{name}.start=0" for name in ("frame", "sequence", "sync", "emotion")]
+    starts = [f"gan.discriminators.{name}.start=0" for name in ("frame", "mouth", "sync", "emotion")]
     recipe = load_recipe(args.recipe, [*args.set, *starts])
     gan, size = recipe.gan, shards.read_corpus_manifest(args.corpus)["size"]
     window = WindowSpec(args.corpus, gan.frames, gan.speech_frames, recipe.seed)
