@@ -98,11 +98,11 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
     players = (
         {"student"}
         if make_task is not make_gan_task
-        else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "sequence", "sync", "emotion"))}
+        else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "mouth", "sync", "emotion"))}
     )
     assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
     unsure = results[0]["plain"]["unsure"]
-    assert sum(int(m.sum()) for m in unsure.values()) < 0.1 * sum(m.numel() for m in unsure.values())
+    assert sum(int(m.sum()) for m in unsure.values()) < 0.15 * sum(m.numel() for m in unsure.values())
     for result in results:
         skip = BETWEEN_CLIPS if parallel else ()
         expected = sure(result["plain"], unsure, skip)
