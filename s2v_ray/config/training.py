@@ -93,7 +93,7 @@ class ScheduleConfig(Section):
     ramp: int = Field(0, ge=0, description="Steps over which its weights grow linearly from 0.")
     head_start: int = Field(0, ge=0, description="Steps before `start` in which only the discriminator learns.")
     interval: Positive = Field(1, description="Number of steps between its updates.")
-    lr: float = Field(1e-3, ge=0, description="Its learning rate; 0 freezes it.")
+    lr: float = Field(5e-4, ge=0, description="Its learning rate; 0 freezes it.")
 
 
 class DiscriminatorsConfig(Section):
@@ -102,11 +102,11 @@ class DiscriminatorsConfig(Section):
     width: Positive = Field(24, description="Channels of the first layer of each.")
     augment: AugmentConfig = AugmentConfig()
     frame: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.5, features=0.5, start=300, ramp=100, head_start=100),
+        ScheduleConfig(weight=0.5, features=0.5, start=1000, ramp=200, head_start=100),
         description="Is the frame real, and of this identity?",
     )
     mouth: ScheduleConfig = Field(
-        ScheduleConfig(weight=0.25, features=0.25, start=300, ramp=100, head_start=100),
+        ScheduleConfig(weight=0.3, features=0.3, start=1000, ramp=200, head_start=100),
         description="Is the mouth region real?",
     )
     sync: ScheduleConfig = Field(
@@ -149,8 +149,13 @@ class LatentConfig(Section):
         5e-4, description="Weight of the KL divergence of the take posterior, nats. Large values make it collapse."
     )
     kl_motion: Weight = Field(2e-4, description="Weight of the KL divergence of the motion posterior.")
-    warmup: int = Field(200, ge=0, description="Steps over which these weights grow linearly from 0.")
-    start: int = Field(300, ge=0, description="First step with clips whose take is drawn from the prior.")
+    warmup: int = Field(
+        1000,
+        ge=0,
+        description="Steps over which these weights grow linearly from 0. If they grow faster than the generator learns "
+        "to use the latents, the posteriors collapse.",
+    )
+    start: int = Field(1000, ge=0, description="First step with clips whose take is drawn from the prior.")
     sampled: float = Field(
         0.5, ge=0, lt=1, description="Share of such clips in a batch from then on; they have no reconstruction loss."
     )

@@ -7,6 +7,7 @@ rows of real footage and of stills show what a figure is worth that a generator 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,7 +109,7 @@ class RowGenerator:
         predictor: the bundle that is evaluated.
         reference: the reference baseline, or None.
         teacher: the identity teacher, which gives the image identity of a still.
-        seed: seed of the sampled takes; sample k of a clip has the seed ``seed + k``.
+        seed: seed of the sampled takes; each clip and each sample has a seed of its own that depends on it.
         takes: other takes of the speakers, or None if the corpus has none.
         best_of: K, number of samples and of real takes among which the best is chosen.
     """
@@ -135,8 +136,8 @@ class RowGenerator:
         takes = [stretched(other.frames, count) for other in others]
         identity = self.teacher(still[None])[0]
         requests = {
-            IMAGE_IDENTITY: GenerationRequest(clip.speech, identity, seed=self.seed),
-            SPEECH_TAKE: GenerationRequest(clip.speech, take=still, seed=self.seed),
+            IMAGE_IDENTITY: GenerationRequest(clip.speech, identity, seed=sample_seed(self.seed, clip, 0)),
+            SPEECH_TAKE: GenerationRequest(clip.speech, take=still, seed=sample_seed(self.seed, clip, 0)),
         }
         frames = {row: generate_like(self.predictor, clip, request) for row, request in requests.items()}
         frames |= {REAL: clip.frames, STILL: _repeated(still, count), SPEECH: samples[0]}
@@ -155,10 +156,16 @@ class RowGenerator:
         return ClipRows({row: frames[row] for row in ROWS if row in frames}, samples, takes, seconds)
 
     def _sample(self, clip: Clip, k: int) -> np.ndarray:
-        return generate_like(self.predictor, clip, GenerationRequest(clip.speech, seed=self.seed + k))
+        return generate_like(self.predictor, clip, GenerationRequest(clip.speech, seed=sample_seed(self.seed, clip, k)))
 
     def _baseline(self, reference: FrameGenerator, clip: Clip, still: np.ndarray) -> np.ndarray:
-        return generate_like(reference, clip, GenerationRequest(clip.speech, still=still, seed=self.seed))
+        seed = sample_seed(self.seed, clip, 0)
+        return generate_like(reference, clip, GenerationRequest(clip.speech, still=still, seed=seed))
+
+
+def sample_seed(seed: int, clip: Clip, k: int) -> int:
+    """Seed of sample ``k`` of a clip: with one seed for all, every clip of a speaker would show the same take."""
+    return zlib.crc32(f"{seed} {clip.id} {k}".encode())
 
 
 def generate_like(generator: FrameGenerator, clip: Clip, request: GenerationRequest) -> np.ndarray:

@@ -26,7 +26,7 @@ class PatchNetwork(nn.Module):
         widths = [6, *(width * min(2**i, 4) for i in range(layers))]
         self.layers = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(a, b, 4, stride=2, padding=1),
+                nn.Conv2d(a, b, 4, stride=2, padding=1, bias=i == 0),
                 nn.GroupNorm(4, b) if i else nn.Identity(),
                 nn.LeakyReLU(0.2),
             )

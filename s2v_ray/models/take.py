@@ -68,7 +68,7 @@ class TakeEncoder(nn.Module):
             *(
                 layer
                 for a, b in zip(widths[:-1], widths[1:], strict=True)
-                for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.GroupNorm(4, b), nn.GELU())
+                for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False), nn.GroupNorm(4, b), nn.GELU())
             )
         )
         self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)

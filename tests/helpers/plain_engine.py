@@ -43,16 +43,10 @@ class PlainEngine:
                 p.grad /= dist.get_world_size()
         norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
         self.grad_norm = float(norm)
-        # Terms that cancel leave rounding errors, which Adam scales to full steps. They are small compared with the
-        # gradient of their own network: the norms of two discriminators may differ by a factor of 100.
-        sizes = {
-            id(p): torch.stack([q.grad.norm() for q in g["params"] if q.grad is not None]).norm()
-            for g in self.optimizer.param_groups
-            for p in g["params"]
-        }
+        # Terms that cancel leave rounding errors, which Adam scales to full steps.
         for name, p in self.module.named_parameters():
             if p.grad is not None and p.grad.any():
-                self.unsure[name] |= p.grad.abs() < 1e-5 * sizes[id(p)]
+                self.unsure[name] |= p.grad.abs() < 1e-5 * norm
         if self.grad_clip:
             scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
             for p in parameters:
