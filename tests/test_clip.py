@@ -61,7 +61,8 @@ def test_pixels_survive_the_unit_range() -> None:
 
 def test_a_batch_in_equal_parts() -> None:
     tensors = {
-        name: torch.arange(4.0).view(4, 1) for name in ("frames", "speech", "start", "speech_mask", "still", "identity")
+        name: torch.arange(4.0).view(4, 1)
+        for name in ("frames", "speech", "index", "consecutive", "speech_mask", "references", "identity")
     }
     batch = ClipBatch(**tensors, ids=list("abcd"))
     first, second = batch.split(2)

@@ -152,8 +152,8 @@ class LatentConfig(Section):
     warmup: int = Field(
         1000,
         ge=0,
-        description="Steps over which these weights grow linearly from 0. If they grow faster than the generator learns "
-        "to use the latents, the posteriors collapse.",
+        description="Steps over which these weights grow linearly from 0. If they grow faster than the generator "
+        "learns to use the latents, the posteriors collapse.",
     )
     start: int = Field(1000, ge=0, description="First step with clips whose take is drawn from the prior.")
     sampled: float = Field(

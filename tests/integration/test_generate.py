@@ -24,9 +24,9 @@ SECONDS = 20.0
 
 
 @pytest.mark.slow
-def test_one_core_generates_64_pixels_faster_than_real_time(tmp_path: Path) -> None:
+def test_one_core_generates_96_pixels_faster_than_real_time(tmp_path: Path) -> None:
     recipe = load_recipe("puppets")
-    assert recipe.media.size == 64
+    assert recipe.media.size == 96
     torch.manual_seed(0)
     save_bundle(
         str(tmp_path / "bundle"), Speech2Video(recipe, 128, ("neutral", "happy")), recipe, "speech2video", {}, {}
@@ -58,7 +58,7 @@ def test_one_core_generates_64_pixels_faster_than_real_time(tmp_path: Path) -> N
     assert result["realtime_factor"] > 1.0
 
     video = read_video(tmp_path / "out.mp4")
-    assert video.frames.shape == (500, 64, 64, 3)
+    assert video.frames.shape == (500, 96, 96, 3)
     assert len(video.speech) == pytest.approx(n, abs=1024)
     found = [c - 800 + int(np.abs(video.speech[c - 800 : c + 800]).argmax()) for c in clicks]
     assert np.abs(np.array(found) - clicks).max() <= 16  # a millisecond

@@ -75,9 +75,8 @@ def toy_batches(start: int) -> Iterator[ClipBatch]:
     while True:
         speech = torch.randn(2, 640, generator=torch.Generator().manual_seed(step))
         empty = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
-        yield ClipBatch(
-            empty, speech, torch.zeros(2, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool), empty[:, 0]
-        )
+        index, true = torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
+        yield ClipBatch(empty, speech, index, true[:, 0], true, references=empty)
         step += 1
 
 

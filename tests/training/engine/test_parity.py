@@ -103,7 +103,7 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
     assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
     unsure = results[0]["plain"]["unsure"]
     # The gradient of the sync network is a hundredth of that of the frame discriminator, so most of its weights count.
-    assert sum(int(m.sum()) for m in unsure.values()) < 0.35 * sum(m.numel() for m in unsure.values())
+    assert sum(int(m.sum()) for m in unsure.values()) < 0.45 * sum(m.numel() for m in unsure.values())
     for result in results:
         skip = BETWEEN_CLIPS if parallel else ()
         expected = sure(result["plain"], unsure, skip)
@@ -111,9 +111,8 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
             found = sure(result[stage], unsure, skip)
             for what, value in expected.items():
                 # In parts, sums are added in another order; a step moves the discriminators by 1e-3, the others, whose
-                # rate begins to rise, by some 1e-5. Real and generated features of the emotion network are nearly
-                # equal here, so that its gradient is a small difference of sums.
-                atol = 2e-4 if parallel and what == "discriminators" else 1e-6
+                # rate begins to rise, by some 1e-5.
+                atol = 1e-5 if parallel and what == "discriminators" else 1e-6
                 torch.testing.assert_close(
                     found[what], value, rtol=1e-5, atol=atol, msg=lambda m, s=stage: f"stage {s}: {m}"
                 )
