@@ -43,11 +43,10 @@ class PlainEngine:
                 p.grad /= dist.get_world_size()
         norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
         self.grad_norm = float(norm)
-        # Terms that cancel leave rounding errors, which Adam scales to full steps. The norms of two discriminators
-        # may differ by a factor of 100, so that small is also what is small within the tensor.
+        # Terms that cancel leave rounding errors, which Adam scales to full steps.
         for name, p in self.module.named_parameters():
             if p.grad is not None and p.grad.any():
-                self.unsure[name] |= p.grad.abs() < torch.maximum(1e-5 * norm, 0.05 * p.grad.square().mean().sqrt())
+                self.unsure[name] |= p.grad.abs() < 1e-5 * norm
         if self.grad_clip:
             scale = (self.grad_clip / (norm + 1e-6)).clamp(max=1.0)
             for p in parameters:

@@ -90,3 +90,13 @@ def make_clip_by_clip_task(settings: Recipe, factory: EngineFactory, rank: int) 
 def make_gan_task(settings: Recipe, factory: EngineFactory, rank: int) -> GanTask:
     model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
     return GanTask(make_context(settings, factory, rank), model, adversaries, {})
+
+
+def make_gan_clip_by_clip_task(settings: Recipe, factory: EngineFactory, rank: int) -> GanTask:
+    """Without what compares or mixes clips: identities of other clips as negatives, and sampled takes."""
+    latent = settings.gan.latent.model_copy(update={"sampled": 0.0})
+    settings = settings.model_copy(update={"gan": settings.gan.model_copy(update={"latent": latent})})
+    model, adversaries = Speech2Video(settings, IDENTITY, EMOTIONS), Adversaries(settings, IDENTITY, len(EMOTIONS))
+    for _, member in adversaries.items():
+        member.penalty = lambda *_: None  # type: ignore[method-assign]
+    return GanTask(make_context(settings, factory, rank), model, adversaries, {})

@@ -14,7 +14,15 @@ from s2v_ray.training.engine import EngineConfig, EngineFactory, make_engine
 from s2v_ray.training.tasks.distill import DistillTask
 from s2v_ray.training.tasks.gan import GanTask
 from tests.helpers.plain_engine import make_plain_engine
-from tests.helpers.tasks import BATCH, make_batch, make_clip_by_clip_task, make_distill_task, make_gan_task, task_recipe
+from tests.helpers.tasks import (
+    BATCH,
+    make_batch,
+    make_clip_by_clip_task,
+    make_distill_task,
+    make_gan_clip_by_clip_task,
+    make_gan_task,
+    task_recipe,
+)
 from tests.helpers.workers import on_workers
 
 STEPS = 3
@@ -89,7 +97,12 @@ IN_PARTS = {"accumulate": 2, "checkpoint_activations": True}
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_task", "parallel"),
-    [(make_distill_task, {}), (make_gan_task, {}), (make_clip_by_clip_task, IN_PARTS), (make_gan_task, IN_PARTS)],
+    [
+        (make_distill_task, {}),
+        (make_gan_task, {}),
+        (make_clip_by_clip_task, IN_PARTS),
+        (make_gan_clip_by_clip_task, IN_PARTS),
+    ],
 )
 def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> None:
     results = on_workers(2, all_stages, make_task, parallel)
@@ -97,13 +110,13 @@ def test_steps_equal_plain_torch(make_task: Any, parallel: dict[str, Any]) -> No
     moved = results[0]["plain"]["moved"]
     players = (
         {"student"}
-        if make_task is not make_gan_task
+        if make_task in (make_distill_task, make_clip_by_clip_task)
         else {"generator", *(f"discriminators.members.{n}" for n in ("frame", "mouth", "sync", "emotion"))}
     )
     assert {p for p in players if not any(name.startswith(p) for name in moved)} == set()
     unsure = results[0]["plain"]["unsure"]
     # The gradient of the sync network is a hundredth of that of the frame discriminator, so most of its weights count.
-    assert sum(int(m.sum()) for m in unsure.values()) < 0.45 * sum(m.numel() for m in unsure.values())
+    assert sum(int(m.sum()) for m in unsure.values()) < 0.4 * sum(m.numel() for m in unsure.values())
     for result in results:
         skip = BETWEEN_CLIPS if parallel else ()
         expected = sure(result["plain"], unsure, skip)
