@@ -11,7 +11,7 @@ import pytest
 
 from s2v_ray import cli, shards, storage
 from s2v_ray.config import load_recipe
-from s2v_ray.evaluation.rows import REFERENCE_ROWS, ROWS
+from s2v_ray.evaluation.rows import ROWS
 from s2v_ray.media.video import read_video
 from s2v_ray.models.bundle import load_bundle
 
@@ -167,27 +167,3 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(chain: Chain, capsys: py
     sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("s2v: error: ")]
     assert len(sentences) == 1 and "not finite" in sentences[0]
     assert not storage.exists(chain.at("diverged/bundle/manifest.json"))
-
-
-def test_the_demo_ends_with_a_table_a_report_a_picture_and_a_video(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = [
-        "demo",
-        str(tmp_path / "demo"),
-        "--recipe",
-        "debug",
-        "--set",
-        "puppets.emotions=[neutral, angry]",
-        "--set",
-        "gan.steps=4",
-    ]
-    assert cli.main(argv) == 0
-    said = capsys.readouterr().out
-    assert all(row in said for row in ROWS.keys() - REFERENCE_ROWS)
-    assert "no row reference baseline: no reference bundle was given" in said
-    for name in ("report.html", "contact.png", "video.mp4"):
-        path = next(line.split(": ", 1)[1] for line in said.splitlines() if line.endswith(name))
-        assert Path(path).stat().st_size > 1000
-    assert cli.main(argv) == 0
-    assert "train: done before" in capsys.readouterr().out
