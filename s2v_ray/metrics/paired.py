@@ -66,8 +66,8 @@ def paired_difference(
 ) -> Difference:
     """Computes the mean over clips of ``row - base``, or of ``base - row`` if lower is better, with its interval.
 
-    The clips of a speaker are alike, so the interval resamples speakers with replacement and then the clips of each
-    drawn speaker (two-stage bootstrap, Davison and Hinkley 1997, section 3.8). With fewer than ``MIN_CLUSTERS``
+    The clips of a speaker are correlated, so the interval resamples speakers with replacement and then the clips of
+    each drawn speaker (two-stage bootstrap, Davison and Hinkley 1997, section 3.8). With fewer than ``MIN_CLUSTERS``
     speakers, or if one speaker has more than ``MAX_SHARE`` of the clips, it resamples clips, and says nothing about
     other speakers.
 

@@ -104,7 +104,7 @@ class Speech2Video(nn.Module):
         from the prior and the motion of the next clip of the batch.
         """
         codes = self.student(inputs.speech, inputs.speech_mask)
-        content = codes.content.gather(1, inputs.index[..., None].expand(-1, -1, codes.content.shape[2]))
+        content = codes.content_at(inputs.index)
         p = inputs.references.shape[1]
         found = self.encoder(torch.cat([inputs.references, inputs.frames], dim=1))
         mean, log_variance = found.take_mean[:, :p].mean(1), found.take_log_variance[:, :p].mean(1)

@@ -36,6 +36,10 @@ class StudentOutput:
     frame_logits: Tensor
     content: Tensor
 
+    def content_at(self, index: Tensor) -> Tensor:
+        """Select the content at frame positions: int64 ``[B, T]`` -> ``[B, T, C]``."""
+        return self.content.gather(1, index[..., None].expand(-1, -1, self.content.shape[2]))
+
     @staticmethod
     def concatenate(parts: Sequence[StudentOutput]) -> StudentOutput:
         """Concatenate the outputs of all parts along the batch dimension and detach them."""
@@ -175,8 +179,8 @@ class Student(nn.Module):
         mel = log_mel(speech)
         if mask is None:
             mask = torch.ones(mel.shape[0], mel.shape[2] // MEL_PER_FRAME, dtype=torch.bool, device=mel.device)
-        heard = perturb_colour(mel) if self.content.training and self.perturb_content else mel
-        frames = self.content_of(heard) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
+        content_mel = perturb_colour(mel) if self.content.training and self.perturb_content else mel
+        frames = self.content_of(content_mel) if content else mel.new_zeros(len(mel), 0, self.content_out.out_features)
         if self.training and self.spec_mask > 0:
             mel = spec_augment(mel, self.spec_mask)
         voice = perturb_prosody(mel) if self.training and self.perturb else mel

@@ -6,6 +6,7 @@ They have different architectures and are trained on different halves of the cli
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ WINDOW_SLACK = 16
 SyncRole = Literal["expert", "judge"]
 
 
-class SyncBase(nn.Module):
+class SyncBase(nn.Module, ABC):
     """What sync networks have in common: their towers embed windows of speech and of the mouth in one space.
 
     There is no batch normalisation, which makes the loss of sync discriminators collapse. Everything is computed in
@@ -68,13 +69,13 @@ class SyncBase(nn.Module):
         cosine = (self.embed_speech(speech) * self.embed_frames(frames)).sum(-1)
         return self.temperature * cosine
 
+    @abstractmethod
     def _speech(self, mel: Tensor) -> Tensor:
         """``[B, MEL_BINS, T * MEL_PER_FRAME]`` -> ``[B, dim, T - window + 1]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _frames(self, mouth: Tensor) -> Tensor:
         """``[B, T, 3, MOUTH_SIDE, MOUTH_SIDE]`` -> ``[B, dim, T - window + 1]``."""
-        raise NotImplementedError
 
 
 class SyncNetwork(SyncBase):

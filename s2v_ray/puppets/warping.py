@@ -1,8 +1,8 @@
 """Phonemes of a recording of a known sentence, by dynamic time warping against the same sentence by espeak-ng.
 
-The synthetic utterances (twins) come with the times of their phonemes. Mel cepstra of recording and twin are aligned
-(Sakoe and Chiba 1978), and each boundary is moved along the path. Of twins with different pitch and vocal tract, the
-one with the cheapest path is used.
+The synthetic utterances (templates) come with the times of their phonemes. Mel cepstra of recording and template are
+aligned (Sakoe and Chiba 1978), and each boundary is moved along the path. Of templates with different pitch and vocal
+tract, the one with the cheapest path is used.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _CEPSTRA = 13
 _LEVEL = 2.0  # weight of the level and its slope, relative to the other cepstra
 _RANGE, _ACTIVE = 2.5, 1.6  # below the loudest mel energies and frames, in units of ``log_mel`` (17 dB)
 _DIAGONAL = 1.5  # weight of a diagonal step; less than 2 prefers a constant tempo
-_TWINS = ((95.0, 84.0), (115.0, 90.0), (150.0, 98.0), (190.0, 106.0), (215.0, 112.0), (240.0, 118.0))
-"""Pitch, Hz, and formants, percent of espeak-ng's, of the twins."""
+_TEMPLATES = ((95.0, 84.0), (115.0, 90.0), (150.0, 98.0), (190.0, 106.0), (215.0, 112.0), (240.0, 118.0))
+"""Pitch, Hz, and formants, percent of espeak-ng's, of the templates."""
 _FRAME = MEL_HOP / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
-class Twin:
+class Template:
     """A synthetic utterance.
 
     Attributes:
@@ -44,16 +44,16 @@ class Twin:
 
 
 @functools.lru_cache(maxsize=8)
-def make_twins(sentence: str) -> tuple[Twin, ...]:
+def make_templates(sentence: str) -> tuple[Template, ...]:
     """Speaks ``sentence`` in several American voices that have the same phonemes."""
-    twins = []
-    for pitch, throat in _TWINS:
+    templates = []
+    for pitch, throat in _TEMPLATES:
         voice = Voice("en-US", pitch, (throat,) * 6, 100.0, 0, 0, 1.0, (1000.0, 3000.0))
         speech = speak(voice, "neutral", sentence)
         edges = [p.start for p in speech.phonemes] + [speech.phonemes[-1].end]
         names = tuple(p.phoneme for p in speech.phonemes)
-        twins.append(Twin(cepstra(resample(speech.samples, RATE)), names, np.array(edges)))
-    return tuple(twins)
+        templates.append(Template(cepstra(resample(speech.samples, RATE)), names, np.array(edges)))
+    return tuple(templates)
 
 
 def align_phonemes(speech: np.ndarray, sentence: str) -> tuple[Phoneme, ...]:
@@ -67,12 +67,12 @@ def align_phonemes(speech: np.ndarray, sentence: str) -> tuple[Phoneme, ...]:
         the phonemes of espeak-ng in order, without gaps. Very short ones that the path skips are left out.
     """
     features = cepstra(speech)
-    warped = [(twin, warp(twin.features, features)) for twin in make_twins(sentence)]
-    twin, path = min(warped, key=lambda pair: pair[1].cost)
-    edges = np.interp(twin.edges / _FRAME, np.arange(len(path.rows)), path.rows) * _FRAME
+    warped = [(template, warp(template.features, features)) for template in make_templates(sentence)]
+    template, path = min(warped, key=lambda pair: pair[1].cost)
+    edges = np.interp(template.edges / _FRAME, np.arange(len(path.rows)), path.rows) * _FRAME
     return tuple(
         Phoneme(name, float(start), float(end))
-        for name, start, end in zip(twin.phonemes, edges[:-1], edges[1:], strict=True)
+        for name, start, end in zip(template.phonemes, edges[:-1], edges[1:], strict=True)
         if end > start
     )
 

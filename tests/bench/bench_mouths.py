@@ -5,7 +5,8 @@
 RECORDINGS is a folder for ``puppets.voices``. The mouth's opening at each frame is predicted from 12 mel frames around
 it (20 bands, normalised over the recording) by ridge regression with four folds of actors. Boundaries that are wrong
 at random cannot be predicted, so a larger share of explained variance means better boundaries. Aligners: a linear
-stretch of one twin between the first and the last loud sample, time warping to one twin, and ``puppets.warping``.
+stretch of one template between the first and the last loud sample, time warping to one template, and
+``puppets.warping``.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ from s2v_ray.media.timing import MEL_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
 from s2v_ray.puppets.mouth import mouth_track
 from s2v_ray.puppets.recordings import Recording, list_recordings, read_recording
 from s2v_ray.puppets.voice import Phoneme
-from s2v_ray.puppets.warping import Twin, align_phonemes, cepstra, make_twins, warp
+from s2v_ray.puppets.warping import Template, align_phonemes, cepstra, make_templates, warp
 from tests.helpers.results import write_result
 
 Aligner = Callable[[np.ndarray, str], tuple[Phoneme, ...]]
 FOLDS, RIDGE, BANDS, LOUD = 4, 30.0, 20, 0.05
 
 
-def _phonemes(twin: Twin, edges: np.ndarray) -> tuple[Phoneme, ...]:
-    rows = zip(twin.phonemes, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+def _phonemes(template: Template, edges: np.ndarray) -> tuple[Phoneme, ...]:
+    rows = zip(template.phonemes, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     return tuple(Phoneme(*row) for row in rows)
 
 
 def stretch(speech: np.ndarray, sentence: str) -> tuple[Phoneme, ...]:
-    twin = make_twins(sentence)[0]
+    template = make_templates(sentence)[0]
     level = np.convolve(np.abs(speech), np.ones(400) / 400, "same")
     loud = np.flatnonzero(level > LOUD * level.max()) / SAMPLE_RATE
-    share = (twin.edges - twin.edges[0]) / (twin.edges[-1] - twin.edges[0])
-    return _phonemes(twin, loud[0] + share * (loud[-1] - loud[0]))
+    share = (template.edges - template.edges[0]) / (template.edges[-1] - template.edges[0])
+    return _phonemes(template, loud[0] + share * (loud[-1] - loud[0]))
 
 
 def one_twin(speech: np.ndarray, sentence: str) -> tuple[Phoneme, ...]:
-    twin = make_twins(sentence)[0]
-    rows = warp(twin.features, cepstra(speech)).rows
-    return _phonemes(twin, np.interp(twin.edges * 100, np.arange(len(rows)), rows) / 100)
+    template = make_templates(sentence)[0]
+    rows = warp(template.features, cepstra(speech)).rows
+    return _phonemes(template, np.interp(template.edges * 100, np.arange(len(rows)), rows) / 100)
 
 
 ALIGNERS: dict[str, Aligner] = {

@@ -12,7 +12,7 @@ from tests.helpers.sounds import wav
 
 
 def stranger(actor: int) -> Voice:
-    """A voice that is none of the twins'."""
+    """A voice that is none of the templates'."""
     throat = 84.0 if actor % 2 else 113.0
     return Voice(
         "en-US", 95.0 if actor % 2 else 205.0, (throat, throat + 4, throat, 100, 100, 100), 80, 1, 1, 1.05, (700, 2600)

@@ -8,7 +8,7 @@ import pytest
 from s2v_ray.media.audio import resample
 from s2v_ray.media.ravdess import SENTENCES
 from s2v_ray.puppets.espeak import RATE
-from s2v_ray.puppets.warping import align_phonemes, cepstra, make_twins, warp
+from s2v_ray.puppets.warping import align_phonemes, cepstra, make_templates, warp
 from tests.helpers.recorded import say
 
 
@@ -41,7 +41,7 @@ def test_cepstra_do_not_depend_on_the_level() -> None:
 def test_phonemes_of_a_stranger_are_found(actor: int, emotion: str) -> None:
     truth = say(actor, emotion, 2)
     found = align_phonemes(resample(truth.samples, RATE), SENTENCES[1])
-    names = make_twins(SENTENCES[1])[0].phonemes
+    names = make_templates(SENTENCES[1])[0].phonemes
     assert len(names) >= 16
     assert [p.phoneme for p in found] == [n for n in names if n in {p.phoneme for p in found}]
     starts = {i: p.start for i, p in enumerate(truth.phonemes)}
@@ -52,8 +52,8 @@ def test_phonemes_of_a_stranger_are_found(actor: int, emotion: str) -> None:
 
 
 def test_the_twins_have_the_same_phonemes_and_other_voices() -> None:
-    twins = make_twins(SENTENCES[0])
-    assert len({twin.phonemes for twin in twins}) == 1
-    assert len({len(twin.edges) for twin in twins}) == 1
-    assert all((np.diff(twin.edges) > 0).all() for twin in twins)
-    assert not np.array_equal(twins[0].features, twins[-1].features)
+    templates = make_templates(SENTENCES[0])
+    assert len({template.phonemes for template in templates}) == 1
+    assert len({len(template.edges) for template in templates}) == 1
+    assert all((np.diff(template.edges) > 0).all() for template in templates)
+    assert not np.array_equal(templates[0].features, templates[-1].features)

@@ -31,7 +31,7 @@ from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
 from s2v_ray.training.balance import GradientBalance
-from s2v_ray.training.data.plan import planned_clips, read_index
+from s2v_ray.training.data.plan import Row, planned_clips, read_index, row_group_jobs
 from s2v_ray.training.engine import (
     Engine,
     NonFiniteLossError,
@@ -313,7 +313,7 @@ class GanTask:
     def _draw(self, model: Speech2Video, batch: ClipBatch) -> Tensor:
         """Generate the frames of a batch, ``[B, T, 3, S, S]``, with the take of a reference frame and no motion."""
         codes = model.student(batch.speech, batch.speech_mask)
-        content = codes.content.gather(1, batch.index[..., None].expand(-1, -1, codes.content.shape[2]))
+        content = codes.content_at(batch.index)
         reference = to_unit(batch.references[:, 0])
         still = reference if model.reference else None
         clip_codes = ClipCodes(codes.identity, codes.emotion, model.take_of(reference), still)
@@ -343,15 +343,16 @@ def motion_codes(model: Speech2Video, corpus: str, recipe: Recipe, device: torch
     """Encode the motion ``[T, M]`` of training clips from all over the corpus, for the motion prior."""
     wanted = recipe.gan.generator.motion_clips
     index = read_index(corpus, "train", recipe.gan.frames)
-    chosen = dict.fromkeys(
-        clip.row for clip in planned_clips(index, seed=recipe.seed, batch=wanted, steps=1)
-    )  # a small corpus is repeated in one step
-    found = []
-    for row in chosen:
-        clip = shards.decode_clip(shards.read_rows(row.uri, row.group)[row.row])
-        frames = clip.frames[: recipe.gan.generator.motion_frames]
-        found.append(model.motion_of(to_unit(torch.from_numpy(frames)).to(device)).cpu())
-    return found
+    planned = planned_clips(index, seed=recipe.seed, batch=wanted, steps=1)
+    chosen = list(dict.fromkeys(clip._replace(epoch=0) for clip in planned))  # a small corpus is repeated in one step
+    found: dict[Row, Tensor] = {}
+    for job in row_group_jobs(chosen):
+        rows = shards.read_rows(job.uri, job.group)
+        for row in job.rows:
+            frames = shards.decode_clip(rows[row]).frames[: recipe.gan.generator.motion_frames]
+            motion = model.motion_of(to_unit(torch.from_numpy(frames)).to(device))
+            found[Row(job.uri, job.group, row)] = motion.cpu()
+    return [found[clip.row] for clip in chosen]
 
 
 def make_task(context: TaskContext) -> GanTask:
