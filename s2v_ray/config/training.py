@@ -109,6 +109,10 @@ class DiscriminatorsConfig(Section):
         ScheduleConfig(weight=0.3, features=0.3, start=1000, ramp=200, head_start=100),
         description="Is the mouth region real?",
     )
+    motion: ScheduleConfig = Field(
+        ScheduleConfig(weight=0.3, features=0.3, start=1000, ramp=200, head_start=100),
+        description="Do three consecutive frames move, and is their grain, as in real video? Needs gan.frames >= 3.",
+    )
     sync: ScheduleConfig = Field(
         ScheduleConfig(weight=0.3, start=0, ramp=100, lr=0.0),
         description="Do mouth and speech agree? With lr 0 the pre-trained network stays frozen.",

@@ -27,7 +27,7 @@ from s2v_ray.media.timing import frames_to_samples, seconds_to_frames
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.student import StudentOutput
-from s2v_ray.models.take import MotionSequence
+from s2v_ray.models.take import MotionSequence, NoiseSequence
 
 SPEECH_CHUNK_FRAMES = seconds_to_frames(10.0)
 """Number of frames of speech that are encoded at a time."""
@@ -115,6 +115,8 @@ class Predictor:
             frames = min(request.code_frames, frames)
         complete = identity is not None and emotion is not None
         random = torch.Generator().manual_seed(request.seed)
+        # A stream of its own: motion and noise are drawn in chunks, which must not change either.
+        noise = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=random)))
         return GenerationState(
             speech,
             identity,
@@ -123,6 +125,7 @@ class Predictor:
             take=None if picture is None else self.model.take_of(picture)[0],
             white=torch.randn(self.model.take_prior.dim, generator=random),
             motion=MotionSequence(self.model.motion_prior, random),
+            noise=NoiseSequence(self.size, noise),
             contents=self._contents(speech),
             pending_spans=[] if complete else list(split_evenly(frames, self._speech_chunk_frames)),
         )
@@ -147,8 +150,10 @@ class Predictor:
             uint8 ``[t, size, size, 3]`` for each state, ``1 <= t <= frames``.
         """
         parts = [state.next_inputs(frames) for state in states]
-        content, motion = (pad_sequence([part[i][0] for part in parts], batch_first=True) for i in (0, 1))
-        frames_made = self.model.generator(self._clip_codes(states), content.to(self.device), motion.to(self.device))
+        inputs = [
+            pad_sequence([x[0] for x in same], batch_first=True).to(self.device) for same in zip(*parts, strict=True)
+        ]
+        frames_made = self.model.generator(self._clip_codes(states), *inputs)
         pixels = to_pixels(frames_made).cpu().numpy()
         return [made[: part[0].shape[1]] for made, part in zip(pixels, parts, strict=True)]
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from s2v_ray.inference.request import frames_of
 from s2v_ray.models.student import StudentOutput
-from s2v_ray.models.take import MotionSequence
+from s2v_ray.models.take import MotionSequence, NoiseSequence
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class GenerationState:
         take: ``[Z]``; None until it is drawn from the prior, which needs both codes. Reference bundles have none.
         white: ``[Z]``, standard normal, from which the take is drawn.
         motion: motion of the frames that are not generated yet.
+        noise: their noise.
         contents: iterator over content codes ``[1, t, C]`` of consecutive chunks.
         pending_spans: spans of frames ``(start, end)`` from which the codes are still to be predicted.
         remaining_frames: number of frames that are not generated yet.
@@ -72,6 +73,7 @@ class GenerationState:
     take: Tensor | None
     white: Tensor
     motion: MotionSequence
+    noise: NoiseSequence
     contents: Iterator[Tensor]
     pending_spans: list[tuple[int, int]]
     remaining_frames: int = field(init=False)
@@ -98,13 +100,14 @@ class GenerationState:
             if self.emotion_code is None:
                 self.emotion_code = codes.emotion
 
-    def next_inputs(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Content ``[1, t, C]`` and motion ``[1, t, M]`` of the next t frames, ``1 <= t <= frames``."""
+    def next_inputs(self, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Content ``[1, t, C]``, motion ``[1, t, M]`` and noise of the next t frames, ``1 <= t <= frames``."""
         if not self._content.shape[1]:
             self._content = next(self.contents)
         part, self._content = self._content[:, :frames], self._content[:, frames:]
         self.remaining_frames -= part.shape[1]
-        return part, self.motion.draw(part.shape[1])
+        t = part.shape[1]
+        return part, self.motion.draw(t), self.noise.draw(t)
 
 
 def split_evenly(frames: int, longest: int) -> Iterator[tuple[int, int]]:

@@ -19,11 +19,12 @@ class PatchNetwork(nn.Module):
     Args:
         width: channels of the first layer.
         layers: number of layers, each with stride 2.
+        channels: of what ``expand`` makes of a picture.
     """
 
-    def __init__(self, width: int, layers: int) -> None:
+    def __init__(self, width: int, layers: int, channels: int = 6) -> None:
         super().__init__()
-        widths = [6, *(width * min(2**i, 4) for i in range(layers))]
+        widths = [channels, *(width * min(2**i, 4) for i in range(layers))]
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(a, b, 4, stride=2, padding=1, bias=i == 0),
@@ -35,9 +36,13 @@ class PatchNetwork(nn.Module):
         self.channels = widths[-1]
         self.local = nn.Conv2d(self.channels, 1, 3, padding=1)
 
+    def expand(self, pictures: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` -> ``[N, 6, H, W]``, the input of the first layer."""
+        return torch.cat([pictures, high_pass(pictures)], dim=1)
+
     def features(self, pictures: Tensor) -> list[Tensor]:
         """``[N, 3, H, W]`` in [-1, 1] -> outputs of all layers, the first layer's first."""
-        x = torch.cat([pictures, high_pass(pictures)], dim=1)
+        x = self.expand(pictures)
         found = []
         for layer in self.layers:
             x = layer(x)
@@ -86,6 +91,34 @@ class MouthNetwork(PatchNetwork):
     def forward(self, mouths: Tensor) -> Tensor:
         """``[N, 3, h, w]``, crops of the mouth region -> logits of their patches."""
         return self.logits(self.features(mouths)[-1])
+
+
+class MotionNetwork(PatchNetwork):
+    """Classifies patches of three consecutive frames: the middle one and, amplified, its differences to the others.
+
+    The differences show how much and how a face moves, and the grain of the camera, neither of which a single frame
+    tells.
+
+    Args:
+        width: channels of the first layer.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4, channels=9)
+
+    def expand(self, pictures: Tensor) -> Tensor:
+        """``[N, 9, H, W]``, three frames -> ``[N, 9, H, W]``."""
+        before, middle, after = pictures.chunk(3, dim=1)
+        return torch.cat([middle, HIGH_PASS_GAIN * (middle - before), HIGH_PASS_GAIN * (after - middle)], dim=1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Output of the last layer ``[N, C, h, w]`` -> logits ``[N, h, w]``, one per patch."""
+        logits: Tensor = self.local(features)[:, 0]
+        return logits
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """``[N, 9, S, S]``, three consecutive frames -> logits of their patches."""
+        return self.logits(self.features(pictures)[-1])
 
 
 class EmotionNetwork(nn.Module):

@@ -33,6 +33,11 @@ class ClipCodes:
     still: Tensor | None = None
 
 
+NOISY_BLOCKS = 2
+"""Number of blocks, the last ones, whose output noise is added to."""
+INITIAL_NOISE = 0.05
+
+
 class ModulatedBlock(nn.Module):
     """1x1 convolution, pixel shuffle to twice the side, then a residual 3x3 convolution modulated by the codes.
 
@@ -97,6 +102,10 @@ class Generator(nn.Module):
     The reference baseline (``config.reference``) is the same network with a ``StillEncoder``, whose feature maps are
     concatenated at each resolution; the still replaces the take latent.
 
+    Noise of a frame's size is added to the features of the highest resolutions, with a learnt scale per channel
+    (StyleGAN, Karras et al. 2019, section 3.2). It carries what changes from frame to frame at random: the grain of the
+    camera and the errors of its video codec.
+
     Args:
         config: of the generator.
         size: S.
@@ -125,16 +134,18 @@ class Generator(nn.Module):
             ModulatedBlock(a, b, self.code_dim, s)
             for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
         )
+        self.noise = nn.ParameterList(nn.Parameter(torch.full((c,), INITIAL_NOISE)) for c in channels[-NOISY_BLOCKS:])
         self.out = nn.Conv2d(channels[-1] + skips[-1], 3, 3, padding=1)
         self.identity_scale = math.sqrt(identity_dim)  # gives the entries of a unit vector unit variance
 
-    def forward(self, codes: ClipCodes, content: Tensor, motion: Tensor) -> Tensor:
+    def forward(self, codes: ClipCodes, content: Tensor, motion: Tensor, noise: Tensor | None = None) -> Tensor:
         """Generates the frames of clips.
 
         Args:
             codes: constant over each clip.
             content: ``[B, T, C]``.
             motion: ``[B, T, M]``.
+            noise: ``[B, T, 1, S, S]``, standard normal; None for frames without noise.
 
         Returns:
             float32 ``[B, T, 3, S, S]`` in [-1, 1], also under autocast.
@@ -156,16 +167,28 @@ class Generator(nn.Module):
             maps = [m.repeat_interleave(t, 0) for m in still_maps]
         code = code.flatten(0, 1)
         x = self.constant(code).view(b * t, -1, self.base, self.base)
-        for block, skip in zip(self.blocks, maps[:-1], strict=True):
+        noises = self._noise_maps(noise)
+        for block, skip, added in zip(self.blocks, maps[:-1], noises, strict=True):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, code, skip, use_reentrant=False)
             else:
                 x = block(x, code, skip)
+            x = x if added is None else x + added
         x = F.gelu(x)
         last = maps[-1]
         x = self.out(x if last is None else torch.cat([x, last], dim=1))
         frames: Tensor = torch.tanh(x.float()).unflatten(0, (b, t))
         return frames
+
+    def _noise_maps(self, noise: Tensor | None) -> list[Tensor | None]:
+        """What is added to the output of each block: ``[B * T, c, h, h]``, or None."""
+        maps: list[Tensor | None] = [None] * len(self.blocks)
+        if noise is not None:
+            level = noise.flatten(0, 1)
+            for i, scale in enumerate(reversed(self.noise), start=1):
+                maps[-i] = level * scale[:, None, None]
+                level = 2.0 * F.avg_pool2d(level, 2)  # of unit variance again
+        return maps
 
     def _check(self, codes: ClipCodes) -> None:
         if (codes.still is None) != (self.still is None):

@@ -41,6 +41,7 @@ class TrainingInputs:
         white_take: ``[B, Z]``, standard normal.
         white_motion: ``[B, T, M]``, standard normal.
         white_codes: ``[B, D + E]``, standard normal: noise on the codes while the prior is fitted.
+        noise: ``[B, T, 1, S, S]``, standard normal: noise of the frames.
     """
 
     speech: Tensor
@@ -52,6 +53,7 @@ class TrainingInputs:
     white_take: Tensor
     white_motion: Tensor
     white_codes: Tensor
+    noise: Tensor
 
 
 @dataclass
@@ -115,7 +117,8 @@ class Speech2Video(nn.Module):
         take = torch.where(inputs.sampled[:, None], drawn, own)
         motion = torch.where(inputs.sampled[:, None, None], motion.detach().roll(1, 0), motion)
         still = inputs.references[:, 0] if self.reference else None
-        frames = self.generator(ClipCodes(codes.identity, codes.emotion, take, still), content, motion)
+        clip_codes = ClipCodes(codes.identity, codes.emotion, take, still)
+        frames = self.generator(clip_codes, content, motion, inputs.noise)
         return TrainingOutputs(
             frames=frames,
             identity=codes.identity,

@@ -180,6 +180,23 @@ class MotionPrior(nn.Module):
         return self.trajectories[i, : int(self.lengths[i])].cpu()
 
 
+class NoiseSequence:
+    """The noise of the frames of one clip, drawn frame by frame, so that chunks of any length give the same noise.
+
+    Args:
+        size: S.
+        random: random generator, on the CPU.
+    """
+
+    def __init__(self, size: int, random: torch.Generator) -> None:
+        self.size, self.random = size, random
+
+    def draw(self, frames: int) -> Tensor:
+        """Returns standard normal noise of the next frames, ``[1, frames, 1, S, S]``."""
+        drawn = [torch.randn(1, self.size, self.size, generator=self.random) for _ in range(frames)]
+        return torch.stack(drawn)[None]
+
+
 class MotionSequence:
     """The motion code of one clip of any length, drawn frame by frame.
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
-from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import aggregate_emotion
 from s2v_ray.losses.reconstruction import weighted_l1
 from s2v_ray.media.mouth import mouth_mask
@@ -31,7 +30,6 @@ from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
 from s2v_ray.training.balance import GradientBalance
-from s2v_ray.training.data.plan import Row, planned_clips, read_index, row_group_jobs
 from s2v_ray.training.engine import (
     Engine,
     NonFiniteLossError,
@@ -41,6 +39,7 @@ from s2v_ray.training.engine import (
     mean_over_micro_batches,
 )
 from s2v_ray.training.loggers import Sample
+from s2v_ray.training.motion import motion_codes
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.tasks.adversaries import Adversaries, DiscriminatorInputs
 from s2v_ray.training.tasks.context import TaskContext
@@ -51,6 +50,8 @@ FRAMES_PER_CLIP = 2
 RECONSTRUCTION = "reconstruction"
 PRIOR_WEIGHT = 0.01
 """Weight of the prior's likelihood. It only sets the prior's share of the clipped gradient norm."""
+PRIOR_LR = 1e-2
+"""Peak learning rate of the take prior: it must follow the posterior, which changes as the generator learns."""
 Scalars = dict[str, Tensor | float]
 
 
@@ -114,12 +115,16 @@ class GanTask:
         config, parallel = self.recipe.gan, self.recipe.parallel
         model.generator.checkpointing = parallel.checkpoint_activations
         fixed = {id(p) for p in model.distilled()} if config.distilled else set()
+        prior = {id(p) for p in model.take_prior.parameters()}
         for p in model.parameters():
             p.requires_grad_(id(p) not in fixed)
         self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in fixed}
         self.generator = context.make_engine(
             model,
-            [{"params": [p for p in model.parameters() if id(p) not in fixed], "name": "generator"}],
+            [
+                {"params": [p for p in model.parameters() if id(p) not in fixed | prior], "name": "generator"},
+                {"params": list(model.take_prior.parameters()), "name": "prior"},
+            ],
             OptimizerConfig(config.lr, config.betas),
             zero_stage=parallel.zero_generator,
             offload_param=parallel.offload_param,
@@ -138,7 +143,8 @@ class GanTask:
         """Update the discriminators that are due, then the generator."""
         config = self.recipe.gan
         self.random.manual_seed(draw_seed(self.recipe.seed, step, self.rank))
-        self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
+        for name, lr in (("generator", config.lr), ("prior", PRIOR_LR)):
+            self.generator.set_lr(name, warmup_cosine(step, config.steps, lr))
         self._set_modes()
         micro_batches = self._micro_batches(batch, step)
         whole = [self._generate(micro_batches[0], step)] if len(micro_batches) == 1 else None
@@ -227,9 +233,11 @@ class GanTask:
         white_motion = torch.randn(b, t, config.motion_dim, generator=random)
         codes = self.student.identity_dim + self.recipe.student.emotion_dim
         white_codes = torch.randn(b, codes, generator=random)
+        noise = torch.randn(b, t, 1, *batch.frames.shape[2:4], generator=random)
         indices = torch.stack([torch.randperm(t, generator=random)[:FRAMES_PER_CLIP] for _ in range(b)])
         sampled = torch.cat([self._draw_sampled(b // parts, step) for _ in range(parts)])
-        draws = [x.to(self.device).split(b // parts) for x in (sampled, white_take, white_motion, white_codes, indices)]
+        draws = (sampled, white_take, white_motion, white_codes, noise, indices)
+        split_draws = [x.to(self.device).split(b // parts) for x in draws]
         return [
             MicroBatch(
                 part,
@@ -239,7 +247,7 @@ class GanTask:
                 frame_indices,
                 i * len(part.frames),
             )
-            for i, (part, *white, frame_indices) in enumerate(zip(batch.split(parts), *draws, strict=True))
+            for i, (part, *white, frame_indices) in enumerate(zip(batch.split(parts), *split_draws, strict=True))
         ]
 
     def _draw_sampled(self, clips: int, step: int) -> Tensor:
@@ -312,13 +320,15 @@ class GanTask:
 
     def _draw(self, model: Speech2Video, batch: ClipBatch) -> Tensor:
         """Generate the frames of a batch, ``[B, T, 3, S, S]``, with the take of a reference frame and no motion."""
+        b, t, size = batch.frames.shape[:3]
         codes = model.student(batch.speech, batch.speech_mask)
         content = codes.content_at(batch.index)
         reference = to_unit(batch.references[:, 0])
         still = reference if model.reference else None
         clip_codes = ClipCodes(codes.identity, codes.emotion, model.take_of(reference), still)
-        motion = content.new_zeros(*content.shape[:2], self.recipe.gan.generator.motion_dim)
-        fake: Tensor = model.generator(clip_codes, content, motion)
+        motion = content.new_zeros(b, t, self.recipe.gan.generator.motion_dim)
+        noise = torch.randn(b, t, 1, size, size, generator=torch.Generator().manual_seed(self.recipe.seed))
+        fake: Tensor = model.generator(clip_codes, content, motion, noise.to(content.device))
         return fake
 
     def state(self) -> dict[str, Any]:
@@ -337,22 +347,6 @@ class GanTask:
         if self.rank == 0:
             model.motion_prior.fill(motion_codes(model, self.corpus, self.recipe, self.device))
             save_bundle(storage.join(run, "bundle"), model, self.recipe, "speech2video", self.lineage, metrics)
-
-
-def motion_codes(model: Speech2Video, corpus: str, recipe: Recipe, device: torch.device) -> list[Tensor]:
-    """Encode the motion ``[T, M]`` of training clips from all over the corpus, for the motion prior."""
-    wanted = recipe.gan.generator.motion_clips
-    index = read_index(corpus, "train", recipe.gan.frames)
-    planned = planned_clips(index, seed=recipe.seed, batch=wanted, steps=1)
-    chosen = list(dict.fromkeys(clip._replace(epoch=0) for clip in planned))  # a small corpus is repeated in one step
-    found: dict[Row, Tensor] = {}
-    for job in row_group_jobs(chosen):
-        rows = shards.read_rows(job.uri, job.group)
-        for row in job.rows:
-            frames = shards.decode_clip(rows[row]).frames[: recipe.gan.generator.motion_frames]
-            motion = model.motion_of(to_unit(torch.from_numpy(frames)).to(device))
-            found[Row(job.uri, job.group, row)] = motion.cpu()
-    return [found[clip.row] for clip in chosen]
 
 
 def make_task(context: TaskContext) -> GanTask:

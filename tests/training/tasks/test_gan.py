@@ -122,7 +122,7 @@ def test_the_gradient_on_the_frames_is_that_of_the_terms_in_their_shares() -> No
 def test_the_bundle_has_the_motion_of_training_clips(tmp_path: Path) -> None:
     corpus = make_corpus(str(tmp_path))
     task = make_task()
-    codes = gan.motion_codes(task.averaged(), corpus, task.recipe, torch.device("cpu"))
+    codes = motion_codes(task.averaged(), corpus, task.recipe, torch.device("cpu"))
     assert len(codes) > 4 and {len(c) for c in codes} == {20, 30, 45}
     assert all(c.mean(0).abs().max() < 1e-5 for c in codes)
 

@@ -1,4 +1,4 @@
-"""Discriminators of single frames: of the whole frame, of the mouth, and of the emotion."""
+"""Discriminators of pictures: of the whole frame, of the mouth, of three consecutive frames, and of the emotion."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from s2v_ray.losses.adversarial import (
     hinge_discriminator,
     hinge_generator,
 )
+from s2v_ray.media.augment import augment
 from s2v_ray.media.mouth import mouth_box
-from s2v_ray.models.discriminators import EmotionNetwork, FrameNetwork, MouthNetwork, PatchNetwork
+from s2v_ray.models.discriminators import EmotionNetwork, FrameNetwork, MotionNetwork, MouthNetwork, PatchNetwork
 from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.tasks.adversaries.base import (
     Adversary,
@@ -50,7 +51,7 @@ def _hinge_alarms(name: str) -> tuple[Alarm, ...]:
 
 
 class PictureAdversary(Adversary):
-    """A discriminator of single pictures with hinge loss, feature matching and augmented inputs."""
+    """A discriminator of pictures with hinge loss, feature matching and augmented inputs."""
 
     network: PatchNetwork
 
@@ -62,16 +63,22 @@ class PictureAdversary(Adversary):
     def logits(self, features: Tensor, inputs: DiscriminatorInputs) -> Tensor:
         """Return the logits for features of the selected frames."""
 
-    def crop(self, frames: Tensor) -> Tensor:
-        """Return the part of frames ``[N, 3, S, S]`` that it sees."""
-        return frames
+    def pictures(self, inputs: DiscriminatorInputs, frames: Tensor) -> Tensor:
+        """Return the augmented pictures ``[N, ...]`` that it sees of ``frames``; N may be 0."""
+        return inputs.augmented_frames(frames, self.augment)
+
+    def paired(self, inputs: DiscriminatorInputs) -> Tensor:
+        """Return bool ``[N]``: pictures whose generated version shows the recording of the real one."""
+        return inputs.repeat_per_frame(inputs.paired)
 
     def features(self, inputs: DiscriminatorInputs, frames: Tensor) -> list[Tensor]:
-        """Return the network's features of the selected, augmented frames."""
-        return self.network.features(self.crop(inputs.augmented_frames(frames, self.augment)))
+        """Return the network's features of the pictures."""
+        return self.network.features(self.pictures(inputs, frames))
 
     def discriminator_loss(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor:
-        """See ``Adversary``."""
+        """See ``Adversary``. Without a picture, the loss is 0."""
+        if not len(self.paired(inputs)):
+            return 0.0 * self.network.local.weight.sum()
         real, generated = (self.logits(self.features(inputs, x)[-1], inputs) for x in (inputs.frames, fake))
         return hinge_discriminator(real, generated)
 
@@ -81,12 +88,14 @@ class PictureAdversary(Adversary):
 
     def generator_terms(self, inputs: DiscriminatorInputs, fake: Tensor) -> dict[str, Tensor]:
         """See ``Adversary``."""
+        paired = self.paired(inputs)
+        if not len(paired):
+            return {"loss": 0.0 * fake.sum(), "features": 0.0 * fake.sum()}
         generated = self.features(inputs, fake)
         terms = {"loss": hinge_generator(self.logits(generated[-1], inputs))}
         if self.schedule.features > 0:
             with torch.no_grad():
                 real = self.features(inputs, inputs.frames)
-            paired = inputs.repeat_per_frame(inputs.paired)
             if paired.any():
                 terms["features"] = feature_matching([x[paired] for x in generated], [x[paired] for x in real])
             else:
@@ -134,10 +143,35 @@ class MouthAdversary(PictureAdversary):
         self.box = mouth_box(settings.size)
         return MouthNetwork(settings.gan.discriminators.width)
 
-    def crop(self, frames: Tensor) -> Tensor:
+    def pictures(self, inputs: DiscriminatorInputs, frames: Tensor) -> Tensor:
         """See ``PictureAdversary``."""
         y0, y1, x0, x1 = self.box
-        return frames[..., y0:y1, x0:x1]
+        return super().pictures(inputs, frames)[..., y0:y1, x0:x1]
+
+    def logits(self, features: Tensor, inputs: DiscriminatorInputs) -> Tensor:  # noqa: ARG002  # unconditional
+        """See ``PictureAdversary``."""
+        return self.network.logits(features)
+
+
+@register_adversary("motion")
+class MotionAdversary(PictureAdversary):
+    """Judges how much and how a face moves, from three consecutive frames. Other clips do not count."""
+
+    network: MotionNetwork
+    alarms = _hinge_alarms("motion")
+
+    def build(self, settings: AdversarySettings) -> nn.Module:
+        """See ``Adversary``."""
+        return MotionNetwork(settings.gan.discriminators.width)
+
+    def pictures(self, inputs: DiscriminatorInputs, frames: Tensor) -> Tensor:
+        """See ``PictureAdversary``: ``[N, 9, S, S]``."""
+        chosen = augment(frames[inputs.consecutive], self.augment, inputs.key, inputs.first)
+        return torch.cat([chosen[:, :-2], chosen[:, 1:-1], chosen[:, 2:]], dim=2).flatten(0, 1)
+
+    def paired(self, inputs: DiscriminatorInputs) -> Tensor:
+        """See ``PictureAdversary``."""
+        return inputs.paired[inputs.consecutive].repeat_interleave(inputs.frames.shape[1] - 2)
 
     def logits(self, features: Tensor, inputs: DiscriminatorInputs) -> Tensor:  # noqa: ARG002  # unconditional
         """See ``PictureAdversary``."""
