@@ -205,9 +205,11 @@ class GanConfig(Section):
     sync: SyncConfig = SyncConfig()
 
     @model_validator(mode="after")
-    def _window_lies_within_the_speech(self) -> GanConfig:
+    def _window_has_a_possible_length(self) -> GanConfig:
         if self.frames > self.speech_frames:
             raise ValueError("gan.speech_frames must be at least gan.frames: the target window lies within the speech")
+        if self.frames < 3 and self.discriminators.motion.weight > 0:
+            raise ValueError("gan.frames must be at least 3 for gan.discriminators.motion: set its weight to 0")
         return self
 
 

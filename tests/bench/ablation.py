@@ -3,10 +3,10 @@
     python -m tests.bench.ablation OUT [--recipe demo] [--steps N] [--seed N] [--rows full sync ...] [--json PATH]
     python -m tests.bench.ablation OUT --seeds 0 1 2
 
-Rows: ``full``; ``frame``, ``mouth``, ``sync`` and ``emotion``, each without that discriminator; ``disentangling``,
-whose student was distilled without the two disentangling terms; ``distillation``, where identity and emotion are not
-distilled at all, but learnt through the GAN alone (``gan.distilled=false``). Every row is evaluated by the same judges
-on the same test clips. Each part has a metric of its own, on which a row without it must be worse than ``full`` by more
+Rows: ``full``; ``frame``, ``mouth``, ``motion``, ``sync``, ``emotion``, each without that discriminator;
+``disentangling``, whose student was distilled without the two disentangling terms; ``distillation``, where identity and
+emotion are not distilled, but learnt through the GAN alone (``gan.distilled=false``). All rows have the same judges and
+the same test clips. Each part has a metric of its own, on which a row without it must be worse than ``full`` by more
 than the 95% interval of ``full``; where it is not, the table calls the part useless here. Steps of distillation and the
 discriminators' schedules follow ``--steps`` (of the GAN) in proportion.
 
@@ -44,7 +44,7 @@ from s2v_ray.training.runs import RunSpec
 from tests.helpers.results import write_result
 
 Settings = dict[str, Any]
-SCHEDULED = ("frame", "mouth", "sync", "emotion")
+SCHEDULED = ("frame", "mouth", "motion", "sync", "emotion")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def _no(discriminator: str) -> Settings:
 PARTS = {
     "frame": Part(_no("frame"), "cpbd"),
     "mouth": Part(_no("mouth"), "cpbd_mouth"),
+    "motion": Part(_no("motion"), "movement_mouth"),
     "sync": Part(_no("sync"), "sync_confidence"),
     "emotion": Part(_no("emotion"), "emotion"),
     "disentangling": Part({}, "leak_emotion", entangled=True),

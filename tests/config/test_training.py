@@ -14,6 +14,7 @@ from s2v_ray.config import DiscriminatorsConfig, GanConfig, LogConfig, ParallelC
     ("section", "values", "message"),
     [
         (GanConfig, {"frames": 9, "speech_frames": 8}, "gan.speech_frames must be at least gan.frames"),
+        (GanConfig, {"frames": 2}, "gan.frames must be at least 3 for gan.discriminators.motion"),
         (ParallelConfig, {"workers": 2, "min_workers": 3}, "min_workers=3 must not exceed parallel.workers=2"),
         (
             ParallelConfig,
@@ -38,7 +39,7 @@ def test_settings_that_do_not_go_together_are_refused(section: Any, values: dict
 def test_schedules_of_plugins_come_after_the_built_in_ones() -> None:
     extra = ScheduleConfig(weight=0.5)
     found = dict(DiscriminatorsConfig(extra={"colour": extra}).schedules())
-    assert list(found) == ["frame", "mouth", "sync", "emotion", "colour"] and found["colour"] is extra
+    assert list(found) == ["frame", "mouth", "motion", "sync", "emotion", "colour"] and found["colour"] is extra
 
 
 @pytest.mark.parametrize(("workers", "least", "counts"), [(4, 0, [4]), (4, 2, [2, 3, 4])])

@@ -28,6 +28,7 @@ def task_recipe(stage: int = 0, **parallel: Any) -> Recipe:
     each = {
         "frame": ALL_AT_ONCE,
         "mouth": ALL_AT_ONCE | {"interval": 2, "features": 0.2},
+        "motion": ALL_AT_ONCE | {"features": 0.2},
         "sync": ALL_AT_ONCE,
         "emotion": ALL_AT_ONCE | {"start": 1},
     }

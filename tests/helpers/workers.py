@@ -27,3 +27,6 @@ def _worker(rank: int, world: int, folder: str, function: Callable[..., Any], ar
     torch.save(result, f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    # Without the interpreter's finalisation: a thread of gloo that still holds a tensor then would take the lock of an
+    # interpreter that no longer runs, which aborts the process (https://github.com/pytorch/pytorch/pull/179291).
+    os._exit(0)

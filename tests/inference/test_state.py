@@ -6,7 +6,7 @@ import torch
 from s2v_ray.config import GeneratorConfig
 from s2v_ray.inference.state import CodeAverage, GenerationState, split_evenly
 from s2v_ray.models.student import StudentOutput
-from s2v_ray.models.take import MotionPrior, MotionSequence
+from s2v_ray.models.take import MotionPrior, MotionSequence, NoiseSequence
 
 
 def output(identity: list[float], emotion: float) -> StudentOutput:
@@ -22,7 +22,8 @@ def state(frames: int, spans: list[tuple[int, int]], identity_code: torch.Tensor
     config = GeneratorConfig(motion_dim=2, motion_clips=1)
     motion = MotionSequence(MotionPrior(config), torch.Generator().manual_seed(0))
     speech, white = torch.zeros(frames * 640), torch.zeros(4)
-    return GenerationState(speech, identity_code, None, None, None, white, motion, contents, spans)
+    noise = NoiseSequence(4, torch.Generator())
+    return GenerationState(speech, identity_code, None, None, None, white, motion, noise, contents, spans)
 
 
 def test_spans_cover_everything_evenly() -> None:
@@ -60,10 +61,10 @@ def test_a_given_code_is_kept() -> None:
 
 def test_next_inputs_are_at_most_what_one_chunk_of_content_holds() -> None:
     made = state(6, [])
-    content, motion = made.next_inputs(4)
-    assert content.shape == (1, 4, 3) and motion.shape == (1, 4, 2)
+    content, motion, noise = made.next_inputs(4)
+    assert content.shape == (1, 4, 3) and motion.shape == (1, 4, 2) and noise.shape == (1, 4, 1, 4, 4)
     assert made.remaining_frames == 2
     assert made.next_inputs(4)[0].shape[1] == 1, "the rest of the first chunk"
-    last, _ = made.next_inputs(4)
+    last, *_ = made.next_inputs(4)
     assert last.eq(1.0).all() and last.shape[1] == 1
     assert made.remaining_frames == 0

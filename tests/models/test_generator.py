@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from s2v_ray.config import Recipe, load_recipe
-from s2v_ray.models.generator import ClipCodes, Generator, ModulatedBlock
+from s2v_ray.models.generator import INITIAL_NOISE, ClipCodes, Generator, ModulatedBlock
 from tests.helpers.recipes import tiny_recipe
 
 DIM = 8
@@ -45,6 +45,23 @@ def test_the_frames_depend_on_every_code(recipe: Recipe) -> None:
         x.requires_grad_(True)
     make_generator(recipe)(codes, content, motion).square().sum().backward()
     assert all(x is not None and x.grad is not None and x.grad.abs().max() > 0 for x in inputs)
+
+
+def test_noise_has_a_scale_for_each_channel_and_the_same_variance_at_each_resolution(recipe: Recipe) -> None:
+    generator = make_generator(recipe)
+    codes, content, motion = make_inputs(recipe, 3)
+    noise = torch.randn(1, 3, 1, 32, 32)
+    plain, noisy = generator(codes, content, motion), generator(codes, content, motion, noise)
+    assert not torch.allclose(plain, noisy)
+    *without, half, whole = generator._noise_maps(noise)
+    assert without == [None] * len(without) and half is not None and whole is not None
+    torch.testing.assert_close(whole[:, 2], generator.noise[1][2] * noise[0, :, 0])
+    assert half.shape == (3, 8, 16, 16)
+    assert (half / INITIAL_NOISE).std().item() == pytest.approx(1.0, abs=0.1)
+    with torch.no_grad():
+        for scale in generator.noise:
+            scale.zero_()
+    torch.testing.assert_close(generator(codes, content, motion, noise), plain)
 
 
 def test_only_the_reference_baseline_takes_a_still(recipe: Recipe) -> None:

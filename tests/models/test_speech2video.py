@@ -33,6 +33,7 @@ def make_inputs(sampled: list[bool]) -> TrainingInputs:
         white_take=torch.randn(B, 3, generator=random),
         white_motion=torch.randn(B, T, 2, generator=random),
         white_codes=torch.randn(B, 8 + 8, generator=random),
+        noise=torch.randn(B, T, 1, 32, 32, generator=random),
     )
 
 
@@ -46,7 +47,9 @@ def test_frames_are_those_of_the_generator_at_the_given_positions(recipe: Recipe
         motion = found.motion_mean[:, P:] - centre + (found.motion_log_variance[:, P:] / 2).exp() * inputs.white_motion
         content = codes.content[1:2, [0, 9, 11, 29]]
         own = found.take_mean[1, :P].mean(0) + (found.take_log_variance[1, :P].mean(0) / 2).exp() * inputs.white_take[1]
-        expected = model.generator(ClipCodes(codes.identity[1:2], codes.emotion[1:2], own[None]), content, motion[1:2])
+        expected = model.generator(
+            ClipCodes(codes.identity[1:2], codes.emotion[1:2], own[None]), content, motion[1:2], inputs.noise[1:2]
+        )
     torch.testing.assert_close(made.frames[1:2], expected, atol=1e-5, rtol=1e-4)
 
 

@@ -11,6 +11,7 @@ from s2v_ray.models.take import (
     CROSSFADE_FRAMES,
     MotionPrior,
     MotionSequence,
+    NoiseSequence,
     TakeEncoder,
     TakePrior,
     kl_to_standard_normal,
@@ -85,6 +86,14 @@ def test_motion_in_chunks_of_any_length_is_one_sequence() -> None:
     pieces = MotionSequence(prior, torch.Generator().manual_seed(3))
     parts = torch.cat([pieces.draw(n) for n in (1, 40, 2, 47)], dim=1)
     assert whole.shape == (1, 90, 2)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=0)
+
+
+def test_noise_in_chunks_of_any_length_is_one_sequence() -> None:
+    whole = NoiseSequence(8, torch.Generator().manual_seed(3)).draw(5)
+    pieces = NoiseSequence(8, torch.Generator().manual_seed(3))
+    parts = torch.cat([pieces.draw(n) for n in (1, 3, 1)], dim=1)
+    assert whole.shape == (1, 5, 1, 8, 8) and whole.std().item() == pytest.approx(1.0, abs=0.15)
     torch.testing.assert_close(parts, whole, rtol=0, atol=0)
 
 

@@ -46,7 +46,7 @@ def test_spaces_are_shipped() -> None:
 
 def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
     keys = set(load_space(str(next(f for f in SHIPPED if f.stem == "discriminator_schedules")), RECIPE).parameters)
-    for name in ("frame", "mouth", "sync", "emotion"):
+    for name in ("frame", "mouth", "motion", "sync", "emotion"):
         assert {f"gan.discriminators.{name}.{s}" for s in ("start", "ramp", "weight", "interval", "lr")} <= keys
 
 
@@ -66,7 +66,7 @@ def test_discriminator_schedules_have_all_five_settings_of_each() -> None:
             one("gan.discriminators.frame.interval", distribution="choice", values=[1, 0]),
             "frame.interval: input should be greater than 0, got 0",
         ),
-        (one("gan.frames", distribution="int", low=1, high=99), "gan.speech_frames must be at least gan.frames"),
+        (one("gan.frames", distribution="int", low=3, high=99), "gan.speech_frames must be at least gan.frames"),
         (one("gan.steps", distribution="int", low=1, high=9), "set them in the recipe"),
         (
             one("media.size", distribution="choice", values=[32, 64]),

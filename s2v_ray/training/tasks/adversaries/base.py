@@ -96,9 +96,9 @@ class Adversary(nn.Module, ABC):
     def load_pretrained(self, corpus: str, gan: GanConfig) -> None:  # noqa: B027  # most use none
         """Load pre-trained weights that the corpus holds, if the discriminator uses any."""
 
-    def penalty(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor | None:  # noqa: ARG002  # most have none
-        """Return an additional term of its own step, recorded as ``d_NAME_penalty``, or None."""
-        return None
+    def discriminator_terms(self, inputs: DiscriminatorInputs, fake: Tensor) -> dict[str, Tensor]:
+        """Return the terms of its own step: "loss", and others that are added to it, recorded as ``d_NAME_TERM``."""
+        return {"loss": self.discriminator_loss(inputs, fake)}
 
     def generator_terms(self, inputs: DiscriminatorInputs, fake: Tensor) -> dict[str, Tensor]:
         """Return its terms of the generator's loss: "loss", and "features" if it has feature matching."""

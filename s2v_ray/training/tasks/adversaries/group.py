@@ -50,9 +50,8 @@ class Adversaries(nn.Module):
         updated, losses = self.updated_at(step), {}
         for name, member in self.items():
             if name in updated:
-                losses[name] = member.discriminator_loss(inputs, fake)
-                if (penalty := member.penalty(inputs, fake)) is not None:
-                    losses[f"{name}_penalty"] = penalty
+                for term, value in member.discriminator_terms(inputs, fake).items():
+                    losses[name if term == "loss" else f"{name}_{term}"] = value
         return losses
 
     def generator_losses(self, inputs: DiscriminatorInputs, fake: Tensor, step: int) -> dict[str, tuple[float, Tensor]]:

@@ -118,17 +118,19 @@ class FrameAdversary(PictureAdversary):
         """See ``PictureAdversary``."""
         return self.network.logits(features, inputs.repeat_per_frame(inputs.identity))
 
-    def penalty(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor | None:  # noqa: ARG002  # real frames only
-        """Return the hinge loss of real frames with the identity of another clip, which must count as generated.
+    def discriminator_terms(self, inputs: DiscriminatorInputs, fake: Tensor) -> dict[str, Tensor]:
+        """See ``Adversary``. "identity": the hinge loss of real frames that are shown with another clip's identity.
 
-        Pairs of clips whose identities are similar are left out, because they may show the same person.
+        They must count as generated. Pairs of clips whose identities are similar are left out, because they may show
+        the same person.
         """
+        real, generated = (self.features(inputs, x)[-1] for x in (inputs.frames, fake))
         other = inputs.identity.roll(1, 0)
         differs = ((inputs.identity * other).sum(-1) < SAME_IDENTITY).float()
-        last = self.features(inputs, inputs.frames)[-1]
-        logits = self.network.logits(last, inputs.repeat_per_frame(other)).float()
+        logits = self.network.logits(real, inputs.repeat_per_frame(other)).float()
         hinge = torch.relu(1.0 + logits).mean((1, 2)) * inputs.repeat_per_frame(differs)
-        return hinge.mean()
+        loss = hinge_discriminator(self.logits(real, inputs), self.logits(generated, inputs))
+        return {"loss": loss, "identity": hinge.mean()}
 
 
 @register_adversary("mouth")

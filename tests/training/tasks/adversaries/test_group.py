@@ -10,6 +10,7 @@ SCHEDULES = {
     "frame": {"weight": 0.1, "start": 2, "ramp": 2, "features": 0.4},
     "mouth": {"weight": 0.2, "interval": 3},
     "sync": {"weight": 0.3, "lr": 0.0},
+    "motion": {"weight": 0.0},
     "emotion": {"weight": 0.0},
 }
 RECIPE = tiny_recipe(gan={"discriminators": {"width": 4, **SCHEDULES}})
@@ -22,7 +23,7 @@ def test_a_weight_of_zero_leaves_it_out():
 def test_schedules_are_followed():
     adversaries, fake = Adversaries(RECIPE, 6, 5), torch.rand(2, 8, 3, 32, 32)
     assert set(adversaries(make_inputs(), fake, 0)) == {"mouth"}  # frame starts later, sync is frozen
-    assert set(adversaries(make_inputs(), fake, 3)) == {"frame", "frame_penalty", "mouth"}
+    assert set(adversaries(make_inputs(), fake, 3)) == {"frame", "frame_identity", "mouth"}
     assert adversaries.updated_at(4) == ["frame"]
     losses = adversaries.generator_losses(make_inputs(), fake, 2)
     weights = {name: weight for name, (weight, _) in losses.items()}
@@ -40,7 +41,7 @@ def test_the_generator_gets_a_gradient_from_each():
 def test_a_schedule_without_a_registered_discriminator_is_named():
     data = RECIPE.model_dump(mode="json")
     data["gan"]["discriminators"]["extra"] = {"colour": {"weight": 0.1}}
-    with pytest.raises(ValueError, match="no discriminator 'colour'; known: frame, mouth, emotion, sync"):
+    with pytest.raises(ValueError, match="no discriminator 'colour'; known: frame, mouth, motion, emotion, sync"):
         Adversaries(parse_recipe(data), 6, 5)
 
 

@@ -5,7 +5,7 @@ from s2v_ray.config import AugmentConfig
 from s2v_ray.losses.adversarial import hinge_discriminator
 from s2v_ray.media.mouth import mouth_box
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, AdversarySettings
-from s2v_ray.training.tasks.adversaries.pictures import FrameAdversary, MouthAdversary, PictureAdversary
+from s2v_ray.training.tasks.adversaries.pictures import FrameAdversary, MotionAdversary, PictureAdversary
 from tests.helpers.adversaries import EMOTIONS, IDENTITY, make_inputs
 from tests.helpers.recipes import tiny_recipe
 
@@ -38,6 +38,31 @@ def test_losses_are_hinge_losses_of_the_selected_frames(name: str):
     torch.testing.assert_close(adversary.generator_terms(here, fake)["loss"], -logits(fake).mean())
 
 
+def test_motion_is_judged_from_three_consecutive_frames():
+    adversary, fake = make("motion"), torch.rand(2, 8, 3, 32, 32)
+    assert isinstance(adversary, MotionAdversary)
+    adversary.augment = AugmentConfig(shift=0, brightness=0, contrast=0, saturation=0)
+    here = make_inputs(consecutive=torch.tensor([False, True]), paired=torch.tensor([False, True]))
+
+    def logits(frames: torch.Tensor) -> torch.Tensor:
+        return adversary.network(torch.stack([frames[1, t : t + 3].flatten(0, 1) for t in range(6)]))
+
+    expected = hinge_discriminator(logits(here.frames), logits(fake))
+    torch.testing.assert_close(adversary.discriminator_loss(here, fake), expected)
+    terms = adversary.generator_terms(here, fake)
+    torch.testing.assert_close(terms["loss"], -logits(fake).mean())
+    assert terms["features"] > 0
+    still = make_inputs(consecutive=torch.tensor([True, False]), paired=torch.tensor([False, True]))
+    assert adversary.generator_terms(still, fake)["features"] == 0, "the clip that moves is not paired"
+
+
+def test_motion_without_consecutive_frames_is_not_judged():
+    adversary, here = make("motion"), make_inputs(consecutive=torch.tensor([False, False]))
+    fake = torch.rand(2, 8, 3, 32, 32, requires_grad=True)
+    losses = [adversary.discriminator_loss(here, fake), *adversary.generator_terms(here, fake).values()]
+    assert len(losses) == 3 and all(loss == 0 and loss.requires_grad for loss in losses)
+
+
 def test_features_are_matched_for_paired_clips_only():
     adversary, here = make("frame"), make_inputs()
     fake = here.frames.clone().requires_grad_(True)
@@ -52,13 +77,15 @@ def test_features_are_matched_for_paired_clips_only():
 def test_a_real_frame_with_another_identity_counts_as_generated():
     adversary = make("frame")
     apart = torch.eye(IDENTITY)[:2]
-    penalty = adversary.penalty(make_inputs(identity=apart), torch.zeros(0))
-    assert penalty is not None and penalty > 0
-    penalty.backward()
-    assert isinstance(adversary, FrameAdversary) and adversary.network.who.weight.grad is not None
-    alike = adversary.penalty(make_inputs(identity=apart[:1].expand(2, -1)), torch.zeros(0))
-    assert alike == 0, "the same identity is no negative"
-    assert isinstance(make("mouth"), MouthAdversary) and make("mouth").penalty(make_inputs(), torch.zeros(0)) is None
+    here, fake = make_inputs(identity=apart), torch.rand(2, 8, 3, 32, 32)
+    terms = adversary.discriminator_terms(here, fake)
+    torch.testing.assert_close(terms["loss"], adversary.discriminator_loss(here, fake))
+    swapped = make_inputs(**vars(here) | {"identity": apart.flip(0)})
+    as_generated = 1.0 + adversary.logits(adversary.features(here, here.frames)[-1], swapped)
+    torch.testing.assert_close(terms["identity"], as_generated.relu().mean())
+    alike = adversary.discriminator_terms(make_inputs(identity=apart[:1].expand(2, -1)), fake)
+    assert alike["identity"] == 0, "the same identity is no negative"
+    assert list(make("mouth").discriminator_terms(make_inputs(), fake)) == ["loss"]
 
 
 def test_alarms_of_a_discriminator_at_chance_and_of_a_perfect_one():
