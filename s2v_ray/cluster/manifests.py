@@ -18,8 +18,8 @@ from s2v_ray.config import ROLE_LABEL, Recipe, Role
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
 """Matches names of variables that hold secrets."""
-IMAGE_TAG = re.compile(r":ray(?P<ray>[\d.]+)-py(?P<python>[\d.]+)$")
-"""Matches the tag of the project's image, which names the versions in it (``cluster/Dockerfile``)."""
+IMAGE_TAG = re.compile(r":ray(?P<ray>[\d.]+)-py(?P<python>[\d.]+)-(?P<target>cpu|gpu)$")
+"""Matches the tags of the project's images: the versions in them and the target of ``cluster/Dockerfile``."""
 
 
 class ManifestError(ValueError):
@@ -174,11 +174,13 @@ def _group_problems(group: Group, pins: Pins) -> list[str]:
         found.append("the head is a spot node: its drivers would be lost with it")
     tag = IMAGE_TAG.search(group.image)
     if tag is None:
-        found.append(f"the tag of {group.image!r} does not name versions (rayX.Y.Z-pyX.Y)")
+        found.append(f"the tag of {group.image!r} does not name versions and target (rayX.Y.Z-pyX.Y-cpu or -gpu)")
     elif (tag["ray"], tag["python"]) != (pins.ray, pins.python):
         found.append(
             f"the image has ray {tag['ray']} on Python {tag['python']}, pinned are {pins.ray} and {pins.python}"
         )
+    elif (tag["target"] == "gpu") != (group.gpus > 0):
+        found.append(f"it has {group.gpus:g} GPUs, and the image for {tag['target'].upper()} nodes")
     return found
 
 
@@ -214,7 +216,7 @@ def _parse_ray_up(data: dict[str, Any]) -> Cluster:
             gpus=resources.get("GPU", 0),
             max_nodes=1 if name == head else min(kind.get("max_workers", 0), data["max_workers"]),
             head=name == head,
-            image=image,
+            image=image if name == head else kind.get("docker", {}).get("worker_image", image),
             instance=node["InstanceType"],
             spot=node.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
         )

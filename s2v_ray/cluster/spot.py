@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from s2v_ray.cluster.drain import drain, node_id
 from s2v_ray.logs import installed
 
 logger = logging.getLogger("s2v_ray.cluster.spot")  # also if this module is run as a program
@@ -38,8 +39,6 @@ POLL_SECONDS = 5.0
 """Time between two requests."""
 MARGIN_SECONDS = 10
 """Subtracted from the remaining time, so that Ray finishes before the node ends."""
-RAY_SECONDS = 60
-"""Timeout of a call of the ray executable, which is then repeated."""
 
 
 @dataclass(frozen=True)
@@ -114,34 +113,6 @@ def read_notice(metadata: Metadata) -> Notice | None:
     return None if metadata.get("events/recommendations/rebalance") is None else Notice("rebalance", None)
 
 
-def node_id(ray: Sequence[str], address: str) -> str:
-    """Returns Ray's id of the node with an IP address.
-
-    Raises:
-        RuntimeError: ray fails, or has no such node that is alive.
-    """
-    command = [*ray, "list", "nodes", "--format", "json", "--filter", f"node_ip={address}", "--filter", "state=ALIVE"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_SECONDS, check=False)
-    nodes = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else []
-    if not nodes:
-        raise RuntimeError(
-            f"ray has no node {address} that is alive (status {done.returncode}): {done.stderr.strip()[-500:]}"
-        )
-    return str(nodes[0]["node_id"])
-
-
-def drain(ray: Sequence[str], node: str, notice: Notice) -> bool:
-    """Drains the node in Ray; returns whether Ray accepts."""
-    left = notice.seconds_left(datetime.now(UTC))
-    deadline = [] if left is None else ["--deadline-remaining-seconds", str(left)]
-    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", f"EC2 spot {notice.kind} notice"]
-    command = [*ray, "drain-node", "--node-id", node, *reason, *deadline]
-    try:
-        return subprocess.run(command, timeout=RAY_SECONDS, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
 def watch(metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_SECONDS) -> Notice:
     """Passes each kind of notice on once; returns when Ray has accepted an interruption."""
     accepted: set[str] = set()
@@ -152,7 +123,8 @@ def watch(metadata: Metadata, ray: Sequence[str], node: str, poll: float = POLL_
             logger.warning("metadata: %s: %s", type(e).__name__, e)
             notice = None
         if notice is not None and notice.kind not in accepted:
-            drained = drain(ray, node, notice)
+            message, left = f"EC2 spot {notice.kind} notice", notice.seconds_left(datetime.now(UTC))
+            drained = drain(ray, node, message, left)
             outcome = "drains this node" if drained else "refused, trying again"
             logger.info("%s notice, deadline %s: ray %s", notice.kind, notice.deadline, outcome)
             if drained and notice.kind == "interruption":

@@ -156,12 +156,48 @@ def test_policies_grant_nothing_at_large(name: str) -> None:
 
 def test_the_image_is_pinned_and_has_no_root() -> None:
     lines = (ROOT / "cluster" / "Dockerfile").read_text().splitlines()
-    bases = {line.split()[1] for line in lines if line.startswith("FROM")}
-    assert bases == {f"python:{pins().python}-slim-bookworm"}
+    stages = {line.split()[3]: line.split()[1] for line in lines if line.startswith("FROM")}
+    assert {base for base in stages.values() if base not in stages} == {f"python:{pins().python}-slim-bookworm"}
+    assert stages["cpu"] == stages["gpu"] == "node"
     users = [line.split()[1] for line in lines if line.startswith("USER")]
     assert users and users[-1] not in ("root", "0")
-    assert sum(line.startswith("FROM") for line in lines) == 2
-    assert any("-c constraints.txt" in line for line in lines)
+    assert sum("-c constraints.txt" in line for line in lines) == 2, "both targets"
+
+
+def test_workers_are_drained_before_their_pods_end() -> None:
+    """What Kubernetes calls exists, and the time that it takes is shorter than that which Kubernetes gives."""
+    for name in RAY_KINDS:
+        (document,) = documents(KUBERAY / f"{name}.yaml")
+        spec = document["spec"]
+        spec = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+        for group in spec["workerGroupSpecs"]:
+            pod = group["template"]["spec"]
+            program, m, module, option, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+            assert (program, m, option) == ("python", "-m", "--seconds")
+            assert importlib.util.find_spec(module) is not None
+            assert int(seconds) < pod["terminationGracePeriodSeconds"]
+
+
+def test_containers_ask_for_disk() -> None:
+    for name in RAY_KINDS:
+        for limits in re.findall(r"(?:requests|limits): \{cpu.*\}", (KUBERAY / f"{name}.yaml").read_text()):
+            assert "ephemeral-storage" in limits
+
+
+def test_disruption_budgets_are_of_the_only_kind_that_is_allowed() -> None:
+    """For pods whose owner has no scale subresource, Kubernetes accepts an integer minAvailable only."""
+    budgets = [d["spec"] for d in documents(KUBERAY / "support.yaml") if d["kind"] == "PodDisruptionBudget"]
+    assert budgets
+    for budget in budgets:
+        assert isinstance(budget["minAvailable"], int) and "maxUnavailable" not in budget
+
+
+def test_an_update_of_the_service_has_no_gap() -> None:
+    (service,) = documents(KUBERAY / "rayservice.yaml")
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    smallest, largest = application["args"]["replicas"]
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert smallest >= 2 and (group["minReplicas"], group["maxReplicas"]) == (smallest, largest)
 
 
 def test_secrets_are_named_and_never_written() -> None:
@@ -216,8 +252,10 @@ BAD = [
     (AWS, [TYPES, "head", "node_config", "InstanceMarketOptions"], {"MarketType": "spot"}, "the head is a spot node"),
     (AWS, [TYPES, "ingest", "resources"], {"CPU": 32, "GPU": 1}, "ingest would hold GPUs"),
     (AWS, [TYPES, "ingest", "labels"], {"s2v-role": "driver"}, "only the head"),
-    (AWS, ["docker", "image"], "r/s2v_ray:ray2.59.0-py3.11", "the image has ray 2.59.0"),
-    (AWS, ["docker", "image"], "r/s2v_ray:ray2.60.0-py3.12", "on Python 3.12"),
+    (AWS, ["docker", "image"], "r/s2v_ray:ray2.59.0-py3.11-cpu", "the image has ray 2.59.0"),
+    (AWS, ["docker", "image"], "r/s2v_ray:ray2.60.0-py3.12-cpu", "on Python 3.12"),
+    (AWS, ["docker", "image"], "r/s2v_ray:ray2.60.0-py3.11-gpu", "it has 0 GPUs, and the image for GPU nodes"),
+    (AWS, [TYPES, "train", "docker"], {}, "it has 4 GPUs, and the image for CPU nodes"),
     (AWS, ["docker", "image"], "r/s2v_ray:latest", "does not name versions"),
     (AWS, ["file_mounts"], {}, "token authentication is off"),
     (AWS, ["docker", "run_options"], [], "token authentication is off"),

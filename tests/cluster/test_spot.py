@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from s2v_ray.cluster import spot
-from s2v_ray.cluster.spot import Metadata, Notice, node_id, read_notice, watch
-
-NODE = "ab" * 28
+from s2v_ray.cluster.spot import Metadata, Notice, read_notice, watch
+from tests.helpers.ray_program import NODE, calls, make_ray
 
 
 class FakeMetadata:
@@ -76,24 +74,7 @@ def metadata() -> Iterator[FakeMetadata]:
 
 @pytest.fixture
 def ray(tmp_path: Path) -> Path:
-    """An executable that has one node and drains it; with a file ``refuse`` beside it, it refuses once."""
-    path = tmp_path / "ray"
-    path.write_text(
-        f"#!{sys.executable}\n"
-        "import json, pathlib, sys\n"
-        "here = pathlib.Path(__file__).parent\n"
-        "with open(here / 'calls', 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
-        "if sys.argv[1] == 'list':\n"
-        f"    print(json.dumps([{{'node_id': {NODE!r}}}] if 'node_ip=10.0.0.7' in sys.argv else []))\n"
-        "elif (here / 'refuse').exists():\n"
-        "    (here / 'refuse').unlink(); sys.exit(1)\n"
-    )
-    path.chmod(0o755)
-    return path
-
-
-def calls(ray: Path) -> list[list[str]]:
-    return [json.loads(line) for line in ray.with_name("calls").read_text().splitlines()]
+    return make_ray(tmp_path)
 
 
 def action(seconds: float) -> dict[str, str]:
@@ -168,18 +149,3 @@ def test_the_agent_from_start_to_end(metadata: FakeMetadata, ray: Path, capsys: 
     assert asked == ["list", "nodes", "--format", "json", "--filter", "node_ip=10.0.0.7", "--filter", "state=ALIVE"]
     assert drained[:3] == ["drain-node", "--node-id", NODE]
     assert f"watching node {NODE}" in capsys.readouterr().out
-
-
-def test_an_unknown_node_is_an_error(ray: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"no node 10\.0\.0\.8 that is alive"):
-        node_id([str(ray)], "10.0.0.8")
-
-
-def test_the_real_ray_accepts_these_arguments() -> None:
-    """The options of its command line, without starting it."""
-    from ray.scripts.scripts import cli
-
-    known = {option for p in cli.commands["drain-node"].params for option in p.opts}
-    assert {"--node-id", "--reason", "--reason-message", "--deadline-remaining-seconds"} <= known
-    (reason,) = (p for p in cli.commands["drain-node"].params if p.name == "reason")
-    assert "DRAIN_NODE_REASON_PREEMPTION" in reason.type.choices
