@@ -33,8 +33,8 @@ class ClipCodes:
     still: Tensor | None = None
 
 
-NOISY_BLOCKS = 2
-"""Number of blocks, the last ones, whose output noise is added to."""
+GRAIN_SIZES = (1, 2)
+"""Sides of the grains of noise, pixels."""
 INITIAL_NOISE = 0.05
 
 
@@ -102,9 +102,9 @@ class Generator(nn.Module):
     The reference baseline (``config.reference``) is the same network with a ``StillEncoder``, whose feature maps are
     concatenated at each resolution; the still replaces the take latent.
 
-    Noise of a frame's size is added to the features of the highest resolutions, with a learnt scale per channel
-    (StyleGAN, Karras et al. 2019, section 3.2). It carries what changes from frame to frame at random: the grain of the
-    camera and the errors of its video codec.
+    Noise is added to the features of the highest resolution, with a learnt scale per channel (StyleGAN, Karras et al.
+    2019, section 3.2). It carries what changes from frame to frame at random: the grain of the camera and the errors of
+    its video codec.
 
     Args:
         config: of the generator.
@@ -134,7 +134,7 @@ class Generator(nn.Module):
             ModulatedBlock(a, b, self.code_dim, s)
             for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
         )
-        self.noise = nn.ParameterList(nn.Parameter(torch.full((c,), INITIAL_NOISE)) for c in channels[-NOISY_BLOCKS:])
+        self.noise = nn.ParameterList(nn.Parameter(torch.full((channels[-1],), INITIAL_NOISE)) for _ in GRAIN_SIZES)
         self.out = nn.Conv2d(channels[-1] + skips[-1], 3, 3, padding=1)
         self.identity_scale = math.sqrt(identity_dim)  # gives the entries of a unit vector unit variance
 
@@ -145,10 +145,11 @@ class Generator(nn.Module):
             codes: constant over each clip.
             content: ``[B, T, C]``.
             motion: ``[B, T, M]``.
-            noise: ``[B, T, 1, S, S]``, standard normal; None for frames without noise.
+            noise: ``[B, T, 1, S, S]``, standard normal, or ``[V, B, T, 1, S, S]`` for V versions of the frames, which
+                cost little more than one; None is the same as zeros.
 
         Returns:
-            float32 ``[B, T, 3, S, S]`` in [-1, 1], also under autocast.
+            float32 ``[B, T, 3, S, S]`` or ``[V, B, T, 3, S, S]`` in [-1, 1], also under autocast.
 
         Raises:
             ValueError: the reference baseline gets no still, or another generator gets one or no take.
@@ -167,28 +168,27 @@ class Generator(nn.Module):
             maps = [m.repeat_interleave(t, 0) for m in still_maps]
         code = code.flatten(0, 1)
         x = self.constant(code).view(b * t, -1, self.base, self.base)
-        noises = self._noise_maps(noise)
-        for block, skip, added in zip(self.blocks, maps[:-1], noises, strict=True):
+        for block, skip in zip(self.blocks, maps[:-1], strict=True):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, code, skip, use_reentrant=False)
             else:
                 x = block(x, code, skip)
-            x = x if added is None else x + added
-        x = F.gelu(x)
-        last = maps[-1]
-        x = self.out(x if last is None else torch.cat([x, last], dim=1))
-        frames: Tensor = torch.tanh(x.float()).unflatten(0, (b, t))
-        return frames
+        versions = [x] if noise is None else [x + self._grain(n) for n in noise.reshape(-1, *noise.shape[-5:])]
+        frames = torch.stack([self._picture(v, maps[-1]).unflatten(0, (b, t)) for v in versions])
+        return frames if noise is not None and noise.dim() == 6 else frames[0]
 
-    def _noise_maps(self, noise: Tensor | None) -> list[Tensor | None]:
-        """What is added to the output of each block: ``[B * T, c, h, h]``, or None."""
-        maps: list[Tensor | None] = [None] * len(self.blocks)
-        if noise is not None:
-            level = noise.flatten(0, 1)
-            for i, scale in enumerate(reversed(self.noise), start=1):
-                maps[-i] = level * scale[:, None, None]
-                level = 2.0 * F.avg_pool2d(level, 2)  # of unit variance again
-        return maps
+    def _picture(self, features: Tensor, skip: Tensor | None) -> Tensor:
+        x = F.gelu(features)
+        return torch.tanh(self.out(x if skip is None else torch.cat([x, skip], dim=1)).float())
+
+    def _grain(self, noise: Tensor) -> Tensor:
+        """``[B, T, 1, S, S]`` -> what is added to the features, ``[B * T, c, S, S]``."""
+        noise = noise.flatten(0, 1)
+        total = torch.zeros((), device=noise.device)
+        for size, scale in zip(GRAIN_SIZES, self.noise, strict=True):
+            coarse = size * F.avg_pool2d(noise, size)  # of unit variance again
+            total = total + F.interpolate(coarse, scale_factor=size) * scale[:, None, None]
+        return total
 
     def _check(self, codes: ClipCodes) -> None:
         if (codes.still is None) != (self.still is None):

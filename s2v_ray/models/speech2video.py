@@ -61,7 +61,7 @@ class TrainingOutputs:
     """What a training step uses of the model.
 
     Attributes:
-        frames: ``[B, T, 3, S, S]`` in [-1, 1].
+        versions: ``[2, B, T, 3, S, S]`` in [-1, 1]: the frames without and with noise.
         identity: ``[B, D]``, the student's code.
         take: ``[B, Z]``, that the frames were generated with; the reference baseline ignores it.
         take_error: scalar, mean squared difference between sampled takes and those that the encoder finds in the
@@ -71,13 +71,23 @@ class TrainingOutputs:
         prior: scalar, negative log-likelihood of the takes under the prior, nats per clip.
     """
 
-    frames: Tensor
+    versions: Tensor
     identity: Tensor
     take: Tensor
     take_error: Tensor
     kl_take: Tensor
     kl_motion: Tensor
     prior: Tensor
+
+    @property
+    def clean(self) -> Tensor:
+        """The frames without noise, for losses that compare them with those of a recording."""
+        return self.versions[0]
+
+    @property
+    def frames(self) -> Tensor:
+        """The frames with noise."""
+        return self.versions[1]
 
 
 class Speech2Video(nn.Module):
@@ -118,12 +128,13 @@ class Speech2Video(nn.Module):
         motion = torch.where(inputs.sampled[:, None, None], motion.detach().roll(1, 0), motion)
         still = inputs.references[:, 0] if self.reference else None
         clip_codes = ClipCodes(codes.identity, codes.emotion, take, still)
-        frames = self.generator(clip_codes, content, motion, inputs.noise)
+        noise = torch.stack([torch.zeros_like(inputs.noise), inputs.noise])
+        versions = self.generator(clip_codes, content, motion, noise)
         return TrainingOutputs(
-            frames=frames,
+            versions=versions,
             identity=codes.identity,
             take=take,
-            take_error=self._take_error(frames, take, inputs.sampled),
+            take_error=self._take_error(versions[1], take, inputs.sampled),
             kl_take=kl_to_standard_normal(mean, log_variance),
             kl_motion=kl_to_standard_normal(relative, found.motion_log_variance[:, p:]),
             prior=self.take_prior.negative_log_likelihood(own, codes.identity, codes.emotion, inputs.white_codes),

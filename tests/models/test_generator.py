@@ -47,21 +47,32 @@ def test_the_frames_depend_on_every_code(recipe: Recipe) -> None:
     assert all(x is not None and x.grad is not None and x.grad.abs().max() > 0 for x in inputs)
 
 
-def test_noise_has_a_scale_for_each_channel_and_the_same_variance_at_each_resolution(recipe: Recipe) -> None:
+def test_noise_is_added_in_grains_with_a_scale_for_each_channel(recipe: Recipe) -> None:
     generator = make_generator(recipe)
     codes, content, motion = make_inputs(recipe, 3)
     noise = torch.randn(1, 3, 1, 32, 32)
     plain, noisy = generator(codes, content, motion), generator(codes, content, motion, noise)
     assert not torch.allclose(plain, noisy)
-    *without, half, whole = generator._noise_maps(noise)
-    assert without == [None] * len(without) and half is not None and whole is not None
-    torch.testing.assert_close(whole[:, 2], generator.noise[1][2] * noise[0, :, 0])
-    assert half.shape == (3, 8, 16, 16)
-    assert (half / INITIAL_NOISE).std().item() == pytest.approx(1.0, abs=0.1)
     with torch.no_grad():
-        for scale in generator.noise:
-            scale.zero_()
-    torch.testing.assert_close(generator(codes, content, motion, noise), plain)
+        generator.noise[1].zero_()
+    grain = generator._grain(noise)
+    torch.testing.assert_close(grain[:, 2], INITIAL_NOISE * noise[0, :, 0])
+    with torch.no_grad():
+        generator.noise[0].zero_()
+        generator.noise[1][3] = 2.0
+    grain = generator._grain(noise)
+    assert grain.shape == (3, 8, 32, 32) and grain[:, 2].eq(0).all()
+    assert torch.equal(grain[:, 3, 0::2, 0::2], grain[:, 3, 1::2, 1::2]), "grains of two pixels"
+    assert grain[:, 3].std().item() == pytest.approx(2.0, abs=0.2)
+
+
+def test_versions_with_other_noise_are_those_of_single_calls(recipe: Recipe) -> None:
+    generator = make_generator(recipe)
+    codes, content, motion = make_inputs(recipe, 3)
+    noise = torch.stack([torch.zeros(1, 3, 1, 32, 32), torch.randn(1, 3, 1, 32, 32)])
+    versions = generator(codes, content, motion, noise)
+    torch.testing.assert_close(versions[0], generator(codes, content, motion))
+    torch.testing.assert_close(versions[1], generator(codes, content, motion, noise[1]))
 
 
 def test_only_the_reference_baseline_takes_a_still(recipe: Recipe) -> None:

@@ -155,9 +155,9 @@ class GanTask:
             terms, latent = self._frame_terms(generated, step), self._latent_terms(generated.made, step)
             values = {name: value for name, (_, value) in (terms | latent).items()}
             self._check_finite(values)
-            frames = generated.made.frames
+            versions = generated.made.versions
             # Each term's gradient on the frames is scaled first; this loss has the sum as its gradient there.
-            loss = (frames * self.balance.combine(frames, terms)).sum()
+            loss = (versions * self.balance.combine(versions, terms)).sum()
             loss = loss + sum(weight * value for weight, value in latent.values())
             self.generator.backward(loss / len(micro_batches))
             parts.append({f"g_{name}": value.detach() for name, value in values.items()})
@@ -177,7 +177,8 @@ class GanTask:
         """Weight and value of each term that is computed from the generated frames."""
         config, inputs, made = self.recipe.gan, generated.inputs, generated.made
         own = inputs.paired
-        error = weighted_l1(made.frames[own], inputs.frames[own], self.mask, config.mouth)
+        # Without the noise, which this loss would remove, because it cannot be that of the recording.
+        error = weighted_l1(made.clean[own], inputs.frames[own], self.mask, config.mouth)
         terms = {RECONSTRUCTION: (config.reconstruction, error)}
         if self.discriminators is not None:
             with frozen(self.discriminators.module), self.discriminators.autocast():
