@@ -236,6 +236,25 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return found if local_path(uri) else [fs.unstrip_protocol(p) for p in found]
 
 
+def fingerprint(uri: str) -> str:
+    """Returns a digest that changes with what is stored under ``uri``.
+
+    It is made from the artifact's manifest if there is one, and otherwise from name, size and time or ETag of each
+    file.
+
+    Raises:
+        StoreError: the object store refuses or does not respond; there is no such bucket.
+    """
+    for manifest in (join(uri, MANIFEST), join(uri, "bundle", MANIFEST)):
+        if exists(manifest):
+            return sha256(read_bytes(manifest))
+    fs, path = filesystem(uri)
+    with translate_errors("list", uri):
+        found = fs.find(path, detail=True)
+    files = [[name, info["size"], str(info.get("ETag", info.get("mtime")))] for name, info in sorted(found.items())]
+    return sha256(json.dumps(files).encode())
+
+
 def remove(uri: str) -> None:
     """Removes a file or a folder if it exists.
 

@@ -53,6 +53,22 @@ def test_a_missing_object_is_file_not_found(root: str) -> None:
         storage.read_bytes(storage.join(root, "nothing"))
 
 
+def test_a_fingerprint_changes_with_what_is_stored(root: str) -> None:
+    place = storage.join(root, "folder")
+    storage.write_bytes(storage.join(place, "a.mp4"), b"one")
+    first = storage.fingerprint(place)
+    assert storage.fingerprint(place) == first
+    storage.write_bytes(storage.join(place, "b.mp4"), b"two")
+    second = storage.fingerprint(place)
+    storage.write_bytes(storage.join(place, "manifest.json"), b"{}")
+    with_manifest = storage.fingerprint(place)
+    storage.write_bytes(storage.join(place, "c.mp4"), b"three")
+    assert len({first, second, with_manifest}) == 3
+    assert storage.fingerprint(place) == with_manifest == storage.sha256(b"{}")
+    storage.write_bytes(storage.join(root, "run", "bundle", "manifest.json"), b"{}")
+    assert storage.fingerprint(storage.join(root, "run")) == with_manifest
+
+
 def test_listing_sees_what_another_process_wrote(root: str) -> None:
     storage.write_bytes(storage.join(root, "shards", "0"), b"")
     assert len(storage.list_files(storage.join(root, "shards"))) == 1

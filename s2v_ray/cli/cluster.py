@@ -1,10 +1,11 @@
-"""Commands about clusters: plan, submit, doctor."""
+"""Commands about clusters: plan, submit, jobs, doctor."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import os
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import yaml
 
 from s2v_ray import storage
 from s2v_ray.cli.base import Outcome, Overrides, RecipeName, command, load_recipe
+from s2v_ray.config import digest
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(plan)
     words_follow = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     app.command(rich_help_panel=panel, context_settings=words_follow)(submit)
+    app.command(rich_help_panel=panel)(jobs)
     app.command(rich_help_panel=panel)(doctor)
 
 
@@ -104,9 +107,9 @@ def submit(
 ) -> Outcome:
     """Print the `ray job submit` that runs a command of s2v on a cluster; --yes runs it and follows the job.
 
-    Errors in the command are found before it is submitted. The submission id is derived from command and recipe:
-    submitted twice, it runs once. Environment variables are passed by name; secrets are not passed, the nodes have
-    their own.
+    Errors in the command are found before it is submitted. The submission id is derived from the command, its recipe
+    and the manifests of its inputs: submitted twice, it runs once, and after new input it runs again. Environment
+    variables are passed by name; secrets are not passed, the nodes have their own.
 
     JSON result: submission_id, command, submitted (whether a new job was).
     """
@@ -114,16 +117,18 @@ def submit(
     from s2v_ray.cluster.submit import submit as run
 
     arguments = parse_command(words)
+    parameters = _parameters(context, arguments)
     variables = dict.fromkeys([*(v for v in PASSED_VARIABLES if v in os.environ), *(env or ())])
     job = ClusterJob(
         arguments,
-        _recipe_digest(context, arguments),
+        _recipe_digest(parameters),
         attempt,
         address,
         working_dir,
         pip=pip,
         image=image,
         variables=tuple(variables),
+        inputs=_inputs_digest(parameters),
     )
     print(job.command_line())
     submitted = run(job, os.environ) if yes else False
@@ -135,20 +140,71 @@ def submit(
     return Outcome({}, {"submission_id": job.submission_id, "command": job.command_line(), "submitted": submitted})
 
 
-def _recipe_digest(context: typer.Context, words: tuple[str, ...]) -> str:
-    """Parse a command of s2v without running it; return the digest of its recipe, or "".
+@command
+def jobs(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Submission id: follow this job's logs.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the job instead.")] = False,
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS.")
+    ] = "",
+) -> Outcome:
+    """List the jobs of a cluster, the latest first; with JOB, follow or stop it.
+
+    JSON result: jobs (id, status, started, seconds, entrypoint), or the status of the job. The exit status is 1 for a
+    job that failed or was stopped before its end.
+    """
+    from s2v_ray.cluster import submit as cluster
+
+    if job is None:
+        if stop:
+            raise ValueError("--stop needs the submission id of a job")
+        rows = cluster.list_jobs(address)
+        for row in rows:
+            duration = "" if row.seconds is None else str(timedelta(seconds=round(row.seconds)))
+            print(f"{row.id:40} {row.status:10} {duration:>10}  {row.entrypoint}")
+        return Outcome({}, {"jobs": [dataclasses.asdict(row) for row in rows]})
+    if stop:
+        stopped = cluster.stop(job, address)
+        print(f"{job}: {'stopped' if stopped else 'had ended already'}")
+        return Outcome({}, {"stopped": stopped})
+    status = cluster.follow(job, address)
+    print(f"{job}: {status}")
+    return Outcome({}, {"status": status}, failed=status != "SUCCEEDED")
+
+
+def _parameters(context: typer.Context, words: tuple[str, ...]) -> dict[str, Any]:
+    """Parse a command of s2v without running it; return its parameters by name.
 
     Raises:
         TyperException: the command is not valid.
-        RecipeError: its recipe is not valid.
     """
     group: Any = context.find_root().command
     if words[0] not in group.commands:
         raise typer.BadParameter(f"there is no command {words[0]!r}; known: {', '.join(group.commands)}")
-    parameters = group.commands[words[0]].make_context(words[0], list(words[1:])).params
+    parameters: dict[str, Any] = group.commands[words[0]].make_context(words[0], list(words[1:])).params
+    return parameters
+
+
+def _recipe_digest(parameters: dict[str, Any]) -> str:
+    """Return the digest of a command's recipe, or "".
+
+    Raises:
+        RecipeError: the recipe is not valid.
+    """
     if "recipe" not in parameters:
         return ""
     return load_recipe(parameters["recipe"], parameters.get("overrides")).digest()
+
+
+def _inputs_digest(parameters: dict[str, Any]) -> str:
+    """Return the digest of what a command reads, or "" with a warning if it cannot be read from here."""
+    names = ["source"] if "source" in parameters else ["corpus", "student", "bundle", "reference_bundle"]
+    uris = [storage.absolute(parameters[name]) for name in names if parameters.get(name)]
+    try:
+        return digest([storage.fingerprint(uri) for uri in uris])
+    except (OSError, ValueError) as e:
+        logger.warning("the submission id does not depend on the inputs, which cannot be read from here: %s", e)
+        return ""
 
 
 @command

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class ClusterJob:
     Attributes:
         command: arguments of ``s2v``, such as ``("train", "s3://...")``.
         recipe_digest: of the command's recipe; "" if it has none.
+        inputs: digest of what the command reads; "" if it is not known here.
         attempt: 1 for the first; another attempt gives another id, to repeat a job that failed.
         address: of the cluster's dashboard; "": from the environment.
         working_dir: folder that is uploaded.
@@ -56,6 +58,7 @@ class ClusterJob:
     pip: str = ""
     image: str = ""
     variables: tuple[str, ...] = ()
+    inputs: str = ""
 
     def __post_init__(self) -> None:
         for name in self.variables:
@@ -74,8 +77,9 @@ class ClusterJob:
 
     @property
     def submission_id(self) -> str:
-        """Id of the job. It is the same for the same command, recipe and attempt, so that Ray does not run it twice."""
-        return f"s2v-{self.command[0]}-{digest([list(self.command), self.recipe_digest, self.attempt])}"
+        """Id of the job: the same for the same command, recipe, inputs and attempt, which Ray does not run twice."""
+        parts = [list(self.command), self.recipe_digest, self.inputs, self.attempt]
+        return f"s2v-{self.command[0]}-{digest(parts)}"
 
     @property
     def entrypoint(self) -> list[str]:
@@ -133,11 +137,10 @@ def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
     runtime_env = job.runtime_env(environment)
     if not job.image:
         runtime_env["working_dir"] = job.working_dir
-    from ray.job_submission import JobStatus, JobSubmissionClient  # only this function needs Ray
+    from ray.job_submission import JobStatus
 
-    headers = json.loads(os.environ.get("RAY_JOB_HEADERS", "null"))  # as `ray job submit` does
+    client = connect(job.address)
     try:
-        client = JobSubmissionClient(job.address or None, headers=headers)
         if not _start(client, job, runtime_env):
             return False
         logger.info("submitted job %s", job.submission_id)
@@ -154,6 +157,32 @@ def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
     return True
 
 
+def connect(address: str) -> Any:
+    """Returns Ray's client of the cluster at ``address``; "": from the environment.
+
+    Raises:
+        SubmitError: the cluster demands a token, or refuses the one that is set.
+        ConnectionError: the cluster does not respond.
+    """
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    headers = json.loads(os.environ.get("RAY_JOB_HEADERS", "null"))  # as `ray job submit` does
+    try:
+        return JobSubmissionClient(address or None, headers=headers)
+    except AuthenticationError as e:
+        mode = os.environ.get("RAY_AUTH_MODE", "disabled")
+        advice = (
+            "is not the cluster's: copy the cluster's token to ~/.ray/auth_token, or set RAY_AUTH_TOKEN"
+            if mode == "token"
+            else f"is not sent, because RAY_AUTH_MODE is {mode}: set RAY_AUTH_MODE=token, and put the cluster's token "
+            "into ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+        raise SubmitError(f"the cluster demands a token; the one of this environment {advice}") from e
+    except RuntimeError as e:
+        raise SubmitError(f"the cluster refuses the connection: {_last_line(str(e))}") from e
+
+
 def _start(client: Any, job: ClusterJob, runtime_env: dict[str, Any]) -> bool:
     """Starts the job unless the cluster has it; returns whether it was started."""
     if _is_known(client, job.submission_id):
@@ -166,6 +195,61 @@ def _start(client: Any, job: ClusterJob, runtime_env: dict[str, Any]) -> bool:
             return False
         raise
     return True
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job of a cluster.
+
+    Attributes:
+        id: submission id.
+        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+        started: Unix time; None if it has not started.
+        seconds: duration, so far or in all; None if it has not started.
+        entrypoint: command line.
+    """
+
+    id: str
+    status: str
+    started: float | None
+    seconds: float | None
+    entrypoint: str
+
+
+def list_jobs(address: str = "") -> list[JobRow]:
+    """Returns the submitted jobs of the cluster at ``address``, the latest first. Raises as ``connect``."""
+    rows = []
+    for details in connect(address).list_jobs():
+        if details.submission_id is None:  # a driver that was not submitted
+            continue
+        started = details.start_time / 1000 if details.start_time else None
+        ended = details.end_time / 1000 if details.end_time else time.time()
+        seconds = None if started is None else ended - started
+        rows.append(JobRow(details.submission_id, str(details.status), started, seconds, details.entrypoint))
+    return sorted(rows, key=lambda row: row.started or float("inf"), reverse=True)
+
+
+def follow(job: str, address: str = "") -> str:
+    """Prints the logs of a job until it ends; returns its status.
+
+    Raises:
+        SubmitError: the cluster has no such job; otherwise as ``connect``.
+    """
+    client = _client_of(job, address)
+    asyncio.run(_print_logs(client, job))
+    return str(client.get_job_info(job).status)
+
+
+def stop(job: str, address: str = "") -> bool:
+    """Stops a job; returns False if it had ended. Raises as ``follow``."""
+    return bool(_client_of(job, address).stop_job(job))
+
+
+def _client_of(job: str, address: str) -> Any:
+    client = connect(address)
+    if not _is_known(client, job):
+        raise SubmitError(f"the cluster has no job {job}; `s2v jobs` lists them")
+    return client
 
 
 def _is_known(client: Any, submission_id: str) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import ray.job_submission
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
-from s2v_ray import cli
+from s2v_ray import cli, storage
 from s2v_ray.cluster.submit import ClusterJob, SubmitError, parse_command, submit
 from s2v_ray.config import digest, load_recipe
 
@@ -35,6 +36,7 @@ class StubCluster:
     addresses: list[str | None] = field(default_factory=list)
     headers: list[Any] = field(default_factory=list)
     tailed: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     def client(self, address: str | None = None, *, headers: Any = None) -> StubCluster:
         self.addresses.append(address)
@@ -42,7 +44,18 @@ class StubCluster:
         return self
 
     def list_jobs(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(submission_id=None), *(SimpleNamespace(submission_id=known) for known in self.jobs)]
+        times = {"start_time": 1_000_000, "end_time": 1_090_000}
+        return [
+            SimpleNamespace(submission_id=None),
+            *(
+                SimpleNamespace(submission_id=known, status=self.status, entrypoint=job["entrypoint"], **times)
+                for known, job in self.jobs.items()
+            ),
+        ]
+
+    def stop_job(self, submission_id: str) -> bool:
+        self.stopped.append(submission_id)
+        return True
 
     def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]) -> str:
         if self.error:
@@ -66,6 +79,14 @@ class StubCluster:
 def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "RAY_JOB_HEADERS"):
         monkeypatch.delenv(name, raising=False)
+    read = storage.fingerprint
+
+    def fingerprint(uri: str) -> str:
+        if uri.startswith("s3://"):
+            raise storage.StoreError(f"cannot list {uri}: no store here")
+        return read(uri)
+
+    monkeypatch.setattr(storage, "fingerprint", fingerprint)
 
 
 @pytest.fixture
@@ -80,7 +101,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> StubCluster:
 
 def test_the_arguments_of_ray_job_submit() -> None:
     job = ClusterJob(("train", "s3://b/c"), "abc", address="http://head:8265")
-    assert job.submission_id == "s2v-train-" + digest([["train", "s3://b/c"], "abc", 1])
+    assert job.submission_id == "s2v-train-" + digest([["train", "s3://b/c"], "abc", "", 1])
     runtime_env = '{"excludes": [".git", ".venv", "docs", "tests", "demo", "*.mp4"]}'
     address = ["--address", "http://head:8265"]
     options = ["--submission-id", job.submission_id, "--working-dir", ".", "--runtime-env-json", runtime_env]
@@ -89,15 +110,16 @@ def test_the_arguments_of_ray_job_submit() -> None:
     assert shlex.split(job.command_line()) == job.arguments({})
 
 
-def test_the_id_depends_on_command_recipe_and_attempt_only() -> None:
+def test_the_id_depends_on_command_recipe_inputs_and_attempt_only() -> None:
     one = ClusterJob(("train", "a"), "x")
     others = [
         ClusterJob(("train", "b"), "x"),
         ClusterJob(("train", "a"), "y"),
         ClusterJob(("train", "a"), "x", attempt=2),
         ClusterJob(("tune", "a"), "x"),
+        ClusterJob(("train", "a"), "x", inputs="z"),
     ]
-    assert len({one.submission_id, *(j.submission_id for j in others)}) == 5
+    assert len({one.submission_id, *(j.submission_id for j in others)}) == 6
     same = ClusterJob(("train", "a"), "x", address="http://h", working_dir="/w", variables=("HOME",))
     assert same.submission_id == one.submission_id
 
@@ -153,7 +175,7 @@ def test_nothing_is_submitted_without_yes(
 ) -> None:
     assert cli.main(["submit", "--json", str(tmp_path / "out.json"), "--", *TRAIN]) == 0
     job = ClusterJob(TRAIN, load_recipe("debug").digest())
-    assert capsys.readouterr().out.strip() == job.command_line()
+    assert capsys.readouterr().out.splitlines()[-1] == job.command_line()
     assert json.loads((tmp_path / "out.json").read_text())["result"] == {
         "submission_id": job.submission_id,
         "command": job.command_line(),
@@ -246,6 +268,76 @@ def test_a_cluster_that_does_not_respond(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     assert cli.main(["submit", "--yes", "--", *TRAIN]) == 1
     assert "Failed to connect to Ray at address: http://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"), [("disabled", "set RAY_AUTH_MODE=token"), ("token", "is not the cluster's")]
+)
+def test_a_cluster_that_demands_a_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str, advice: str
+) -> None:
+    def refuse(address: str | None, headers: object) -> None:
+        raise AuthenticationError("Authentication required\n\na page of advice")
+
+    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", refuse)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    assert cli.main(["submit", "--yes", "--", *TRAIN]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "the cluster demands a token" in line and advice in line
+
+
+# ---- inputs
+
+
+def test_the_same_command_on_new_input_is_another_job(cluster: StubCluster, tmp_path: Path) -> None:
+    corpus, student, videos = (str(tmp_path / name) for name in ("corpus", "student", "videos"))
+    train = ("train", corpus, str(tmp_path / "run"), "--student", student, "--recipe", "debug")
+    ingest = ("ingest", videos, corpus, "--recipe", "debug")
+
+    def submitted(command: tuple[str, ...]) -> bool:
+        before = len(cluster.jobs)
+        assert cli.main(["submit", "--yes", "--", *command]) == 0
+        return len(cluster.jobs) > before
+
+    for place in ("corpus", "student/bundle", "videos"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "corpus" / "manifest.json").write_text('{"clips": 1}')
+    (tmp_path / "student" / "bundle" / "manifest.json").write_text('{"sha256": 1}')
+    (tmp_path / "videos" / "a.mp4").write_text("a")
+    assert submitted(train) and not submitted(train)
+    assert submitted(ingest) and not submitted(ingest)
+    (tmp_path / "videos" / "b.mp4").write_text("b")
+    assert submitted(ingest) and not submitted(ingest)
+    assert not submitted(train)
+    (tmp_path / "corpus" / "manifest.json").write_text('{"clips": 2}')
+    assert submitted(train) and not submitted(ingest)
+    (tmp_path / "student" / "bundle" / "manifest.json").write_text('{"sha256": 2}')
+    assert submitted(train) and not submitted(train)
+
+
+def test_inputs_that_cannot_be_read_here_are_said(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", "--yes", "--", *TRAIN]) == 0
+    assert "the submission id does not depend on the inputs" in "".join(capsys.readouterr())
+
+
+# ---- jobs
+
+
+def test_jobs_are_listed_followed_and_stopped(cluster: StubCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["submit", "--yes", "--", *TRAIN]) == 0
+    (job,) = cluster.jobs
+    capsys.readouterr()
+    assert cli.main(["jobs"]) == 0
+    assert capsys.readouterr().out.split() == [job, "SUCCEEDED", "0:01:30", "python", "-m", "s2v_ray", *TRAIN]
+    assert cli.main(["jobs", job]) == 0
+    assert capsys.readouterr().out == f"step 1\nstep 2\nstep 3\n{job}: SUCCEEDED\n"
+    cluster.status = JobStatus.FAILED
+    assert cli.main(["jobs", job]) == 1
+    assert cli.main(["jobs", job, "--stop"]) == 0
+    assert cluster.stopped == [job]
+    assert cli.main(["jobs", "other"]) == 1
+    assert "no job other" in capsys.readouterr().err
+    assert cli.main(["jobs", "--stop"]) == 1
 
 
 # ---- errors before submission
