@@ -40,6 +40,7 @@ class GeneratorConfig(Section):
     take_width: int = Field(
         16, gt=0, multiple_of=4, description="Channels of the first layer of the encoder of take and motion."
     )
+    take_clips: Positive = Field(256, description="Training clips whose takes the bundle keeps as take prior.")
     motion_clips: Positive = Field(128, description="Training clips whose motion the bundle keeps as motion prior.")
     motion_frames: Positive = Field(100, description="Longest part of a clip that the motion prior keeps, frames.")
     reference: bool = Field(

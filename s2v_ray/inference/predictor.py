@@ -123,7 +123,7 @@ class Predictor:
             emotion,
             still,
             take=None if picture is None else self.model.take_of(picture)[0],
-            white=torch.randn(self.model.take_prior.dim, generator=random),
+            white=torch.randn(1 + self.model.take_prior.dim, generator=random),
             motion=MotionSequence(self.model.motion_prior, random),
             noise=NoiseSequence(self.size, noise),
             contents=self._contents(speech),

@@ -58,7 +58,7 @@ class GenerationState:
         emotion_code: ``[E]``; None until it is predicted.
         still: ``[1, 3, size, size]`` in [-1, 1] for reference bundles, else None.
         take: ``[Z]``; None until it is drawn from the prior, which needs both codes. Reference bundles have none.
-        white: ``[Z]``, standard normal, from which the take is drawn.
+        white: ``[1 + Z]``, standard normal, from which the take is drawn.
         motion: motion of the frames that are not generated yet.
         noise: their noise.
         contents: iterator over content codes ``[1, t, C]`` of consecutive chunks.

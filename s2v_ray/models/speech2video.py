@@ -15,6 +15,7 @@ from s2v_ray.config import Recipe
 from s2v_ray.models.generator import ClipCodes, Generator
 from s2v_ray.models.student import Student
 from s2v_ray.models.take import (
+    KnownTake,
     MotionPrior,
     Posterior,
     TakeEncoder,
@@ -37,10 +38,9 @@ class TrainingInputs:
         index: int64 ``[B, T]``, positions of the target frames within the speech.
         frames: ``[B, T, 3, S, S]`` in [-1, 1], the target frames.
         references: ``[B, P, 3, S, S]`` in [-1, 1], other frames of the same clips.
-        sampled: bool ``[B]``: clips whose take is drawn from the prior.
+        sampled: bool ``[B]``: clips that get the take of another clip.
         white_take: ``[B, Z]``, standard normal.
         white_motion: ``[B, T, M]``, standard normal.
-        white_codes: ``[B, D + E]``, standard normal: noise on the codes while the prior is fitted.
         noise: ``[B, T, 1, S, S]``, standard normal: noise of the frames.
     """
 
@@ -52,7 +52,6 @@ class TrainingInputs:
     sampled: Tensor
     white_take: Tensor
     white_motion: Tensor
-    white_codes: Tensor
     noise: Tensor
 
 
@@ -68,7 +67,6 @@ class TrainingOutputs:
             generated frames; 0 if no take was sampled.
         kl_take: scalar, nats per clip.
         kl_motion: scalar, nats per frame.
-        prior: scalar, negative log-likelihood of the takes under the prior, nats per clip.
     """
 
     versions: Tensor
@@ -77,7 +75,6 @@ class TrainingOutputs:
     take_error: Tensor
     kl_take: Tensor
     kl_motion: Tensor
-    prior: Tensor
 
     @property
     def clean(self) -> Tensor:
@@ -112,8 +109,9 @@ class Speech2Video(nn.Module):
     def forward(self, inputs: TrainingInputs) -> TrainingOutputs:
         """Generates the target frames of a training batch.
 
-        Clips that are not ``sampled`` get their own take and motion, as the posterior finds them. The others get a take
-        from the prior and the motion of the next clip of the batch.
+        Clips that are not ``sampled`` get their own take and motion, as the posterior finds them. The others get those
+        of another clip of the batch, the one before them. They may show another person, so the take is of no use for
+        telling who it is.
         """
         codes = self.student(inputs.speech, inputs.speech_mask)
         content = codes.content_at(inputs.index)
@@ -123,8 +121,7 @@ class Speech2Video(nn.Module):
         relative = found.motion_mean[:, p:] - found.motion_mean[:, :p].mean(1, keepdim=True)
         own = reparametrise(mean, log_variance, inputs.white_take)
         motion = reparametrise(relative, found.motion_log_variance[:, p:], inputs.white_motion)
-        drawn = self.take_prior.sample(codes.identity, codes.emotion, inputs.white_take).detach()
-        take = torch.where(inputs.sampled[:, None], drawn, own)
+        take = torch.where(inputs.sampled[:, None], own.detach().roll(1, 0), own)
         motion = torch.where(inputs.sampled[:, None, None], motion.detach().roll(1, 0), motion)
         still = inputs.references[:, 0] if self.reference else None
         clip_codes = ClipCodes(codes.identity, codes.emotion, take, still)
@@ -137,7 +134,6 @@ class Speech2Video(nn.Module):
             take_error=self._take_error(versions[1], take, inputs.sampled),
             kl_take=kl_to_standard_normal(mean, log_variance),
             kl_motion=kl_to_standard_normal(relative, found.motion_log_variance[:, p:]),
-            prior=self.take_prior.negative_log_likelihood(own, codes.identity, codes.emotion, inputs.white_codes),
         )
 
     def _take_error(self, frames: Tensor, take: Tensor, sampled: Tensor) -> Tensor:
@@ -151,6 +147,14 @@ class Speech2Video(nn.Module):
         """Takes of pictures: ``[B, 3, S, S]`` in [-1, 1] -> ``[B, Z]``, the posterior's mean."""
         found: Posterior = self.encoder(pictures[:, None])
         return found.take_mean[:, 0]
+
+    @torch.no_grad()
+    def known_take(self, pictures: Tensor, speech: Tensor) -> KnownTake:
+        """The take of a clip, for the prior: frames ``[P, 3, S, S]`` in [-1, 1] and speech ``[L * 640]``."""
+        found: Posterior = self.encoder(pictures[None])
+        codes = self.student(speech[None])
+        mean, log_variance = found.take_mean[0].mean(0), found.take_log_variance[0].mean(0)
+        return KnownTake(codes.identity[0].float(), codes.emotion[0].float(), mean, log_variance)
 
     @torch.no_grad()
     def motion_of(self, frames: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from s2v_ray.config import GeneratorConfig
 from s2v_ray.media.mouth import mouth_mask
@@ -23,10 +22,11 @@ from s2v_ray.media.mouth import mouth_mask
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
 INITIAL_LOG_VARIANCE = -4.0
 """With a variance of 1, samples of the posterior are noise at first, and the generator learns to ignore them."""
-IDENTITY_NOISE = 0.5
-"""Standard deviation of the noise on the identity (entries of unit variance) while the prior is fitted. Without it the
-prior could recognise training clips by the small differences between the codes of one voice."""
-EMOTION_NOISE = 0.1
+SIMILARITY_SCALE = 0.05
+"""Difference of the cosine of two identities that makes a clip less likely by a factor e. Codes of one voice differ by
+a few hundredths."""
+EMOTION_SCALE = 0.25
+"""Standard deviation of the kernel on the entries of the emotion code, which are in [-1, 1]."""
 CROSSFADE_FRAMES = 8
 """Frames over which one trajectory of the motion prior turns into the next."""
 
@@ -89,11 +89,29 @@ class TakeEncoder(nn.Module):
         return Posterior(parts[0], parts[1].clamp(low, high), parts[2], parts[3].clamp(low, high))
 
 
-class TakePrior(nn.Module):
-    """``p(take | identity, emotion)``: a Gaussian with full covariance whose parameters a small network predicts.
+@dataclass
+class KnownTake:
+    """The posterior of the take of a training clip, and the codes of its speech.
 
-    It is fitted to samples of the posterior by maximum likelihood. N(0, I) in its place gives takes unlike any in the
-    corpus, because the posterior is only weakly drawn to it.
+    Attributes:
+        identity: ``[D]``, unit length.
+        emotion: ``[E]``.
+        mean: ``[Z]``.
+        log_variance: ``[Z]``.
+    """
+
+    identity: Tensor
+    emotion: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class TakePrior(nn.Module):
+    """``p(take | identity, emotion)``: a mixture of the posteriors of training clips with similar codes.
+
+    It is the prior that the evidence lower bound is largest for, the aggregated posterior (Tomczak and Welling 2018),
+    here of the clips of one person. A Gaussian in its place gives takes unlike any in the corpus: a few clips with
+    another light make it wide in all directions.
 
     Args:
         identity_dim: D.
@@ -101,47 +119,48 @@ class TakePrior(nn.Module):
         config: of the generator.
     """
 
-    rows: Tensor
+    identities: Tensor
+    emotions: Tensor
+    means: Tensor
+    scales: Tensor
+    stored: Tensor
 
     def __init__(self, identity_dim: int, emotion_dim: int, config: GeneratorConfig) -> None:
         super().__init__()
         self.dim = config.take_dim
-        self.identity_scale = math.sqrt(identity_dim)
-        rows = torch.tril_indices(self.dim, self.dim)
-        self.register_buffer("rows", rows, persistent=False)
-        last = nn.Linear(64, self.dim + rows.shape[1])
-        self.network = nn.Sequential(nn.Linear(identity_dim + emotion_dim, 64), nn.GELU(), last)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.register_buffer("identities", torch.zeros(config.take_clips, identity_dim))
+        self.register_buffer("emotions", torch.zeros(config.take_clips, emotion_dim))
+        self.register_buffer("means", torch.zeros(config.take_clips, config.take_dim))
+        self.register_buffer("scales", torch.zeros(config.take_clips, config.take_dim))
+        self.register_buffer("stored", torch.tensor(0))
 
-    def forward(self, identity: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, D]``, ``[B, E]`` -> mean ``[B, Z]`` and lower Cholesky factor of the covariance ``[B, Z, Z]``."""
-        outputs = self.network(torch.cat([identity * self.identity_scale, emotion], dim=-1)).float()
-        mean, entries = outputs[:, : self.dim], outputs[:, self.dim :]
-        lower = torch.zeros(len(mean), self.dim, self.dim, device=mean.device)
-        lower[:, self.rows[0], self.rows[1]] = entries
-        diagonal = F.softplus(lower.diagonal(dim1=1, dim2=2) + math.log(math.e - 1)) + 1e-3  # 1 at initialisation
-        return mean, lower.tril(-1) + torch.diag_embed(diagonal)
+    def fill(self, takes: list[KnownTake]) -> None:
+        """Stores the takes of training clips, as many as there is room for."""
+        takes = takes[: len(self.means)]
+        for i, take in enumerate(takes):
+            self.identities[i], self.emotions[i], self.means[i] = take.identity, take.emotion, take.mean
+            self.scales[i] = (0.5 * take.log_variance).exp()
+        self.stored.fill_(len(takes))
 
     def sample(self, identity: Tensor, emotion: Tensor, white: Tensor) -> Tensor:
-        """Turns white noise ``[B, Z]`` into takes ``[B, Z]``."""
-        mean, lower = self(identity, emotion)
-        take: Tensor = mean + (lower @ white[..., None])[..., 0]
-        return take
+        """Draws takes; from N(0, I) if none are stored.
 
-    def negative_log_likelihood(self, take: Tensor, identity: Tensor, emotion: Tensor, white: Tensor) -> Tensor:
-        """Mean over clips of ``-log p(take | identity, emotion)`` in nats.
+        Args:
+            identity: ``[B, D]``, unit length.
+            emotion: ``[B, E]``.
+            white: ``[B, 1 + Z]``, standard normal: it chooses the clip, and then the sample of its posterior.
 
-        Only the prior gets a gradient. ``white`` ``[B, D + E]``, standard normal, becomes noise on the codes.
+        Returns:
+            ``[B, Z]``.
         """
-        noise = white.split([identity.shape[1], emotion.shape[1]], dim=1)
-        noisy = identity.detach() + noise[0] * (IDENTITY_NOISE / self.identity_scale)
-        mean, lower = self(noisy, emotion.detach() + EMOTION_NOISE * noise[1])
-        residual = (take.detach() - mean)[..., None]
-        standard = torch.linalg.solve_triangular(lower, residual, upper=False)[..., 0]
-        log_scale = lower.diagonal(dim1=1, dim2=2).log().sum(-1)
-        nll: Tensor = 0.5 * standard.square().sum(-1) + log_scale + 0.5 * self.dim * math.log(2 * math.pi)
-        return nll.mean()
+        n = int(self.stored)
+        if not n:
+            return white[:, 1:]
+        distance = torch.cdist(emotion, self.emotions[:n]) / math.sqrt(emotion.shape[1])
+        scores = identity @ self.identities[:n].T / SIMILARITY_SCALE - 0.5 * (distance / EMOTION_SCALE).square()
+        below = scores.softmax(dim=1).cumsum(dim=1)
+        chosen = (below < torch.special.ndtr(white[:, :1])).sum(1).clamp(max=n - 1)
+        return self.means[chosen] + self.scales[chosen] * white[:, 1:]
 
 
 class MotionPrior(nn.Module):

@@ -143,7 +143,6 @@ def probe(recipe: config.Recipe) -> None:
         sampled=torch.zeros(CLIPS, dtype=torch.bool),
         white_take=torch.zeros(CLIPS, config.take_dim),
         white_motion=torch.zeros(CLIPS, window, config.motion_dim),
-        white_codes=torch.zeros(CLIPS, 256 + recipe.student.emotion_dim),
         noise=torch.zeros(CLIPS, window, 1, side, side),
     )
     gradients = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))

@@ -70,7 +70,6 @@ def test_forward_agrees_with_the_cpu() -> None:
         sampled=torch.zeros(BATCH, dtype=torch.bool),
         white_take=torch.zeros(BATCH, config.take_dim),
         white_motion=torch.zeros(BATCH, FRAMES, config.motion_dim),
-        white_codes=torch.zeros(BATCH, IDENTITY + settings.student.emotion_dim),
         noise=torch.zeros(BATCH, FRAMES, 1, *data.frames.shape[2:4]),
     )
     on_gpu = TrainingInputs(**{name: value.cuda() for name, value in vars(inputs).items()})

@@ -9,6 +9,7 @@ from s2v_ray.config import GeneratorConfig
 from s2v_ray.media.mouth import mouth_box
 from s2v_ray.models.take import (
     CROSSFADE_FRAMES,
+    KnownTake,
     MotionPrior,
     MotionSequence,
     NoiseSequence,
@@ -19,7 +20,7 @@ from s2v_ray.models.take import (
 )
 
 CONFIG = GeneratorConfig(
-    channels=(8, 8, 8, 8), take_dim=3, motion_dim=2, take_width=4, motion_clips=3, motion_frames=20
+    channels=(8, 8, 8, 8), take_dim=3, motion_dim=2, take_width=4, take_clips=4, motion_clips=3, motion_frames=20
 )
 
 
@@ -41,43 +42,52 @@ def test_the_encoder_does_not_see_the_mouth() -> None:
     assert not torch.allclose(a.take_mean, encoder(frames.flip(-1)).take_mean, atol=1e-3)
 
 
-def test_the_prior_is_standard_normal_at_the_start() -> None:
-    prior, white = TakePrior(6, 4, CONFIG), torch.randn(5, 3)
-    identity, emotion = torch.randn(5, 6), torch.randn(5, 4)
-    torch.testing.assert_close(prior.sample(identity, emotion, white), white * (1 + 1e-3), atol=1e-5, rtol=0)
-    expected = (0.5 * white.square().sum(-1) + 1.5 * math.log(2 * math.pi)).mean()
-    torch.testing.assert_close(
-        prior.negative_log_likelihood(white, identity, emotion, torch.randn(5, 10)), expected, atol=1e-2, rtol=0
+def known(identity: int, level: float, emotion: float = 0.0) -> KnownTake:
+    return KnownTake(
+        torch.eye(6)[identity], torch.full((4,), emotion), torch.full((3,), level), torch.full((3,), -20.0)
     )
 
 
-def test_the_likelihood_equals_that_of_torch() -> None:
-    torch.manual_seed(0)
-    prior = TakePrior(6, 4, CONFIG)
-    torch.nn.init.normal_(prior.network[2].weight)
-    identity, emotion, take = torch.randn(4, 6), torch.randn(4, 4), torch.randn(4, 3)
-    mean, lower = prior(identity, emotion)
-    expected = -torch.distributions.MultivariateNormal(mean, scale_tril=lower).log_prob(take).mean()
-    torch.testing.assert_close(prior.negative_log_likelihood(take, identity, emotion, torch.zeros(4, 10)), expected)
+def drawn(prior: TakePrior, identity: int, emotion: float = 0.0, count: int = 400) -> list[float]:
+    """First entries of takes, rounded to the level of the clip that they come from."""
+    white = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    codes = torch.eye(6)[identity].expand(count, -1), torch.full((count, 4), emotion)
+    return [round(value) for value in prior.sample(*codes, white)[:, 0].tolist()]
 
 
-def test_the_prior_learns_a_gaussian_for_each_identity() -> None:
-    torch.manual_seed(0)
+def test_takes_are_those_of_clips_of_the_same_identity() -> None:
     prior = TakePrior(6, 4, CONFIG)
-    optimizer = torch.optim.Adam(prior.parameters(), 1e-2)
-    codes, emotion = torch.eye(6)[:2], torch.zeros(2, 4)
-    centre = torch.tensor([[2.0, 0.0, 0.0], [-2.0, 1.0, 0.0]])
-    scale = torch.tensor([[0.3, 0.0, 0.0], [0.3, 0.1, 0.0], [0.0, 0.0, 1.0]])
-    for _ in range(400):
-        which = torch.randint(2, (32,))
-        take = centre[which] + torch.randn(32, 3) @ scale.T
-        loss = prior.negative_log_likelihood(take, codes[which], emotion[which], torch.randn(32, 10))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    mean, lower = prior(codes, emotion)
-    torch.testing.assert_close(mean, centre, atol=0.5, rtol=0)
-    torch.testing.assert_close((lower @ lower.mT)[0], scale @ scale.T, atol=0.25, rtol=0)
+    prior.fill([known(0, 1.0), known(0, 2.0), known(1, 7.0), known(0, 3.0)])
+    found = drawn(prior, 0)
+    assert {level: found.count(level) for level in set(found)} == {
+        level: pytest.approx(400 / 3, abs=45) for level in (1.0, 2.0, 3.0)
+    }
+    assert set(drawn(prior, 1)) == {7.0}
+
+
+def test_takes_are_those_of_clips_with_a_similar_emotion() -> None:
+    prior = TakePrior(6, 4, CONFIG)
+    prior.fill([known(0, 1.0, emotion=-1.0), known(0, 2.0, emotion=1.0)])
+    assert set(drawn(prior, 0, emotion=-0.9)) == {1.0} and set(drawn(prior, 0, emotion=0.9)) == {2.0}
+    between = drawn(prior, 0, emotion=0.0)
+    assert between.count(1.0) == pytest.approx(200, abs=45)
+
+
+def test_a_take_is_a_sample_of_the_posterior() -> None:
+    prior = TakePrior(6, 4, CONFIG)
+    variance = torch.tensor([1.0, 4.0, 0.25])
+    prior.fill([KnownTake(torch.eye(6)[0], torch.zeros(4), torch.tensor([1.0, -2.0, 0.0]), variance.log())])
+    white = torch.randn(4000, 4)
+    takes = prior.sample(torch.eye(6)[:1].expand(4000, -1), torch.zeros(4000, 4), white)
+    torch.testing.assert_close(takes.mean(0), torch.tensor([1.0, -2.0, 0.0]), atol=0.15, rtol=0)
+    torch.testing.assert_close(takes.var(0), variance, atol=0.0, rtol=0.15)
+
+
+def test_an_empty_prior_is_standard_normal_and_a_full_one_takes_no_more() -> None:
+    prior, white = TakePrior(6, 4, CONFIG), torch.randn(5, 4)
+    torch.testing.assert_close(prior.sample(torch.randn(5, 6), torch.randn(5, 4), white), white[:, 1:])
+    prior.fill([known(0, float(n)) for n in range(CONFIG.take_clips + 3)])
+    assert int(prior.stored) == CONFIG.take_clips
 
 
 def test_motion_in_chunks_of_any_length_is_one_sequence() -> None:

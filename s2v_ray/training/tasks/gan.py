@@ -39,7 +39,7 @@ from s2v_ray.training.engine import (
     mean_over_micro_batches,
 )
 from s2v_ray.training.loggers import Sample
-from s2v_ray.training.motion import motion_codes
+from s2v_ray.training.priors import fill_priors
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.tasks.adversaries import Adversaries, DiscriminatorInputs
 from s2v_ray.training.tasks.context import TaskContext
@@ -48,10 +48,6 @@ from s2v_ray.training.validation import Figures, missing_note
 FRAMES_PER_CLIP = 2
 """Target frames of a clip that the discriminators of single frames use."""
 RECONSTRUCTION = "reconstruction"
-PRIOR_WEIGHT = 0.01
-"""Weight of the prior's likelihood. It only sets the prior's share of the clipped gradient norm."""
-PRIOR_LR = 1e-2
-"""Peak learning rate of the take prior: it must follow the posterior, which changes as the generator learns."""
 Scalars = dict[str, Tensor | float]
 
 
@@ -115,16 +111,12 @@ class GanTask:
         config, parallel = self.recipe.gan, self.recipe.parallel
         model.generator.checkpointing = parallel.checkpoint_activations
         fixed = {id(p) for p in model.distilled()} if config.distilled else set()
-        prior = {id(p) for p in model.take_prior.parameters()}
         for p in model.parameters():
             p.requires_grad_(id(p) not in fixed)
         self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in fixed}
         self.generator = context.make_engine(
             model,
-            [
-                {"params": [p for p in model.parameters() if id(p) not in fixed | prior], "name": "generator"},
-                {"params": list(model.take_prior.parameters()), "name": "prior"},
-            ],
+            [{"params": [p for p in model.parameters() if id(p) not in fixed], "name": "generator"}],
             OptimizerConfig(config.lr, config.betas),
             zero_stage=parallel.zero_generator,
             offload_param=parallel.offload_param,
@@ -143,8 +135,7 @@ class GanTask:
         """Update the discriminators that are due, then the generator."""
         config = self.recipe.gan
         self.random.manual_seed(draw_seed(self.recipe.seed, step, self.rank))
-        for name, lr in (("generator", config.lr), ("prior", PRIOR_LR)):
-            self.generator.set_lr(name, warmup_cosine(step, config.steps, lr))
+        self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
         self._set_modes()
         micro_batches = self._micro_batches(batch, step)
         whole = [self._generate(micro_batches[0], step)] if len(micro_batches) == 1 else None
@@ -195,7 +186,6 @@ class GanTask:
             "take": (config.regression, made.take_error),
             "kl_take": (ramp * config.kl_take, made.kl_take),
             "kl_motion": (ramp * config.kl_motion, made.kl_motion),
-            "prior": (PRIOR_WEIGHT, made.prior),  # its inputs are detached: it trains the prior alone
         }
 
     def _check_finite(self, values: dict[str, Tensor]) -> None:
@@ -232,12 +222,10 @@ class GanTask:
         parts = self.recipe.parallel.accumulate
         white_take = torch.randn(b, config.take_dim, generator=random)
         white_motion = torch.randn(b, t, config.motion_dim, generator=random)
-        codes = self.student.identity_dim + self.recipe.student.emotion_dim
-        white_codes = torch.randn(b, codes, generator=random)
         noise = torch.randn(b, t, 1, *batch.frames.shape[2:4], generator=random)
         indices = torch.stack([torch.randperm(t, generator=random)[:FRAMES_PER_CLIP] for _ in range(b)])
         sampled = torch.cat([self._draw_sampled(b // parts, step) for _ in range(parts)])
-        draws = (sampled, white_take, white_motion, white_codes, noise, indices)
+        draws = (sampled, white_take, white_motion, noise, indices)
         split_draws = [x.to(self.device).split(b // parts) for x in draws]
         return [
             MicroBatch(
@@ -343,10 +331,10 @@ class GanTask:
         self.balance.squares = dict(state["gradient_squares"])
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
-        """Write the bundle of the averaged model, with the motion prior of training clips."""
+        """Write the bundle of the averaged model, with the priors of takes and motion."""
         model = self.averaged()
         if self.rank == 0:
-            model.motion_prior.fill(motion_codes(model, self.corpus, self.recipe, self.device))
+            fill_priors(model, self.corpus, self.recipe, self.device)
             save_bundle(storage.join(run, "bundle"), model, self.recipe, "speech2video", self.lineage, metrics)
 
 
