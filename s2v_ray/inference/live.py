@@ -125,8 +125,12 @@ class LiveSession:
         while self._codes.updates:
             yield self._codes.updates.popleft()
 
-    def push(self, speech: np.ndarray) -> None:
+    def push(self, speech: np.ndarray, *, lost: bool = False) -> None:
         """Appends speech: float32 ``[N]``, 16 kHz mono. Samples are clipped to [-1, 1].
+
+        Args:
+            speech: the samples.
+            lost: whether they are silence in place of lost audio, which is counted.
 
         Raises:
             ValueError: the speech is not mono or not finite, or the session is finished.
@@ -139,12 +143,12 @@ class LiveSession:
         self.encoder.push(self.content, samples)
         self._codes.push(samples)
         self.received += len(samples)
+        self.lost += len(samples) if lost else 0
 
     def lose(self, samples: int) -> None:
         """Replaces ``samples`` lost samples by silence."""
         for start in range(0, samples, SILENCE_BLOCK):
-            self.push(np.zeros(min(SILENCE_BLOCK, samples - start), np.float32))
-        self.lost += samples
+            self.push(np.zeros(min(SILENCE_BLOCK, samples - start), np.float32), lost=True)
 
     def finish(self) -> None:
         """Ends the speech, padded with silence to a whole frame; the last frames become available."""
