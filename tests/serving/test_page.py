@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +11,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import uvicorn
 
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, SPEECH, STUDY_SCHEMA
 from s2v_ray.media.video import write_mp4
+from tests.helpers.servers import listening
 from tests.helpers.sounds import speech, wav
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -41,23 +38,6 @@ FLAGS = (
     "--window-size=1100,900",
 )
 WAIT_SECONDS = 40
-
-
-@contextlib.contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """The application behind a real server on a free port; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
