@@ -13,7 +13,7 @@ WINDOW_FRAMES = 25
 QUEUED_FRAMES = 5
 """Largest number of frames that wait for the window; older ones are skipped."""
 FLUSH_SECONDS = 5.0
-"""Longest time that the last frames wait for the window after the end of the audio."""
+"""Longest time that a session waits for acknowledgements of its last frames after the end of the audio."""
 
 
 class Outbox:
@@ -50,7 +50,7 @@ class Outbox:
         self._changed.set()
 
     def close(self) -> None:
-        """Notes that nothing more is added. ``messages`` ends when everything is sent."""
+        """Notes that nothing more is added. ``messages`` ends when everything is acknowledged."""
         self._last = True
         self._changed.set()
 
@@ -66,7 +66,7 @@ class Outbox:
                 yield frame
             if self._events:
                 continue
-            if self._last and not self._frames:
+            if self._last and not self._frames and not self._unacknowledged:
                 return
             self._changed.clear()
             try:
@@ -74,6 +74,7 @@ class Outbox:
                     await self._changed.wait()
             except TimeoutError:
                 self._drop(0)
+                self._unacknowledged.clear()
 
     @property
     def _room(self) -> int:

@@ -76,3 +76,18 @@ def test_the_end_waits_for_the_last_frames_for_a_while(monkeypatch: pytest.Monke
         return outbox.sent, outbox.skipped
 
     assert asyncio.run(run()) == (WINDOW_FRAMES, 3)
+
+
+def test_the_end_comes_when_the_last_frame_is_acknowledged() -> None:
+    async def run() -> int:
+        outbox = Outbox()
+        outbox.add_frames(frames(0, 3))
+        outbox.close()
+        received = []
+        async for message in outbox.messages():
+            assert isinstance(message, LiveFrame)
+            received.append(message.index)
+            asyncio.get_running_loop().call_later(0.01, outbox.acknowledge, message.index)
+        return len(received)
+
+    assert asyncio.run(run()) == 3
