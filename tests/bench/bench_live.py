@@ -1,12 +1,12 @@
 """Measures live sessions on Ray Serve: latency from audio in to frame out, and sessions that share a replica.
 
     python -m tests.bench.bench_live [--bundle runs/generator/bundle] [--json PATH]
-        [--seconds 30] [--sessions 1 2 3 4]
+        [--seconds 30] [--sessions 1 2 3 4] [--plain]
 
 Latency is the time from sending the first sample of a frame to receiving the frame, so it includes the frame itself
 (40 ms) and the look-ahead. Clients run in this process and share the cores. A frame is missed if it was skipped, or
 comes later than ``LATE_SECONDS``. Without --bundle, the networks of the recipe puppets have random weights, which have
-the same speed. Starts its own Ray instance.
+the same speed. Starts its own Ray instance; --plain runs the application in this process instead.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ from s2v_ray.config import load_recipe
 from s2v_ray.media.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.speech2video import Speech2Video
+from s2v_ray.serving.api import create_app
 from s2v_ray.serving.app import local_endpoint
+from s2v_ray.serving.bundles import LocalBundles
 from s2v_ray.serving.live_protocol import FRAME_HEADER
+from s2v_ray.serving.service import Service
 from s2v_ray.serving.settings import parse_settings
 from tests.helpers import sounds
 from tests.helpers.live import pcm
 from tests.helpers.results import write_result
+from tests.helpers.servers import listening
 
 CHUNK_SAMPLES = SAMPLE_RATE // 50
 LATE_SECONDS = 0.5
@@ -123,6 +127,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each session")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 3, 4], help="numbers of sessions at a time")
+    parser.add_argument("--plain", action="store_true", help="without Ray Serve: uvicorn in this process")
     args = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -131,7 +136,8 @@ def main() -> None:
         bundle = str(Path(args.bundle).resolve()) if args.bundle else random_bundle(Path(folder))
         settings = parse_settings({"bundle": bundle, "limits": {"live": max(args.sessions)}})
         rows = []
-        with local_endpoint(settings, "127.0.0.1", port) as address:
+        service = Service(settings, LocalBundles(settings))
+        with listening(create_app(service)) if args.plain else local_endpoint(settings, "127.0.0.1", port) as address:
             live = address.replace("http", "ws", 1) + "/v1/live"
             asyncio.run(run_session(live, 2.0, 0))
             for count in args.sessions:
