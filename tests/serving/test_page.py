@@ -176,6 +176,38 @@ def test_record_watch_and_download_with_the_keyboard(browser: Any, address: str,
     assert browser_errors(browser) == []
 
 
+def test_a_live_session_with_the_keyboard(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+    for _ in range(40):
+        if browser.execute_script("return document.activeElement.id") == "live":
+            break
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+    ActionChains(browser).send_keys(Keys.SPACE).perform()
+    until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 12, "live frames")
+    until(lambda: "behind the voice" in find(browser, "#latency").text, "the latency")
+    shown = {canvas_of(browser)}
+    until(lambda: shown.add(canvas_of(browser)) or len(shown) >= 3, "frames that change")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "true"
+    assert find(browser, "#stage .badge").is_displayed()  # synthetic
+    ActionChains(browser).send_keys(Keys.SPACE).perform()
+    until(lambda: find(browser, "#status").text == "The live session has ended.", "the end")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "false"
+    assert browser_errors(browser) == []
+
+
+def test_a_live_session_that_is_refused_shows_why(browser: Any, address: str) -> None:
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+    browser.execute_script("$('emotion').add(new Option('bored', 'bored', true, true))")
+    find(browser, "#live").click()
+    until(lambda: "unknown emotion 'bored'" in find(browser, "#status").text, "the message")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "false"
+
+
 def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, tmp_path: Path) -> None:
     (tmp_path / "speech.wav").write_bytes(wav(speech(2.0)))
     browser.get(address)
