@@ -4,9 +4,10 @@
         [--seconds 30] [--sessions 1 2 3 4] [--plain]
 
 Latency is the time from sending the first sample of a frame to receiving the frame, so it includes the frame itself
-(40 ms) and the look-ahead. Clients run in this process and share the cores. A frame is missed if it was skipped, or
-comes later than ``LATE_SECONDS``. Without --bundle, the networks of the recipe puppets have random weights, which have
-the same speed. Starts its own Ray instance; --plain runs the application in this process instead.
+(40 ms) and the look-ahead, but not the 20 ms in which a microphone fills a chunk before it is sent. Clients run in
+this process and share the cores. A frame is missed if it was skipped, or comes later than ``LATE_SECONDS``. Without
+--bundle, the networks of the recipe puppets have random weights, which have the same speed. Starts its own Ray
+instance; --plain runs the application in this process instead.
 """
 
 from __future__ import annotations
