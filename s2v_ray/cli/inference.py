@@ -1,8 +1,11 @@
-"""Commands that generate: generate."""
+"""Commands that generate: generate, live."""
 
 from __future__ import annotations
 
 import logging
+import signal
+import tempfile
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(rich_help_panel="Inference")(generate)
+    for function in (generate, live):
+        app.command(rich_help_panel="Inference")(function)
 
 
 @command
@@ -81,6 +85,48 @@ def generate(
         codes["take"] = _read_face(take, detector, predictor.size)
     result = generate_file(predictor, speech, output, **codes, emotion=emotion, seed=seed)
     logger.info("wrote %s: %.1f s of video in %.1f s", output, result.seconds, result.elapsed)
+    return Outcome({"video": output}, asdict(result))
+
+
+@command
+def live(
+    speech: Annotated[
+        str | None, typer.Argument(metavar="[SPEECH]", help="Speech file, read at its own speed; default: microphone.")
+    ] = None,
+    *,
+    bundle: Annotated[str, typer.Option(metavar="URI", help="Run of `s2v train`, or its bundle.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="MP4 to write.")],
+    emotion: Annotated[str | None, typer.Option(help="Show this emotion instead of that of the speech.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of take and motion: another seed gives another take.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> Outcome:
+    """Generate frames while a person speaks, and write them as an MP4, marked as synthetic. Ctrl-C ends the speech.
+
+    Each frame is generated as soon as its speech and the look-ahead are there. A microphone needs the package
+    sounddevice (`pip install 's2v_ray[microphone]'`). Over a network: `s2v serve`, and WS /v1/live.
+
+    JSON result: output, frames, seconds (of video), lost_seconds, latency_ms and latency_p95_ms (from the audio of a
+    frame to the frame, look-ahead included).
+    """
+    from s2v_ray.inference.live import LiveRequest
+    from s2v_ray.inference.predictor import Predictor
+    from s2v_ray.inference.recording import at_own_speed, from_microphone, record_live
+    from s2v_ray.inference.writer import check_target, read_speech_at
+
+    check_target(output)
+    predictor = Predictor(bundle_of(bundle), device)
+    stop = threading.Event()
+    if speech:
+        with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
+            chunks = at_own_speed(read_speech_at(speech, folder), stop)
+    else:
+        chunks = from_microphone(stop)
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        result = record_live(predictor, LiveRequest(emotion=emotion, seed=seed), chunks, output)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    logger.info("wrote %s: %.1f s of video, %.0f ms behind the speech", output, result.seconds, result.latency_ms)
     return Outcome({"video": output}, asdict(result))
 
 

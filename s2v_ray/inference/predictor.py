@@ -106,29 +106,64 @@ class Predictor:
             ValueError: the request cannot be used.
         """
         speech = pad_to_frames(request.speech)
-        still, picture = self._prepare_still(request.still), self._prepare_take(request.take)
-        identity, emotion = self._given_codes(request)
+        still = self._prepare_still(request.still)
+        identity, emotion = self.given_codes(request.identity, request.emotion)
         frames = frames_of(speech)
         if request.code_frames is not None:
             if request.code_frames < 1:
                 raise ValueError(f"code_frames must be at least 1, not {request.code_frames}")
             frames = min(request.code_frames, frames)
         complete = identity is not None and emotion is not None
-        random = torch.Generator().manual_seed(request.seed)
-        # A stream of its own: motion and noise are drawn in chunks, which must not change either.
-        noise = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=random)))
+        take = self.take_of(request.take)
+        white, motion, noise = self.seeded(request.seed)
         return GenerationState(
             speech,
             identity,
             emotion,
             still,
-            take=None if picture is None else self.model.take_of(picture)[0],
-            white=torch.randn(1 + self.model.take_prior.dim, generator=random),
-            motion=MotionSequence(self.model.motion_prior, random),
-            noise=NoiseSequence(self.size, noise),
+            take=take,
+            white=white,
+            motion=motion,
+            noise=noise,
             contents=self._contents(speech),
             pending_spans=[] if complete else list(split_evenly(frames, self._speech_chunk_frames)),
         )
+
+    def given_codes(self, identity: Tensor | None, emotion: str | Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Checks the codes of a request: identity (unit length) and emotion, or None for those to be predicted.
+
+        Raises:
+            ValueError: the emotion is unknown, or a code is not finite or has the wrong length.
+        """
+        known = self.model.student.emotion_codes
+        if isinstance(emotion, str):
+            if emotion not in self.emotions:
+                raise ValueError(f"unknown emotion {emotion!r}: this bundle has {', '.join(self.emotions)}")
+            emotion = known[self.emotions.index(emotion)]
+        _check_code("identity", identity, self.card["identity_dim"])
+        _check_code("emotion", emotion, known.shape[1])
+        if identity is not None:
+            if not identity.any():
+                raise ValueError(f"identity must be {len(identity)} finite numbers that are not all 0")
+            identity = F.normalize(identity.to(self.device, torch.float32), dim=0)
+        return identity, None if emotion is None else emotion.to(self.device, torch.float32)
+
+    def take_of(self, picture: np.ndarray | None) -> Tensor | None:
+        """The take ``[Z]`` of a picture, an aligned crop, or None without one.
+
+        Raises:
+            ValueError: the picture has the wrong shape, or the bundle is a reference baseline.
+        """
+        image = self._prepare_take(picture)
+        return None if image is None else self.model.take_of(image)[0]
+
+    def seeded(self, seed: int) -> tuple[Tensor, MotionSequence, NoiseSequence]:
+        """White noise ``[1 + Z]``, from which a take is drawn, and motion and noise of the frames of one clip."""
+        random = torch.Generator().manual_seed(seed)
+        # A stream of its own: motion and noise are drawn in chunks, which must not change either.
+        noise = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=random)))
+        white = torch.randn(1 + self.model.take_prior.dim, generator=random)
+        return white, MotionSequence(self.model.motion_prior, random), NoiseSequence(self.size, noise)
 
     @torch.inference_mode()
     def encode_next_chunk(self, state: GenerationState) -> bool:
@@ -207,23 +242,6 @@ class Predictor:
 
     def _cut(self, speech: Tensor, start: int, end: int) -> Tensor:
         return speech[None, frames_to_samples(start) : frames_to_samples(end)].to(self.device)
-
-    def _given_codes(self, request: GenerationRequest) -> tuple[Tensor | None, Tensor | None]:
-        """Codes of identity (unit length) and emotion that the request gives; None for those to be predicted."""
-        known = self.model.student.emotion_codes
-        emotion = request.emotion
-        if isinstance(emotion, str):
-            if emotion not in self.emotions:
-                raise ValueError(f"unknown emotion {emotion!r}: this bundle has {', '.join(self.emotions)}")
-            emotion = known[self.emotions.index(emotion)]
-        _check_code("identity", request.identity, self.card["identity_dim"])
-        _check_code("emotion", emotion, known.shape[1])
-        identity = request.identity
-        if identity is not None:
-            if not identity.any():
-                raise ValueError(f"identity must be {len(identity)} finite numbers that are not all 0")
-            identity = F.normalize(identity.to(self.device, torch.float32), dim=0)
-        return identity, None if emotion is None else emotion.to(self.device, torch.float32)
 
     def _prepare_still(self, still: np.ndarray | None) -> Tensor | None:
         """A still as input of the generator, ``[1, 3, size, size]`` in [-1, 1]."""

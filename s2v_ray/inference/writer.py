@@ -72,10 +72,10 @@ def generate_file(
         ValueError: an input that cannot be used, or a target that cannot be written.
     """
     began = time.perf_counter()
-    _check_target(out_path)
+    check_target(out_path)
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
         predictor = Predictor(bundle) if isinstance(bundle, str) else bundle
-        speech = pad_to_frames(_read_speech(speech_path, folder))
+        speech = pad_to_frames(read_speech_at(speech_path, folder))
         request = GenerationRequest(speech.numpy(), identity, emotion, still, take, seed)
         part = Path(folder) / "part.mp4"
         frames = _log_frames(predictor.generate(request), request.frames)
@@ -86,7 +86,7 @@ def generate_file(
     return GeneratedFile(out_path, count, count / FPS, elapsed, count / FPS / elapsed)
 
 
-def _read_speech(path: str, folder: str) -> np.ndarray:
+def read_speech_at(path: str, folder: str) -> np.ndarray:
     """All the speech at a path or URI, float32 ``[N]``; files of an object store are copied to ``folder`` first."""
     try:
         fs, inner = storage.filesystem(path)
@@ -101,7 +101,7 @@ def _read_speech(path: str, folder: str) -> np.ndarray:
         raise ValueError(str(e).replace(local, path)) from e
 
 
-def _check_target(path: str) -> None:
+def check_target(path: str) -> None:
     """Checks before the work starts that the result can be written."""
     fs, inner = storage.filesystem(path)
     if fs.isdir(inner):

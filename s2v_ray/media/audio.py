@@ -22,7 +22,8 @@ from s2v_ray.media.timing import MEL_BINS, MEL_HOP, MEL_WINDOW, SAMPLE_RATE
 
 N_FFT = 512
 """Points of the Fourier transform of the mel spectrogram."""
-_PAD = (N_FFT - MEL_HOP) // 2  # centres mel frame m on its own 10 ms of samples
+MEL_PAD = (N_FFT - MEL_HOP) // 2
+"""Zeros before and after speech that centre mel frame m on its own 10 ms of samples."""
 LOG_FLOOR = 1e-5
 """Added to mel energies before the logarithm."""
 LOG_MEAN, LOG_STD = -6.0, 4.0
@@ -100,8 +101,20 @@ def log_mel(speech: Tensor) -> Tensor:
     """
     if speech.ndim != 2 or speech.shape[1] == 0 or speech.shape[1] % MEL_HOP:
         raise ValueError(f"speech must be [B, N] with N a multiple of {MEL_HOP}, not {list(speech.shape)}")
-    with torch.autocast(speech.device.type, enabled=False):
-        mel: Tensor = _mel_transform(speech.device)(F.pad(speech.float(), (_PAD, _PAD)))
+    return padded_log_mel(F.pad(speech.float(), (MEL_PAD, MEL_PAD)))
+
+
+def padded_log_mel(samples: Tensor) -> Tensor:
+    """Computes the mel frames of ``log_mel`` whose ``N_FFT`` samples are all present: no padding is added.
+
+    Args:
+        samples: float32 ``[B, N_FFT + (N - 1) * 160]``.
+
+    Returns:
+        float32 ``[B, 80, N]``.
+    """
+    with torch.autocast(samples.device.type, enabled=False):
+        mel: Tensor = _mel_transform(samples.device)(samples)
         return ((mel + LOG_FLOOR).log() - LOG_MEAN) / LOG_STD
 
 

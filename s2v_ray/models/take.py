@@ -212,8 +212,9 @@ class NoiseSequence:
 
     def draw(self, frames: int) -> Tensor:
         """Returns standard normal noise of the next frames, ``[1, frames, 1, S, S]``."""
-        drawn = [torch.randn(1, self.size, self.size, generator=self.random) for _ in range(frames)]
-        return torch.stack(drawn)[None]
+        shape = (1, 1, self.size, self.size)
+        drawn = [torch.randn(shape, generator=self.random) for _ in range(frames)]
+        return torch.cat([torch.zeros(0, *shape[1:]), *drawn])[None]
 
 
 class MotionSequence:

@@ -14,10 +14,13 @@ import torch
 from s2v_ray.inference.predictor import VIDEO_CHUNK_FRAMES, Predictor
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.inference.state import GenerationState
+from s2v_ray.serving.live_pool import LivePool
 
 T = TypeVar("T")
 MIN_FRAMES = 4
 """Smallest number of frames of a request in one batch. With fewer, the overhead exceeds what a shared batch saves."""
+LIVE_SHARE = 4
+"""Batches of videos are smaller by this factor while there are live sessions, whose frames wait for them."""
 MAX_UNREAD_PARTS = 3
 """Number of parts that are generated ahead of a slow reader. Its request then waits, which bounds the memory."""
 
@@ -26,7 +29,8 @@ class Batcher:
     """Generates for any number of requests.
 
     Each round encodes one chunk of speech of one new request, and then generates the next frames of as many requests as
-    fit into a batch, in turn. A request gets the frames that it would get alone, whatever is in the batch with it.
+    fit into a batch, in turn. Live sessions have a batch of their own before that. A request gets the frames that it
+    would get alone, whatever is in the batch with it.
 
     Args:
         predictor: the bundle. Only the thread of the batcher may use it, except for its attributes.
@@ -37,6 +41,7 @@ class Batcher:
     Attributes:
         batches: number of batches generated so far.
         frames: number of frames generated so far.
+        live: the live sessions.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Batcher:
         self._requests: deque[_QueuedRequest] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._closed = False
+        self.live = LivePool(self._changed)
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
         self._thread.start()
 
@@ -123,35 +129,46 @@ class Batcher:
                 self._changed.wait_for(self._has_work)
                 self._requests = deque(r for r in self._requests if not r.finished)
                 call = self._calls.popleft() if self._calls else None
-                if not call and not self._requests and self._closed:
+                if not call and self._closed and self._idle:
                     return
                 new = next((r for r in self._requests if not r.state.ready), None)
+                live = self.live.ready
             if call:
                 call()
+            if live:
+                self.live.advance()
             if new:
                 self._deliver_errors([new], self._encode)
             if batch := self._next_batch():
                 self._deliver_errors(batch, self._generate)
 
+    @property
+    def _idle(self) -> bool:
+        return not self._requests and not self.live.active
+
     def _has_work(self) -> bool:
-        if self._calls or (self._closed and not self._requests):
+        if self._calls or self.live.ready or (self._closed and self._idle):
             return True
         return any(r.finished or not r.state.ready or r.can_generate for r in self._requests)
 
     def _next_batch(self) -> list[_QueuedRequest]:
         """Requests of the next batch; they move to the end of the queue."""
         with self._changed:
-            batch = [r for r in self._requests if r.can_generate][: max(1, self._batch_frames // MIN_FRAMES)]
+            batch = [r for r in self._requests if r.can_generate][: max(1, self._frames_of_batch // MIN_FRAMES)]
             for queued in batch:
                 self._requests.remove(queued)
                 self._requests.append(queued)
         return batch
 
+    @property
+    def _frames_of_batch(self) -> int:
+        return self._batch_frames // LIVE_SHARE if self.live.active else self._batch_frames
+
     def _encode(self, requests: list[_QueuedRequest]) -> None:
         self.predictor.encode_next_chunk(requests[0].state)
 
     def _generate(self, batch: list[_QueuedRequest]) -> None:
-        frames = min(self._part_frames, max(MIN_FRAMES, self._batch_frames // len(batch)))
+        frames = min(self._part_frames, max(MIN_FRAMES, self._frames_of_batch // len(batch)))
         parts = self.predictor.generate_next([queued.state for queued in batch], frames)
         self.batches += 1
         self.frames += sum(map(len, parts))

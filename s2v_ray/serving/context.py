@@ -6,6 +6,7 @@ from s2v_ray.serving.concurrency import ConcurrencyLimit
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.forms import FormReader
 from s2v_ray.serving.jobs import Jobs
+from s2v_ray.serving.live import LiveSessions
 from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.service import Service
 from s2v_ray.serving.study import Study
@@ -24,6 +25,7 @@ class ApiContext:
         metrics: its metrics.
         videos: limit of the videos that are generated at a time.
         forms: reads forms.
+        live: the live sessions.
 
     Raises:
         ArtifactError: the settings name a study that does not exist.
@@ -41,6 +43,7 @@ class ApiContext:
             retry_after=2,
         )
         self.forms = FormReader(service)
+        self.live = LiveSessions(service, self.forms, self.metrics, token)
         self._jobs = Jobs(service, self.settings.jobs, self.settings) if self.settings.jobs else None
         self._study = Study(self.settings.study) if self.settings.study else None
         self.metrics.videos.set_function(lambda: self.videos.active)
@@ -90,7 +93,8 @@ class ApiContext:
             await self._jobs.start()
 
     async def stop(self) -> None:
-        """Releases the jobs and unloads the bundles."""
+        """Ends the live sessions, releases the jobs and unloads the bundles."""
+        self.live.stop()
         if self._jobs:
             await self._jobs.stop()
         await self.service.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -27,10 +28,9 @@ SHOWN_CHARACTERS = 80
 """Number of characters of a client's text that an error message repeats."""
 
 
-class VideoForm(BaseModel):
-    """The fields of a request for a video."""
+class AppearanceForm(BaseModel):
+    """The fields that say what a video or a live session shows, beside its speech."""
 
-    speech: UploadFile = Field(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")
     identity_speech: UploadFile | None = Field(None, description="Show the speech identity of this speech.")
     face: UploadFile | None = Field(
         None, description="Show the face in this JPEG or PNG. A reference bundle requires it."
@@ -44,8 +44,14 @@ class VideoForm(BaseModel):
     emotion: str = Field("", description="Show this emotion; empty: the emotion predicted from the speech.")
     emotion_speech: UploadFile | None = Field(None, description="Show the emotion predicted from this speech.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of take and motion: another seed gives another take.")
-    size: int = Field(0, ge=0, description="Side of the video in pixels; 0: the bundle's own.")
     model: str = Field("", description="Name of the bundle, from GET /v1/models.")
+
+
+class VideoForm(AppearanceForm):
+    """The fields of a request for a video."""
+
+    speech: UploadFile = Field(description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ...")
+    size: int = Field(0, ge=0, description="Side of the video in pixels; 0: the bundle's own.")
     stream: bool = Field(False, description="Answer with fragmented MP4 while it is generated.")
 
 
@@ -65,24 +71,37 @@ def check_fields(sent: Iterable[str]) -> None:
         raise ApiError("bad_request", f"{name}: there is no such field; use {', '.join(FIELDS)}")
 
 
+def bundle_name(model: str, settings: ServeSettings) -> str:
+    """Returns the name of the requested bundle.
+
+    Args:
+        model: name in the request; empty for the default.
+        settings: settings of the endpoint.
+
+    Raises:
+        ApiError: unknown_model.
+    """
+    name = model or DEFAULT
+    if name not in settings.uris():
+        raise ApiError(
+            "unknown_model", f"model: there is no bundle {name[:SHOWN_CHARACTERS]!r}; GET /v1/models lists them"
+        )
+    return name
+
+
 def validate(form: VideoForm, settings: ServeSettings) -> str:
     """Checks the fields that do not depend on a bundle; returns the name of the requested bundle.
 
     Raises:
         ApiError: unknown_model, bad_request.
     """
-    name = form.model or DEFAULT
-    if name not in settings.uris():
-        raise ApiError(
-            "unknown_model", f"model: there is no bundle {name[:SHOWN_CHARACTERS]!r}; GET /v1/models lists them"
-        )
-    side = settings.limits.side
+    name, side = bundle_name(form.model, settings), settings.limits.side
     if form.size and (form.size % 2 or not MIN_SIDE <= form.size <= side):
         raise ApiError("bad_request", f"size: must be an even number from {MIN_SIDE} to {side}")
     return name
 
 
-def validate_for_bundle(form: VideoForm, emotions: tuple[str, ...], reference: bool) -> None:
+def validate_for_bundle(form: AppearanceForm, emotions: tuple[str, ...], reference: bool) -> None:
     """Checks the fields that depend on the bundle.
 
     Args:
@@ -104,6 +123,16 @@ def validate_for_bundle(form: VideoForm, emotions: tuple[str, ...], reference: b
         raise ApiError("bad_request", "take: the face of a reference bundle gives the take: leave it out")
     if reference and not form.face:
         raise ApiError("face_needed", "face: a reference bundle needs a picture of the speaker: send one")
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """What a form says about the face beside the speech: fields of ``GenerationRequest``."""
+
+    identity: Tensor | None
+    emotion: str | Tensor | None
+    still: np.ndarray | None
+    take: np.ndarray | None
 
 
 class FormReader:
@@ -134,6 +163,24 @@ class FormReader:
         validate_for_bundle(form, predictor.emotions, predictor.reference)
         async with self._decoders:
             speech = await self._speech("speech", form.speech, max_seconds)
+        shown = await self.appearance(form, name, predictor)
+        request = GenerationRequest(
+            speech, shown.identity, shown.emotion, still=shown.still, take=shown.take, seed=form.seed
+        )
+        return VideoRequest(request, name, form.size)
+
+    async def appearance(self, form: AppearanceForm, name: str, predictor: Predictor) -> Appearance:
+        """Decodes the uploads of a form except its speech, and computes the codes that they ask for.
+
+        Args:
+            form: the form.
+            name: name of the bundle.
+            predictor: the bundle.
+
+        Raises:
+            ApiError: an upload cannot be used.
+        """
+        async with self._decoders:
             face = await self._face("face", form.face, form.aligned, predictor)
             take = await self._face("take", form.take, form.aligned, predictor)
             identity_speech = await self._optional_speech("identity_speech", form.identity_speech)
@@ -146,9 +193,7 @@ class FormReader:
             emotion = (await self.service.encode_speech(name, emotion_speech)).emotion
         if face is not None and not predictor.reference:
             identity = await self.service.image_identity(name, face)
-        still = face if predictor.reference else None
-        request = GenerationRequest(speech, identity, emotion, still=still, take=take, seed=form.seed)
-        return VideoRequest(request, name, form.size)
+        return Appearance(identity, emotion, face if predictor.reference else None, take)
 
     async def _speech(self, field: str, upload: UploadFile, max_seconds: float) -> np.ndarray:
         return await run_in_thread(uploads.read_speech, field, upload.file, max_seconds, self.limits.decode_seconds)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from s2v_ray.serving.concurrency import ConcurrencyLimit
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import ApiError
+from s2v_ray.serving.live_protocol import refuse
 from s2v_ray.serving.settings import Limits
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection."""
+        if scope["type"] == "websocket":
+            await self._handle_websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -129,23 +133,45 @@ class Guard:
                 raise
             logger.exception("an error after the response to %s", scope["path"])
 
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a WebSocket, whose token its first message may have: browsers cannot send the header."""
+        try:
+            with self.requests.slot():
+                _check_origin(scope)
+                await self.app(scope, receive, send)
+        except ApiError as error:  # only the guard raises it: the application answers with events
+            self.context.metrics.refused.labels(error.code).inc()
+            await receive()  # the client's request to connect
+            await refuse(send, error)
+
     def _authorise(self, scope: Scope) -> None:
         """Checks token and origin.
 
         Raises:
             ApiError: unauthorized, foreign_origin.
         """
-        headers = {k: v for k, v in scope["headers"] if k in (b"authorization", b"origin", b"host")}
+        headers = dict(scope["headers"])
         if self.context.token and (scope["path"].startswith("/v1/") or scope["path"] == "/metrics"):
             expected = b"Bearer " + self.context.token.encode()
             if not hmac.compare_digest(headers.get(b"authorization", b""), expected):
                 raise ApiError(
                     "unauthorized", "send the header Authorization: Bearer TOKEN with the token of this endpoint"
                 )
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        host = headers.get(b"host", b"").decode("latin-1")
-        if origin and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
-            raise ApiError("foreign_origin", "requests from pages of other sites are not accepted")
+        if scope["method"] not in ("GET", "HEAD"):
+            _check_origin(scope)
+
+
+def _check_origin(scope: Scope) -> None:
+    """Checks that a request of a browser comes from a page of this endpoint.
+
+    Raises:
+        ApiError: foreign_origin.
+    """
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    host = headers.get(b"host", b"").decode("latin-1")
+    if origin and urlsplit(origin).netloc != host:
+        raise ApiError("foreign_origin", "requests from pages of other sites are not accepted")
 
 
 class RequestBody:

@@ -20,6 +20,9 @@ class Metrics:
         frames: counts generated frames.
         videos: number of videos that are being generated.
         jobs: number of jobs that wait or run.
+        live: number of live sessions.
+        live_skipped: counts frames that live sessions skipped, when a session has ended.
+        live_lost: counts seconds of audio that clients declared lost, when a session has ended.
     """
 
     def __init__(self) -> None:
@@ -38,3 +41,6 @@ class Metrics:
         self.frames = Counter("s2v_frames", "Generated frames.", registry=registry)
         self.videos = Gauge("s2v_videos", "Videos that are being generated.", registry=registry)
         self.jobs = Gauge("s2v_jobs", "Jobs that wait or run.", registry=registry)
+        self.live = Gauge("s2v_live_sessions", "Live sessions.", registry=registry)
+        self.live_skipped = Counter("s2v_live_skipped_frames", "Frames skipped by live sessions.", registry=registry)
+        self.live_lost = Counter("s2v_live_lost_seconds", "Seconds of audio lost by live sessions.", registry=registry)

@@ -32,6 +32,11 @@ class Limits(Section):
     side: Positive = Field(512, description="Largest side of a video.")
     videos: Positive = Field(32, description="Videos that a replica generates at a time; a further request gets 503.")
     jobs: Positive = Field(8, description="Jobs that wait or run in a replica; a further request gets 429.")
+    live: Positive = Field(4, description="Live sessions of a replica at a time; a further one is refused.")
+    live_seconds: float = Field(14_400, gt=0, description="Longest live session.")
+    live_idle_seconds: float = Field(
+        30, gt=0, description="Longest time in which a live session receives nothing, the first message included."
+    )
     requests: Positive = Field(
         256, description="Open requests of a replica, arriving ones included; a further request gets 503."
     )

@@ -84,3 +84,18 @@ def test_generate_writes_what_it_found(tmp_path: Path, generator: Path, speech: 
     assert found["artifacts"] == {"video": str(out)}
     assert found["result"]["frames"] == 13  # 8000 samples are 12.5 frames; the started one counts
     assert found["command"] == "generate" and found["recipe"] is None
+
+
+def test_live_from_a_file(tmp_path: Path, generator: Path, speech: Path) -> None:
+    out, report = tmp_path / "live.mp4", tmp_path / "report.json"
+    arguments = ["live", "--bundle", generator, speech, "-o", out, "--emotion", "happy", "--json", report]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    result = json.loads(report.read_text())["result"]
+    assert (result["output"], result["frames"], result["seconds"]) == (str(out), 13, 0.52)
+    assert out.read_bytes()[4:8] == b"ftyp"
+
+
+def test_live_refuses_before_it_listens(capsys: pytest.CaptureFixture[str], tmp_path: Path, generator: Path) -> None:
+    out = tmp_path / "out.mp4"
+    assert "none.wav" in fails(capsys, "live", "--bundle", generator, tmp_path / "none.wav", "-o", out)
+    assert "is a folder" in fails(capsys, "live", "--bundle", generator, "-o", tmp_path)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import requests
+from websockets.sync.client import connect
 
 from s2v_ray.serving.app import APPLICATION, app, local_endpoint
+from s2v_ray.serving.live_protocol import FRAME_HEADER
 from s2v_ray.serving.settings import SettingsError, parse_settings
 from tests.helpers.bundles import make_bundle
+from tests.helpers.live import pcm
 from tests.helpers.sounds import speech, wav
 
 
@@ -22,6 +27,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def live_frames(address: str, sound: np.ndarray) -> list[dict[str, Any]]:
+    """Events of a live session that gets this speech at once."""
+    events = []
+    with connect(address.replace("http", "ws") + "/v1/live") as socket_:
+        socket_.send(json.dumps({"type": "hello"}))
+        socket_.send(pcm(sound))
+        socket_.send(json.dumps({"type": "end"}))
+        for message in socket_:
+            if isinstance(message, str):
+                events.append(json.loads(message))
+            else:
+                socket_.send(json.dumps({"type": "ack", "frame": FRAME_HEADER.unpack_from(message)[0]}))
+    return events
 
 
 def test_a_port_in_use_is_an_error() -> None:
@@ -68,6 +88,10 @@ def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
         assert other.status_code == 200
         assert other.content != plain.content
         assert post({"emotion": "bored"}).json()["error"]["code"] == "unknown_emotion"
+        talk = live_frames(address, speech(1.0))
+        assert talk[0]["type"] == "started"
+        assert talk[-1]["type"] == "ended"
+        assert talk[-1]["sent"] + talk[-1]["skipped"] == 25
         job = requests.post(f"{address}/v1/jobs", files={"speech": sound}, timeout=30).json()
         deadline = time.monotonic() + 60
         while (state := requests.get(f"{address}/v1/jobs/{job['id']}", timeout=10).json())["state"] != "done":

@@ -67,7 +67,7 @@ def test_fields_that_fit_the_bundle() -> None:
 
 def test_misspelt_fields_are_refused() -> None:
     check_fields(FIELDS)
-    with pytest.raises(ApiError, match="emotoin: there is no such field; use speech, identity_speech, "):
+    with pytest.raises(ApiError, match="emotoin: there is no such field; use identity_speech, face, take, "):
         check_fields(["speech", "emotoin"])
 
 

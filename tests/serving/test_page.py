@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +11,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import uvicorn
 
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, SPEECH, STUDY_SCHEMA
 from s2v_ray.media.video import write_mp4
+from tests.helpers.servers import listening
 from tests.helpers.sounds import speech, wav
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -41,23 +38,6 @@ FLAGS = (
     "--window-size=1100,900",
 )
 WAIT_SECONDS = 40
-
-
-@contextlib.contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """The application behind a real server on a free port; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +174,38 @@ def test_record_watch_and_download_with_the_keyboard(browser: Any, address: str,
         assert "synthetic" in container.metadata["comment"]
         assert sum(1 for _ in container.decode(video=0)) > 25
     assert browser_errors(browser) == []
+
+
+def test_a_live_session_with_the_keyboard(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+    for _ in range(40):
+        if browser.execute_script("return document.activeElement.id") == "live":
+            break
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+    ActionChains(browser).send_keys(Keys.SPACE).perform()
+    until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 12, "live frames")
+    until(lambda: "behind the voice" in find(browser, "#latency").text, "the latency")
+    shown = {canvas_of(browser)}
+    until(lambda: shown.add(canvas_of(browser)) or len(shown) >= 3, "frames that change")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "true"
+    assert find(browser, "#stage .badge").is_displayed()  # synthetic
+    ActionChains(browser).send_keys(Keys.SPACE).perform()
+    until(lambda: find(browser, "#status").text == "The live session has ended.", "the end")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "false"
+    assert browser_errors(browser) == []
+
+
+def test_a_live_session_that_is_refused_shows_why(browser: Any, address: str) -> None:
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+    browser.execute_script("$('emotion').add(new Option('bored', 'bored', true, true))")
+    find(browser, "#live").click()
+    until(lambda: "unknown emotion 'bored'" in find(browser, "#status").text, "the message")
+    assert find(browser, "#live").get_attribute("aria-pressed") == "false"
 
 
 def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ FILES = {
     "/": "index.html",
     "/study": "study.html",
     "/app.js": "app.js",
+    "/live.js": "live.js",
+    "/worklet.js": "worklet.js",
     "/study.js": "study.js",
     "/style.css": "style.css",
 }

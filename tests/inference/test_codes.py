@@ -1,0 +1,138 @@
+"""The codes of a live session: predicted once from each segment, weighted by voiced frames, and changed smoothly."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s2v_ray.inference.codes import EMOTION_SECONDS, SMOOTHING_SECONDS, CodeTracker
+from s2v_ray.inference.predictor import Predictor
+from s2v_ray.media.timing import SAMPLES_PER_FRAME
+from s2v_ray.models.student import Student
+from tests.helpers.sounds import speech
+
+
+@pytest.fixture(scope="module")
+def student(predictor: Predictor) -> Student:
+    return predictor.model.student
+
+
+def sound(frames: int, seed: int = 0) -> Tensor:
+    """Noise without pauses, so that every frame is voiced."""
+    random = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.randn(frames * SAMPLES_PER_FRAME, generator=random)
+
+
+def draw_all(tracker: CodeTracker, frames: int, chunk: int) -> tuple[Tensor, Tensor]:
+    parts = [tracker.draw(i, min(chunk, frames - i)) for i in range(0, frames, chunk)]
+    identity, emotion = zip(*parts, strict=True)
+    return torch.cat(identity), torch.cat(emotion)
+
+
+@torch.no_grad()
+def encode(student: Student, heard: Tensor) -> tuple[Tensor, Tensor]:
+    output = student(heard[None], content=False)
+    return output.identity[0], output.emotion[0]
+
+
+def test_the_first_codes_are_those_of_what_is_heard_before_the_first_frame(student: Student) -> None:
+    start = sum(student.content.futures) + 1
+    heard = sound(start + 25)
+    tracker = CodeTracker(student, None, None)
+    tracker.push(heard)
+    tracker.encode()
+    identity, emotion = tracker.draw(0, start)
+    expected = encode(student, heard[: start * SAMPLES_PER_FRAME])
+    torch.testing.assert_close(identity, expected[0].expand(start, -1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(emotion, expected[1].expand(start, -1), atol=1e-6, rtol=0)
+
+
+def test_codes_approach_the_means_over_the_segments(student: Student) -> None:
+    start = sum(student.content.futures) + 1
+    heard = sound(start + 25 + 50)
+    edges = torch.tensor([0, start, start + 25, start + 75]) * SAMPLES_PER_FRAME
+    segments = [heard[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+    frames, codes = (start, 25, 50), [encode(student, segment) for segment in segments]
+    tracker = CodeTracker(student, None, None)
+    tracker.push(heard)
+    tracker.encode()
+    identity, emotion = draw_all(tracker, 400, 16)
+    mean = F.normalize(sum((n * c[0] for n, c in zip(frames, codes, strict=True)), torch.zeros(())), dim=0)
+    decay = [math.exp(-75 / (25 * EMOTION_SECONDS)), math.exp(-50 / (25 * EMOTION_SECONDS)), 1.0]
+    weights = [n * d for n, d in zip(frames, decay, strict=True)]
+    slow = sum((w * c[1] for w, c in zip(weights, codes, strict=True)), torch.zeros(())) / sum(weights)
+    torch.testing.assert_close(identity[-1], mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(emotion[-1], slow, atol=1e-4, rtol=0)
+    assert [(u.frame, u.voiced) for u in tracker.updates] == [
+        (0, start),
+        (start + 25, start + 25),
+        (start + 75, 75 + start),
+    ]
+
+
+def test_codes_change_by_a_bounded_share_in_each_frame(student: Student) -> None:
+    tracker = CodeTracker(student, None, None)
+    tracker.push(torch.cat([sound(100), 0.5 * sound(200, 3)]))
+    tracker.encode()
+    _, emotion = draw_all(tracker, 300, 7)
+    steps = emotion.diff(dim=0).norm(dim=1)
+    spread = (emotion - emotion.mean(0)).norm(dim=1).max() * 2
+    assert steps.max() > 0
+    assert steps.max() <= (1 - math.exp(-1 / (25 * SMOOTHING_SECONDS))) * spread * 1.5
+
+
+@pytest.mark.parametrize("size", [100, 641, 30_000])
+def test_codes_do_not_depend_on_the_chunks(student: Student, size: int) -> None:
+    heard = torch.from_numpy(speech(6.0))
+    whole, chunked = CodeTracker(student, None, None), CodeTracker(student, None, None)
+    whole.push(heard)
+    whole.encode()
+    expected = draw_all(whole, 150, 16)
+    drawn: list[tuple[Tensor, Tensor]] = []
+    for i in range(0, len(heard), size):
+        chunked.push(heard[i : i + size])
+        chunked.encode()
+        known = min(len(heard), i + size) // SAMPLES_PER_FRAME - sum(student.content.futures) - 1
+        while len(drawn) < known:
+            drawn.append(chunked.draw(len(drawn), 1))
+    for k in (0, 1):
+        torch.testing.assert_close(torch.cat([d[k] for d in drawn]), expected[k][: len(drawn)], atol=1e-5, rtol=0)
+
+
+def test_silence_does_not_change_the_codes(student: Student) -> None:
+    tracker = CodeTracker(student, None, None)
+    tracker.push(torch.cat([sound(30), torch.zeros(300 * SAMPLES_PER_FRAME)]))
+    tracker.encode()
+    draw_all(tracker, 330, 16)
+    assert [u.voiced for u in tracker.updates] == [4, 29]  # the third segment has one voiced frame, the others none
+    assert len(tracker._heard) < 100 * SAMPLES_PER_FRAME
+
+
+def test_given_codes_are_constant_and_nothing_is_encoded(student: Student) -> None:
+    identity, emotion = F.normalize(torch.arange(32.0), dim=0), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    tracker = CodeTracker(student, identity, emotion)
+    tracker.push(sound(10))
+    tracker.encode()
+    drawn = tracker.draw(0, 3)
+    torch.testing.assert_close(drawn[0], identity.expand(3, -1))
+    torch.testing.assert_close(drawn[1], emotion.expand(3, -1))
+    assert not tracker.updates
+    assert not len(tracker._heard)
+
+
+def test_codes_without_speech_are_an_error(student: Student) -> None:
+    with pytest.raises(ValueError, match="before any speech was encoded"):
+        CodeTracker(student, None, None).draw(0, 1)
+
+
+def test_a_short_speech_that_is_finished_has_codes(student: Student) -> None:
+    tracker = CodeTracker(student, None, None)
+    tracker.push(sound(2))
+    tracker.encode()
+    assert not tracker._pending
+    tracker.encode(finished=True)
+    assert tracker.draw(0, 2)[0].shape == (2, 32)
