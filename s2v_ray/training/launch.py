@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from s2v_ray import logs, shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.cluster.runtime import (
+    job_id,
     node_selector,
     nodes_for,
     request_nodes,
@@ -31,7 +32,7 @@ from s2v_ray.cluster.runtime import (
     value_error_of,
 )
 from s2v_ray.config import ParallelConfig, Recipe, import_plugins
-from s2v_ray.training import collective
+from s2v_ray.training import collective, lease
 from s2v_ray.training.channel import ACK_SECONDS, RunChannel
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from s2v_ray.training.engine import EngineConfig, make_engine
@@ -73,12 +74,14 @@ class WorkerConfig:
 
     Attributes:
         spec: the run.
+        token: of the run's lease, which the driver holds.
         channel: handle of the ``RunChannel`` actor.
         task_cpus: CPUs of one decoding task.
         reports: whether training waits for the driver's decision after every record.
     """
 
     spec: RunSpec
+    token: str
     channel: Any
     task_cpus: float
     reports: bool
@@ -105,13 +108,23 @@ def launch(
 
     Raises:
         ArtifactError: corpus, student or run folder cannot be used, or the cluster has too little.
+        LeaseHeldError: another driver trains this run.
+        LeaseLostError: another driver has taken over, because this one was stopped for too long.
         TrainingDivergedError: a loss is not finite.
         StoppedError: ``on_record`` returned False. The checkpoints stay, and a later call continues from them.
         TrainingFailedError: a worker failed for any other reason; with its traceback.
     """
     spec = spec.absolute()
     claim_run(spec)
-    start_ray()
+    with lease.held(spec.run, job_id()) as token:
+        start_ray()
+        return _fit(spec, token, cluster, on_record)
+
+
+def _fit(
+    spec: RunSpec, token: str, cluster: dict[str, float] | None, on_record: Callable[[Record], bool] | None
+) -> dict[str, Any]:
+    """Train with Ray Train, as the holder of the run's lease."""
     selector = node_selector("train")
     resources = (
         worker_resources(spec.recipe, cluster) if cluster is not None else _wait_for_nodes(spec.recipe, selector)
@@ -120,7 +133,7 @@ def launch(
     # it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote()
-    config = WorkerConfig(spec, channel, resources.task_cpus, on_record is not None)
+    config = WorkerConfig(spec, token, channel, resources.task_cpus, on_record is not None)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"config": config},
@@ -235,8 +248,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
         raise failure
     try:
         _train(config)
-    except storage.StoreError:
-        raise  # may be over when the workers are started again
+    except (storage.StoreError, lease.AttemptEndedError):
+        raise  # the former may be over when the workers are started again, the latter concerns these workers only
     except ValueError as e:
         ray.get(channel.fail.remote(e))  # every other attempt would end in the same way
         if ray.train.get_context().get_world_size() > 1 and not isinstance(e, StoppedError | TrainingDivergedError):
@@ -278,7 +291,9 @@ def _train(config: WorkerConfig) -> None:
             validation=_validation(batches, lengths, entry.validation_frames(recipe)),
             samples=_samples(batches, lengths),
         )
-        loop = LoopConfig(spec.run, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from)
+        loop = LoopConfig(
+            spec.run, config.token, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from
+        )
         report = functools.partial(_report, config.channel) if config.reports else None
         result = Trainer(task, data, loop, Hooks(report, config.reports, _preemption_notice)).run()
         if rank == 0:

@@ -6,6 +6,7 @@ of losses that are not finite.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from s2v_ray import storage
 from s2v_ray.config import LogConfig
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.training import checkpoint, collective
 from s2v_ray.training.alarms import DATA_ALARMS, Alarm, AlarmMonitor
 from s2v_ray.training.engine import Engine, NonFiniteLossError
+from s2v_ray.training.lease import Attempt, begin_attempt
 from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ class LoopConfig:
 
     Attributes:
         run: URI of the run folder.
+        token: of the run's lease, which the caller holds (``training.lease``).
         kind: name of the task on progress lines.
         steps: number of steps of the whole run.
         clips: clips in a step over all workers.
@@ -98,6 +102,7 @@ class LoopConfig:
     """
 
     run: str
+    token: str
     kind: str
     steps: int
     clips: int
@@ -190,6 +195,8 @@ class Trainer:
     def __init__(self, task: Task, data: DataSources, config: LoopConfig, hooks: Hooks | None = None) -> None:
         self.task, self.data, self.config, self.hooks = task, data, config, hooks or Hooks()
         self.log, self.kind = config.log, config.kind
+        first = collective.worker()[0] == 0
+        self.attempt: Attempt = collective.from_first(begin_attempt(config.run, config.token) if first else None)
         self.start = self._resume()
         self.record: Record = {"step": self.start}
         self.validated: dict[str, float] = {}
@@ -208,23 +215,25 @@ class Trainer:
             TrainingDivergedError: ``MAX_SKIPPED_IN_A_ROW`` batches without a finite loss, or one directly before a
                 checkpoint. No checkpoint and no bundle is written then.
             ArtifactError: the checkpoint cannot be continued here.
+            LeaseLostError: on worker 0, if another driver or a newer attempt writes to the run.
         """
         first, steps = collective.worker()[0] == 0, self.config.steps
         self.metrics = MetricsFile(self.config.run, self.start)
         self.loggers = RunLoggers(self.config.run, self.start, self.log.loggers) if first else None
-        self.saver = checkpoint.Saver(self.config.run, self.log.keep_checkpoints, self.log.keep_best)
+        self.saver = checkpoint.Saver(self.attempt, self.log.keep_checkpoints, self.log.keep_best)
         batches = self.data.train(self.start) if self.start < steps else iter(())
-        try:
+        with contextlib.ExitStack() as closing:
+            if self.loggers is not None:
+                closing.callback(self.loggers.close)
+            closing.callback(self.metrics.close)
+            closing.callback(self.saver.wait)
             for step in range(self.start, steps):
                 self._step(step, batches)
             if self.start == steps and self.data.validation is not None:  # a finished run only validates and exports
                 self._validate(steps)
                 self._report(_validation_record(steps, self.validated))
-        finally:
-            self.saver.wait()
-            self.metrics.close()
-            if self.loggers is not None:
-                self.loggers.close()
+        if first:
+            self.attempt.check()
         self.task.export(self.config.run, self.validated)
         return {**self.record, **self.validated}
 
@@ -320,11 +329,13 @@ class Trainer:
         assert self.data.samples is not None
         samples = self.task.samples(self.data.samples().to(self.config.device))
         if self.loggers is not None and samples:
+            self.attempt.check()
             self.loggers.samples(step, samples)
 
     def _write(self, record: Record) -> None:
         """Write a record to ``metrics.jsonl`` and the loggers (worker 0)."""
         if self.loggers is not None:
+            self.attempt.check()
             self.metrics.append(record)
             self.loggers.record(record)
 
@@ -342,13 +353,17 @@ class Trainer:
         if found is None:
             return 0
         self.task.load_state(checkpoint.load(found, self.task.engines))
-        origin = f", {begin_from}" if found.uri == begin_from else ""
+        origin = "" if found.uri.startswith(storage.join(run, "")) else f", {begin_from}"
         logger.info("%s continues from the checkpoint of step %d%s", self.kind, found.step, origin)
         return int(found.step)
 
     def _diverged(self, step: int, error: NonFiniteLossError) -> TrainingDivergedError:
         last = checkpoint.latest(self.config.run)
-        kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
+        kept = (
+            f"the last good checkpoint is {checkpoint.uri_of(self.config.run, last.step)}"
+            if last
+            else "there is no checkpoint yet"
+        )
         return TrainingDivergedError(
             f"{self.kind}: the loss is not finite at step {step} ({error}); {kept}; "
             "try a lower learning rate or grad_clip"

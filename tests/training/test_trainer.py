@@ -17,7 +17,7 @@ from torch import nn
 from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
-from s2v_ray.training import checkpoint
+from s2v_ray.training import checkpoint, lease
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
@@ -94,8 +94,8 @@ def run(
     hooks: Hooks | None = None,
     **data: Any,
 ) -> dict[str, Any]:
-    config = LoopConfig(str(folder), "toy", steps, 2, log, torch.device("cpu"), begin_from)
-    with logged() as said:
+    with logged() as said, lease.held(str(folder)) as token:
+        config = LoopConfig(str(folder), token, "toy", steps, 2, log, torch.device("cpu"), begin_from)
         try:
             return Trainer(task, DataSources(toy_batches, **data), config, hooks).run()
         finally:

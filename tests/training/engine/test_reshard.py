@@ -16,7 +16,6 @@ from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.toy_gan import adam, config, train_gan, with_deepspeed
 from tests.helpers.workers import on_workers
 
-
 ENGINES: dict[str, EngineFactory] = {"chosen": make_engine, "deepspeed": with_deepspeed}
 """``make_engine`` takes plain torch for a single worker."""
 CASES = [
