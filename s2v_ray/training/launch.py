@@ -275,7 +275,7 @@ def _train(config: WorkerConfig) -> None:
         batches = StreamConfig(
             corpus=spec.corpus,
             split="train",
-            batch=section.batch // world,
+            batch=section.batch,
             frames=entry.frames(recipe),
             speech_frames=section.speech_frames,
             seed=recipe.seed,
@@ -348,7 +348,7 @@ def _validation(train: StreamConfig, lengths: np.ndarray, frames: int) -> Callab
     clips = int((lengths >= frames).sum())
     if clips == 0:
         return None
-    steps = max(1, min(clips, VALIDATION_CLIPS) // (train.batch * train.world))  # the same on all: ZeRO-3 is collective
+    steps = max(1, min(clips, VALIDATION_CLIPS) // train.batch)  # the same on all: ZeRO-3 is collective
     config = replace(train, split="val", frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
     return lambda: stream(config)
 

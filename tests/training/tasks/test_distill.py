@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe
 from s2v_ray.metrics.probe import Probe
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.student import Student, StudentOutput
@@ -22,7 +23,7 @@ from s2v_ray.models.teachers import ConvFace, save_conv
 from s2v_ray.training.engine import EngineConfig
 from s2v_ray.training.tasks import distill
 from s2v_ray.training.tasks.context import TaskContext
-from s2v_ray.training.tasks.distill import ClipLabel, DistillTask, collapse_indicators, distillation_terms
+from s2v_ray.training.tasks.distill import ClipLabel, Codes, DistillTask, Terms, clip_terms, collapse_indicators
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.recipes import tiny_recipe
 from tests.helpers.tasks import EMOTIONS, IDENTITY, SPEECH, make_batch, make_context, task_recipe
@@ -64,24 +65,36 @@ class ScriptedStudent(Student):
         return self.script.pop(0)
 
 
-def task_of(*script: StudentOutput, labels: dict[str, ClipLabel] | None = None) -> tuple[DistillTask, ScriptedStudent]:
+def task_of(
+    *script: StudentOutput, labels: dict[str, ClipLabel] | None = None, recipe: Recipe = RECIPE
+) -> tuple[DistillTask, ScriptedStudent]:
     torch.manual_seed(0)
-    student = ScriptedStudent(RECIPE.student, IDENTITY, EMOTIONS)
+    student = ScriptedStudent(recipe.student, IDENTITY, EMOTIONS)
     student.script = list(script)
-    return DistillTask(make_context(RECIPE, ENGINE, 0), student, {"corpus": "c"}, labels), student
+    return DistillTask(make_context(recipe, ENGINE, 0), student, {"corpus": "c"}, labels), student
+
+
+def terms_of(output: StudentOutput, batch: ClipBatch, recipe: Recipe = RECIPE) -> Terms:
+    task, _ = task_of(recipe=recipe)
+    return clip_terms(output, batch, recipe) | task._terms_between_clips(Codes.of(output, batch), ramp=0.0)
 
 
 def test_a_student_that_equals_its_teachers_has_no_loss() -> None:
-    terms = distillation_terms(output_of(unit(0, 1), logits(2, 1)), batch_of(unit(0, 1), logits(2, 1)), RECIPE)
-    assert {name: weight for name, (weight, _) in terms.items()} == {"emotion": 1.0, "identity": 1.0, "contrast": 0.5}
-    assert all(term.item() == pytest.approx(0.0, abs=1e-6) for _, term in terms.values())
+    terms = terms_of(output_of(unit(0, 1), logits(2, 1)), batch_of(unit(0, 1), logits(2, 1)))
+    compared = {name: terms[name] for name in ("emotion", "identity", "contrast")}
+    assert {name: weight for name, (weight, _) in compared.items()} == {
+        "emotion": 1.0,
+        "identity": 1.0,
+        "contrast": 0.5,
+    }
+    assert all(term.item() == pytest.approx(0.0, abs=1e-6) for _, term in compared.values())
 
 
 def test_the_terms_are_those_of_the_formulas() -> None:
     recipe = tiny_recipe(distill={"temperature": 2.0, "contrast_temperature": 0.5})
     teacher = torch.tensor([[2 * math.log(3), 0.0, -1e4]] * 2)  # at temperature 2: 3/4, 1/4, 0
     student = torch.tensor([[0.0, 0.0, -1e4]] * 2)  # 1/2, 1/2, 0
-    terms = distillation_terms(output_of(unit(1, 0), student), batch_of(unit(0, 1), teacher), recipe)
+    terms = terms_of(output_of(unit(1, 0), student), batch_of(unit(0, 1), teacher), recipe)
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert terms["emotion"][1].item() == pytest.approx(2**2 * divergence, rel=1e-4)
     assert terms["identity"][1].item() == pytest.approx(1.0)  # orthogonal codes
@@ -89,7 +102,7 @@ def test_the_terms_are_those_of_the_formulas() -> None:
 
 
 def test_collapse_is_measured_for_student_and_teachers() -> None:
-    found = collapse_indicators(output_of(unit(3, 3), logits(1, 1)), batch_of(unit(0, 1), logits(2, 1)))
+    found = collapse_indicators(Codes.of(output_of(unit(3, 3), logits(1, 1)), batch_of(unit(0, 1), logits(2, 1))))
     assert {name: float(value) for name, value in found.items()} == {
         "identity_similarity": 1.0,
         "identity_similarity_teacher": 0.0,
