@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import random
 import threading
@@ -38,9 +39,11 @@ from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.resources import WorkerResources, worker_resources
 from s2v_ray.training.runs import RunSpec, claim_run
+from s2v_ray.training.stalls import REPORT_SECONDS, ActivityReporter
 from s2v_ray.training.tasks import TASKS
 from s2v_ray.training.tasks.context import TaskContext
-from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Record, Trainer, TrainingDivergedError
+from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
+from s2v_ray.training.window import Record
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +135,13 @@ def _fit(
     # On this node, as Ray Train's controller: on another one it would be lost with a worker's node, and the run with
     # it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote()
+    timeout = 60 * spec.recipe.parallel.timeout_minutes
+    channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote(timeout / 2)
     config = WorkerConfig(spec, token, channel, resources.task_cpus, on_record is not None)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"config": config},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(timeout)),
         scaling_config=_scaling_config(resources, spec.recipe.parallel, selector),
         run_config=_run_config(spec),
     )
@@ -209,8 +214,13 @@ def _run_config(spec: RunSpec) -> ray.train.RunConfig:
 
 def _relay(channel: Any, on_record: Callable[[Record], bool] | None, stop: threading.Event) -> None:
     """Fetch log records and training records from the channel until ``stop`` is set, in a thread of the driver."""
+    looked = time.monotonic()
     while True:
         last = stop.wait(POLL_SECONDS if on_record is None else ACK_SECONDS)
+        if time.monotonic() - looked > REPORT_SECONDS:
+            looked = time.monotonic()
+            if message := ray.get(channel.stalled.remote()):
+                logger.warning("%s", message)
         log_records, records = ray.get(channel.drain.remote())
         for values in log_records:
             logs.handle_dict(values)
@@ -264,6 +274,7 @@ def _train(config: WorkerConfig) -> None:
     device = _set_up_process(recipe, rank, context.get_local_world_size())
     handler = logs.installed(ChannelHandler(config.channel)) if rank == 0 else contextlib.nullcontext()
     with handler:
+        ray.get(config.channel.reset_activities.remote())
         logger.info("%s: %d worker%s up on %s", spec.kind, world, "s are" if world > 1 else " is", device)
         entry = TASKS[spec.kind]
         section = entry.section(recipe)
@@ -295,7 +306,9 @@ def _train(config: WorkerConfig) -> None:
             spec.run, config.token, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from
         )
         report = functools.partial(_report, config.channel) if config.reports else None
-        result = Trainer(task, data, loop, Hooks(report, config.reports, _preemption_notice)).run()
+        with ActivityReporter(rank, lambda activity: config.channel.activity.remote(activity)) as reporter:
+            hooks = Hooks(report, config.reports, _preemption_notice, reporter.note)
+            result = Trainer(task, data, loop, hooks).run()
         if rank == 0:
             ray.get(config.channel.finish.remote(result))
 
@@ -311,6 +324,8 @@ def _set_up_process(recipe: Recipe, rank: int, local_workers: int) -> torch.devi
     device: torch.device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // local_workers))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.parallel.tf32
+    torch.backends.cudnn.benchmark = recipe.parallel.cudnn_benchmark
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed * 1009 + rank)
     return device

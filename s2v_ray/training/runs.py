@@ -21,6 +21,9 @@ CHANGEABLE_PARALLEL_KEYS = (
     "cpus_per_worker",
     "threads",
     "gpu",
+    "timeout_minutes",
+    "tf32",
+    "cudnn_benchmark",
     "accumulate",
     "checkpoint_activations",
 )

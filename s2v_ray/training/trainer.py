@@ -10,11 +10,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
 
 from s2v_ray import storage
 from s2v_ray.config import LogConfig
@@ -24,6 +23,8 @@ from s2v_ray.training.alarms import DATA_ALARMS, Alarm, AlarmMonitor
 from s2v_ray.training.engine import Engine, NonFiniteLossError
 from s2v_ray.training.lease import Attempt, begin_attempt
 from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
+from s2v_ray.training.stalls import DATA, EXPORT, STEP, VALIDATION
+from s2v_ray.training.window import Record, Scalar, Window
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,6 @@ MAX_SKIPPED_IN_A_ROW = 10
 """Consecutive batches without a finite loss that end a run: the cause is then not a single batch."""
 SPEED = ("clips_per_second", "data_wait", "seconds_left", "skipped")
 """Entries of a training record about the trainer itself; all others are scalars of the task."""
-Scalar = Tensor | float
-Record = dict[str, Any]
 
 
 class Batch(Protocol):
@@ -136,53 +135,13 @@ class Hooks:
             run can start from it.
         preemption_notice: returns which machines will be taken away, or ""; the same on all workers. A new notice
             triggers a checkpoint.
+        activity: receives step and activity (``training.stalls``) when an activity begins.
     """
 
     report: Callable[[Record], None] | None = None
     report_after_checkpoint: bool = False
     preemption_notice: Callable[[], str] | None = None
-
-
-@dataclass
-class Window:
-    """Steps since the last record: scalars, speed and waiting time."""
-
-    steps: int
-    clips: int
-    scalars: list[tuple[int, Mapping[str, Scalar]]] = field(default_factory=list)
-    data_seconds: float = 0.0
-    skipped: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def add(self, step: int, scalars: Mapping[str, Scalar], data_seconds: float) -> None:
-        """Add one step."""
-        self.scalars.append((step, scalars))
-        self.data_seconds += data_seconds
-
-    def restart_clock(self) -> None:
-        """Exclude the time since the last record from the speed."""
-        self.since = time.monotonic()
-
-    def flush(self) -> Record:
-        """Average all scalars over steps and workers, compute the speed, and start a new window."""
-        names = sorted({name for _, scalars in self.scalars for name in scalars})
-        means: Record = {}
-        if names:
-            rows = [torch.stack([_scalar(s.get(name, 0.0)) for name in names]) for _, s in self.scalars]
-            values = collective.mean(torch.stack(rows))
-            counts = torch.tensor([float(sum(name in s for _, s in self.scalars)) for name in names])
-            means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
-        done, n = self.scalars[-1][0] + 1, len(self.scalars)
-        elapsed = max(1e-9, time.monotonic() - self.since)
-        speed = {
-            "clips_per_second": n * self.clips / elapsed,
-            "data_wait": self.data_seconds / elapsed,
-            "seconds_left": (self.steps - done) * elapsed / n,
-        }
-        skipped = {"skipped": self.skipped} if self.skipped else {}
-        self.scalars, self.data_seconds = [], 0.0
-        self.restart_clock()
-        return {"step": done, **means, **speed, **skipped}
+    activity: Callable[[int, str], None] | None = None
 
 
 class Trainer:
@@ -234,13 +193,16 @@ class Trainer:
                 self._report(_validation_record(steps, self.validated))
         if first:
             self.attempt.check()
+        self._note(steps, EXPORT)
         self.task.export(self.config.run, self.validated)
         return {**self.record, **self.validated}
 
     def _step(self, step: int, batches: Iterator[Batch]) -> None:
         """One step, and what is due after it."""
         asked = time.monotonic()
+        self._note(step, DATA)
         batch = next(batches).to(self.config.device)
+        self._note(step, STEP)
         data_seconds = time.monotonic() - asked
         done = step + 1
         last = done == self.config.steps
@@ -264,6 +226,10 @@ class Trainer:
             self._report(_validation_record(done, self.validated))
         if save or validate or draw:
             self.window.restart_clock()
+
+    def _note(self, step: int, doing: str) -> None:
+        if self.hooks.activity is not None:
+            self.hooks.activity(step, doing)
 
     def _update(self, batch: Batch, step: int, data_seconds: float, *, checkpoint_due: bool) -> None:
         """Run the task's step, or skip a batch whose loss is not finite."""
@@ -316,6 +282,7 @@ class Trainer:
     def _validate(self, step: int) -> None:
         """Validate without an effect on training: the state of the random generators is restored."""
         assert self.data.validation is not None
+        self._note(step, VALIDATION)
         if self.task.note and not self.metrics.has_validation:
             logger.warning("%s: %s", self.kind, self.task.note)
         random = checkpoint.random_state()
@@ -394,7 +361,3 @@ def _validation_record(step: int, figures: Mapping[str, float]) -> Record:
 
 def _is_due(interval: int, done: int) -> bool:
     return interval > 0 and done % interval == 0
-
-
-def _scalar(value: Scalar) -> Tensor:
-    return torch.as_tensor(value).detach().float().cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -100,6 +101,42 @@ def test_the_lease_of_a_process_that_has_ended_on_this_machine_is_taken_at_once(
     assert not own.has_ended()
     assert own.model_copy(update={"started": "1"}).has_ended(), "its number belongs to another process"
     assert not own.model_copy(update={"started": "1", "machine": "other"}).has_ended()
+
+
+STOPPED = """
+import sys
+from s2v_ray.training import lease
+lease.HEARTBEAT_SECONDS = 0.05
+with lease.held(sys.argv[1]) as token:
+    attempt = lease.begin_attempt(sys.argv[1], token)
+    attempt.commit(1)
+    print("committed", flush=True)
+    sys.stdin.readline()
+    try:
+        attempt.commit(9)
+    except lease.LeaseLostError as e:
+        print("lost:", e, flush=True)
+"""
+
+
+def test_a_driver_that_was_stopped_while_another_took_over_commits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "committed\n"
+        process.send_signal(signal.SIGSTOP)
+        attempt = lease.begin_attempt(str(tmp_path), lease.acquire(str(tmp_path)))
+        attempt.commit(2)
+        process.send_signal(signal.SIGCONT)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith("lost: this driver has lost the lease of ")
+    assert lease.read_state(str(tmp_path)).checkpoints == {1: 2, 2: attempt.number}
+    attempt.check()
 
 
 def test_a_new_attempt_of_the_same_driver_ends_the_earlier_one(tmp_path: Path) -> None:
