@@ -20,10 +20,11 @@ from s2v_ray.metrics.probe import Probe
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import ConvFace, save_conv
-from s2v_ray.training.engine import EngineConfig
+from s2v_ray.training.engine import Engine, EngineConfig, OptimizerConfig, copy_to_cpu, make_engine
 from s2v_ray.training.tasks import distill
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.tasks.distill import ClipLabel, Codes, DistillTask, Terms, clip_terms, collapse_indicators
+from tests.helpers.devices import ACCELERATOR, watched
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.recipes import tiny_recipe
 from tests.helpers.tasks import EMOTIONS, IDENTITY, SPEECH, make_batch, make_context, task_recipe
@@ -188,6 +189,36 @@ def test_a_restored_task_has_the_same_codes_and_covariances() -> None:
     other.load_state(task.state())
     assert task.state()["emotion_codes"].any()
     torch.testing.assert_close(other.state(), task.state(), rtol=0, atol=0)
+
+
+def accelerated_task() -> DistillTask:
+    def engine(module: Any, groups: Any, optimizer: OptimizerConfig, **sharding: Any) -> Engine:
+        config = EngineConfig(micro_batch=2, grad_clip=1.0)
+        return make_engine(module, groups, replace(optimizer, fused=False), config, **sharding)
+
+    with ACCELERATOR:
+        student = Student(RECIPE.student, IDENTITY, EMOTIONS)
+    return DistillTask(replace(make_context(RECIPE, engine, 0), device=ACCELERATOR), student, {})
+
+
+def test_a_step_on_an_accelerator_waits_for_it_once() -> None:
+    """For the check that the losses are finite, which also keeps the host from running far ahead."""
+    task, batch = accelerated_task(), make_batch(0, 0)
+    for step in range(2):
+        with watched() as watch:
+            scalars = task.step(batch.to(ACCELERATOR), step)
+        assert watch.synchronizations == ["aten._local_scalar_dense.default"]
+    assert {torch.as_tensor(value).device for value in scalars.values()} == {ACCELERATOR}
+
+
+def test_a_task_on_an_accelerator_is_restored_from_a_state_on_the_cpu() -> None:
+    task, other = accelerated_task(), accelerated_task()
+    with watched():
+        task.step(make_batch(0, 0).to(ACCELERATOR), 0)
+        state = copy_to_cpu(task.state())
+        assert {value.device.type for value in state.values()} == {"cpu"}
+        other.load_state(state)
+        other.step(make_batch(0, 1).to(ACCELERATOR), 1)
 
 
 def test_only_the_first_worker_exports_a_bundle(tmp_path: Path) -> None:
