@@ -64,7 +64,9 @@ class Shares:
         them. All workers call it.
         """
         sizes = [worker[part] for worker in self.sizes]
-        gathered: Tensor = codes if len(sizes) == 1 else _Gather.apply(codes, sizes, self.rank)
+        if len(sizes) == 1:
+            return codes
+        gathered: Tensor = _Gather.apply(codes, sizes, self.rank)  # type: ignore[no-untyped-call]  # torch's method
         return gathered
 
     def mean(
