@@ -200,4 +200,4 @@ def test_interleaved_drivers_never_write_both_and_lose_no_checkpoint(
             world.play(turns=60 if where == "local" else 30)  # a request to S3 takes 10 ms
         commits, takeovers = commits + world.commits, takeovers + world.takeovers
         attempts += world.state.attempt
-    assert commits > INTERLEAVINGS / 4 and takeovers > INTERLEAVINGS / 4 and attempts > 2 * INTERLEAVINGS
+    assert commits > INTERLEAVINGS / 4 and takeovers > INTERLEAVINGS / 10 and attempts > 2 * INTERLEAVINGS
