@@ -96,19 +96,25 @@ class ClipBatch:
         return replace(self, **moved)
 
     def split(self, parts: int) -> list[ClipBatch]:
-        """Split the batch into ``parts`` batches of equal size.
+        """Split the batch into ``parts`` batches of ``part_sizes``.
 
         Raises:
-            ValueError: the number of clips is not a multiple of ``parts``.
+            ValueError: there are fewer clips than parts.
         """
-        size, rest = divmod(len(self.frames), parts)
-        if rest:
-            raise ValueError(f"a batch of {len(self.frames)} clips does not divide into {parts} equal parts")
-        cut: dict[str, Any] = {k: v.split(size) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        if len(self.frames) < parts:
+            raise ValueError(f"a batch of {len(self.frames)} clips does not divide into {parts} parts")
+        sizes = part_sizes(len(self.frames), parts)
+        ends = [sum(sizes[: i + 1]) for i in range(parts)]
+        cut: dict[str, Any] = {k: v.split(sizes) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return [
-            replace(self, ids=self.ids[i * size : (i + 1) * size], **{k: v[i] for k, v in cut.items()})
-            for i in range(parts)
+            replace(self, ids=self.ids[end - size : end], **{k: v[i] for k, v in cut.items()})
+            for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
         ]
+
+
+def part_sizes(total: int, parts: int) -> list[int]:
+    """Return the sizes of ``parts`` consecutive parts of ``total`` that differ by at most 1."""
+    return [total * (part + 1) // parts - total * part // parts for part in range(parts)]
 
 
 def to_unit(frames: Tensor) -> Tensor:

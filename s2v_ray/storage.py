@@ -1,4 +1,6 @@
-"""Files at any URI, atomic writes, and manifests. The only module that distinguishes local paths from ``s3://``.
+"""Files at any URI, atomic writes, and manifests.
+
+Only this module and ``conditional`` distinguish local paths from ``s3://``.
 
 Endpoint, region and credentials of S3 are taken from the usual environment variables (``AWS_ENDPOINT_URL``,
 ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ...) or from the machine's role; s3fs reads all of them

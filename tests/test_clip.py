@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2v_ray.clip import Clip, ClipBatch, to_pixels, to_unit
+from s2v_ray.clip import Clip, ClipBatch, part_sizes, to_pixels, to_unit
 from s2v_ray.media.timing import MEL_PER_FRAME, SAMPLES_PER_FRAME, frames_to_samples, samples_to_frames
 
 
@@ -59,7 +59,7 @@ def test_pixels_survive_the_unit_range() -> None:
     assert int(to_pixels(torch.full((1, 3, 1, 1), 7.0)).max()) == 255
 
 
-def test_a_batch_in_equal_parts() -> None:
+def test_a_batch_in_parts() -> None:
     tensors = {
         name: torch.arange(4.0).view(4, 1)
         for name in ("frames", "speech", "index", "consecutive", "speech_mask", "references", "identity")
@@ -73,5 +73,12 @@ def test_a_batch_in_equal_parts() -> None:
         [[2], [3]],
         None,
     )
-    with pytest.raises(ValueError, match="4 clips does not divide into 3"):
-        batch.split(3)
+    assert [part.ids for part in batch.split(3)] == [["a"], ["b"], ["c", "d"]]
+    assert batch.split(3)[2].speech.tolist() == [[2], [3]]
+    with pytest.raises(ValueError, match="4 clips does not divide into 5 parts"):
+        batch.split(5)
+
+
+def test_sizes_of_parts_differ_by_at_most_one() -> None:
+    assert part_sizes(128, 5) == [25, 26, 25, 26, 26] and part_sizes(128, 8) == [16] * 8
+    assert all(sum(part_sizes(128, parts)) == 128 for parts in range(1, 129))

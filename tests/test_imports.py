@@ -18,6 +18,7 @@ EDGES: dict[str, set[str]] = {
     "logs": set(),
     "errors": set(),
     "storage": {"errors"},
+    "conditional": {"storage"},
     "recipes": set(),
     "losses": set(),
     "metrics": set(),
@@ -33,6 +34,7 @@ EDGES: dict[str, set[str]] = {
     "training": {
         "clip",
         "cluster.runtime",
+        "conditional",
         "config",
         "logs",
         "losses",

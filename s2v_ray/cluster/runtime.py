@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import Any
@@ -46,6 +47,12 @@ def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
                 raise
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def job_id() -> str:
+    """Return the submission id of the Ray job that runs this process, or ""."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")  # set by Ray's job supervisor
+    return str(config.get("metadata", {}).get("job_submission_id", ""))
 
 
 def node_selector(role: Role) -> dict[str, str] | None:

@@ -78,20 +78,12 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _batches_divide_among_workers(self) -> Recipe:
-        parallel = self.parallel
+    def _batches_reach_all_workers(self) -> Recipe:
+        workers, parts = self.parallel.workers, self.parallel.accumulate
         for name, batch in (("distill.batch", self.distill.batch), ("gan.batch", self.gan.batch)):
-            if all(batch % (workers * parallel.accumulate) == 0 for workers in parallel.worker_counts):
-                continue
-            factor = f" times parallel.accumulate={parallel.accumulate}" if parallel.accumulate > 1 else ""
-            elastic = (
-                f" and of each number from parallel.min_workers={parallel.min_workers} on"
-                if parallel.min_workers
-                else ""
-            )
-            raise ValueError(
-                f"{name}={batch} must be a multiple of parallel.workers={parallel.workers}{elastic}{factor}"
-            )
+            if batch < workers * parts:
+                factor = f" times parallel.accumulate={parts}" if parts > 1 else ""
+                raise ValueError(f"{name}={batch} must be at least parallel.workers={workers}{factor}")
         return self
 
     def with_reference(self, reference: bool) -> Recipe:

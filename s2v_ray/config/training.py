@@ -236,6 +236,22 @@ class ParallelConfig(Section):
         0, ge=0, description="Compute threads of a worker without a GPU; 0: CPUs of the machine / workers on it."
     )
     gpu: bool = Field(False, description="Whether each worker uses one GPU.")
+    timeout_minutes: float = Field(
+        10,
+        gt=0,
+        description="How long a worker waits for the others in a collective operation before the workers are "
+        "restarted. After half of it without progress, the worker that the others wait for is named.",
+    )
+    tf32: bool = Field(
+        False,
+        description="Whether GPUs compute float32 products and convolutions in TF32: faster, with 10 bits of mantissa "
+        "instead of 23. Off, a step on a GPU equals that on a CPU but for the order of sums.",
+    )
+    cudnn_benchmark: bool = Field(
+        False,
+        description="Whether cuDNN measures its algorithms for each shape and takes the fastest one. The choice may "
+        "differ between runs, and with it the rounding.",
+    )
     zero_generator: Literal[0, 1, 2, 3] = Field(
         1, description="ZeRO stage of the generator and the student; not used by a single worker that offloads nothing."
     )

@@ -91,7 +91,8 @@ class Dependence:
         """Updates the covariances; ``[B, D]`` and ``[B, E]`` -> scalar in [0, 1], 0 if they are uncorrelated."""
         a = code.shape[1]
         with torch.autocast(code.device.type, enabled=False):
-            both = torch.cat([code, other.detach()], dim=1).float()
+            both = torch.cat([code, other.detach()], dim=1)
+            both = both.to(torch.promote_types(both.dtype, torch.float32))
             both = both - both.mean(0)
             batch = both.T @ both / max(1, len(both) - 1)
             running = batch.detach()
@@ -105,5 +106,6 @@ class Dependence:
     def _whitened(self, variance: Tensor, cross: Tensor) -> Tensor:
         ridge = self.ridge * variance.diagonal().mean() + torch.finfo(variance.dtype).tiny
         eye = torch.eye(len(variance), device=variance.device, dtype=variance.dtype)
-        solution: Tensor = torch.linalg.solve(variance + ridge * eye, cross)
+        # Without a check of the result, for which the host would wait: the ridge makes the matrix regular.
+        solution: Tensor = torch.linalg.solve_ex(variance + ridge * eye, cross).result
         return solution

@@ -6,7 +6,6 @@ B clips, L frames of speech, D identity, E emotion code, K emotions, C content.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +38,6 @@ class StudentOutput:
     def content_at(self, index: Tensor) -> Tensor:
         """Select the content at frame positions: int64 ``[B, T]`` -> ``[B, T, C]``."""
         return self.content.gather(1, index[..., None].expand(-1, -1, self.content.shape[2]))
-
-    @staticmethod
-    def concatenate(parts: Sequence[StudentOutput]) -> StudentOutput:
-        """Concatenate the outputs of all parts along the batch dimension and detach them."""
-        return StudentOutput(
-            *(torch.cat(columns).detach() for columns in zip(*(vars(part).values() for part in parts), strict=True))
-        )
 
 
 class FrameEncoder(nn.Module):

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from s2v_ray.training.stalls import Activity, StallDetector
+
 ACK_SECONDS = 0.05
 """Polling interval for acknowledgements, of workers and driver."""
 
 
 class RunChannel:
-    """Log records, training records, the result and a final error on their way to the driver."""
+    """Log records, training records, activities, the result and a final error on their way to the driver.
 
-    def __init__(self) -> None:
+    Args:
+        stall_seconds: time without progress after which a run counts as stalled.
+    """
+
+    def __init__(self, stall_seconds: float = 300.0) -> None:
+        self.stalls = StallDetector(stall_seconds)
         self.log_records: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
         self.continues = True
@@ -26,6 +33,18 @@ class RunChannel:
     def failure(self) -> ValueError | None:
         """Return the error that ends the run, or None."""
         return self.error
+
+    def activity(self, activity: Activity) -> None:
+        """Receive what a worker does."""
+        self.stalls.report(activity)
+
+    def reset_activities(self) -> None:
+        """Forget what workers did: they are started anew."""
+        self.stalls.reset()
+
+    def stalled(self) -> str:
+        """Return which worker holds up the run, once for each stall, or ""."""
+        return self.stalls.stalled()
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a log record (``logs.record_to_dict``)."""

@@ -1,9 +1,14 @@
 """Checkpoints of a run at any URI. A checkpoint is either complete or ignored.
 
-    RUN/checkpoints/step-00001000/<engine>/...      state of each engine, each worker its own part
-    RUN/checkpoints/step-00001000/worker-00000.pt   state of the task and the random generators of each worker
-    RUN/checkpoints/step-00001000/manifest.json     step, workers, validation metrics and SHA-256 of every file; written
-    last
+    RUN/checkpoints/step-00001000/attempt-0002/<engine>/...      state of each engine, each worker its own part
+    RUN/checkpoints/step-00001000/attempt-0002/worker-00000.pt   state of the task and random generators of a worker
+    RUN/checkpoints/step-00001000/attempt-0002/manifest.json     step, workers, validation metrics and SHA-256 of every
+    file; written last
+    RUN/lease.json                                               list of the committed checkpoints (``training.lease``)
+
+Each attempt writes under its own name, and a checkpoint counts when it is listed in ``lease.json``, which only the
+attempt that holds the run's lease can change. Folders that are not listed are removed only by a later attempt, or by
+the same one.
 
 The position in the data needs no state: it is a function of the step (``training.data.plan``).
 
@@ -13,6 +18,7 @@ store; training waits for it only if the next checkpoint is due earlier.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -35,10 +41,12 @@ from s2v_ray import storage
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.training.collective import barrier, worker
 from s2v_ray.training.engine import Engine, copy_to_cpu
+from s2v_ray.training.lease import Attempt, LeaseLostError, read_state
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SCHEMA = 2
+CHECKPOINT_SCHEMA = 3
+STEP, ATTEMPT = "step-", "attempt-"
 PATIENCE_SECONDS = 300.0
 """How long a failing upload of one checkpoint is retried before training continues without it."""
 
@@ -48,7 +56,7 @@ class Checkpoint:
     """A complete checkpoint.
 
     Attributes:
-        uri: its folder.
+        uri: folder of its files.
         step: steps that were done.
         workers: number of workers that wrote it.
     """
@@ -62,7 +70,7 @@ class Saver:
     """Writes the checkpoints of a run concurrently with training. All workers call every method equally often.
 
     Args:
-        run: URI of the run folder.
+        attempt: the attempt that writes; its run is the run.
         keep: number of newest checkpoints that are kept.
         keep_best: name in ``metrics.VALIDATION`` by which the best one is also kept; "" for none.
         patience: seconds for which failing uploads are retried.
@@ -70,17 +78,19 @@ class Saver:
 
     def __init__(
         self,
-        run: str,
+        attempt: Attempt,
         keep: int,
         keep_best: str = "",
         *,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self.run, self.keep, self.keep_best, self.patience = run, keep, keep_best, patience
+        self.attempt, self.run = attempt, attempt.run
+        self.keep, self.keep_best, self.patience = keep, keep_best, patience
         # A process group of its own, because its thread communicates concurrently with training; gloo, because it sends
         # Python objects.
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._thread: threading.Thread | None = None
+        self._lost: LeaseLostError | None = None
         self.waited = 0.0
         """Seconds for which training waited for checkpoints."""
 
@@ -110,19 +120,23 @@ class Saver:
         self.waited += time.monotonic() - began
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written or its loss is logged."""
+        """Wait until the last checkpoint is written or its loss is logged.
+
+        Raises:
+            LeaseLostError: on worker 0, if another driver or a newer attempt writes to the run.
+        """
         if self._thread is not None:
             began = time.monotonic()
             self._thread.join()
             self._thread = None
             self.waited += time.monotonic() - began
+        if self._lost is not None:
+            raise self._lost
 
     def _write(self, step: int, files: dict[str, Any], metrics: dict[str, float]) -> None:
         """Write this worker's files, and on worker 0 the manifest when all workers are done. Runs in a thread."""
-        uri = _uri(self.run, step)
+        uri = _folder(self.run, step, self.attempt.number)
         try:
-            if worker()[0] == 0:
-                _remove_quietly(uri)  # a damaged checkpoint of this step, or a remainder of an interrupted one
             self._gather(None)
             done: dict[str, str] | str = self._write_files(uri, files)
         except Exception as e:  # a lost checkpoint must not end a run, whatever a disk or a store raises
@@ -138,15 +152,27 @@ class Saver:
             fields = {"step": step, "workers": worker()[1], "metrics": metrics, "sha256": digests}
             self._with_retries(lambda: storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, **fields))
         except Exception as e:
-            logger.warning(
-                "the checkpoint of step %d could not be written (%s): training continues, earlier ones are kept",
-                step,
-                _reason(e),
-            )
+            self._warn(step, e)
             _remove_quietly(uri)
             return
         try:
+            self._with_retries(lambda: self.attempt.commit(step))
+        except LeaseLostError as e:
+            self._lost = e
+        except Exception as e:  # the files stay: the request may have succeeded although its response was lost
+            self._warn(step, e)
+        else:
+            self._retire_quietly()
+
+    def _warn(self, step: int, error: Exception) -> None:
+        message = "the checkpoint of step %d could not be written (%s): training continues, earlier ones are kept"
+        logger.warning(message, step, _reason(error))
+
+    def _retire_quietly(self) -> None:
+        try:
             self._retire()
+        except LeaseLostError as e:
+            self._lost = e
         except Exception as e:
             logger.warning("old checkpoints could not be removed (%s)", _reason(e))
 
@@ -188,11 +214,15 @@ class Saver:
         return found
 
     def _retire(self) -> None:
-        """Remove all but the newest ``keep`` checkpoints and the best, and incomplete ones older than the newest."""
-        metrics: dict[int, dict[str, float]] = {}
-        for step in _steps(self.run):
+        """Remove all but the newest ``keep`` checkpoints and the best, and folders that are not listed.
+
+        A folder of an earlier attempt that is not listed will never be: only the newest attempt can list it.
+        """
+        listed, metrics = read_state(self.run).checkpoints, {}
+        for step, attempt in listed.items():
             try:
-                metrics[step] = storage.read_manifest(_uri(self.run, step), "checkpoint", CHECKPOINT_SCHEMA)["metrics"]
+                uri = _folder(self.run, step, attempt)
+                metrics[step] = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)["metrics"]
             except storage.StoreError:
                 raise  # a store that does not answer says nothing about the checkpoint
             except storage.ArtifactError:
@@ -202,9 +232,11 @@ class Saver:
         if measured:
             sign = 1.0 if VALIDATION[self.keep_best].better == "higher" else -1.0
             kept.add(max(measured, key=lambda step: (sign * measured[step], step)))
-        for step in _steps(self.run):
-            if step not in kept and step < max(metrics):
-                storage.remove(_uri(self.run, step))
+        kept |= {step for step in listed if step > max(metrics, default=0)}
+        now = self.attempt.retain(kept).checkpoints if kept != set(listed) else listed
+        for step, attempt in _folders(self.run):
+            if attempt <= self.attempt.number and now.get(step) != attempt:
+                _remove_folder(self.run, step, attempt)
 
 
 def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any]:
@@ -237,15 +269,36 @@ def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any
 
 def latest(run: str) -> Checkpoint | None:
     """Return the newest complete checkpoint, or None. Incomplete and damaged ones are skipped with a warning."""
-    for step in reversed(_steps(run)):
-        uri = _uri(run, step)
+    for step, attempt in sorted(read_state(run).checkpoints.items(), reverse=True):
         try:
-            return open_checkpoint(uri)
+            return open_checkpoint(_folder(run, step, attempt))
         except storage.StoreError:
             raise  # otherwise an outage of the store would discard the newest checkpoints
         except (storage.ArtifactError, FileNotFoundError, KeyError) as e:
             logger.warning("checkpoint of step %d passed over: %s", step, e)
     return None
+
+
+def uri_of(run: str, step: int) -> str:
+    """Return the URI by which the checkpoint of ``step`` is named, whichever attempt wrote it."""
+    return storage.join(run, "checkpoints", f"{STEP}{step:08d}")
+
+
+def folder_of(uri: str) -> str:
+    """Return the folder of the files of a checkpoint that is named by ``uri_of``; other URIs are returned unchanged.
+
+    Raises:
+        ArtifactError: the run has no such checkpoint.
+    """
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    run, _, place = folder.rpartition("/")
+    if place != "checkpoints" or not name.removeprefix(STEP).isdigit():
+        return uri
+    step = int(name.removeprefix(STEP))
+    attempt = read_state(run).checkpoints.get(step)
+    if attempt is None:
+        raise storage.ArtifactError(f"there is no checkpoint at {uri}: {run} has no complete one of step {step}")
+    return _folder(run, step, attempt)
 
 
 def open_checkpoint(uri: str) -> Checkpoint:
@@ -256,26 +309,40 @@ def open_checkpoint(uri: str) -> Checkpoint:
         FileNotFoundError: one of its files is missing.
         KeyError: its manifest is incomplete.
     """
-    manifest = storage.read_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA)
-    _check_digests(uri, manifest["sha256"])
-    return Checkpoint(uri, manifest["step"], manifest["workers"])
+    folder = folder_of(uri)
+    manifest = storage.read_manifest(folder, "checkpoint", CHECKPOINT_SCHEMA)
+    _check_digests(folder, manifest["sha256"])
+    return Checkpoint(folder, manifest["step"], manifest["workers"])
 
 
-def _uri(run: str, step: int) -> str:
-    return storage.join(run, "checkpoints", f"step-{step:08d}")
+def _folder(run: str, step: int, attempt: int) -> str:
+    return storage.join(uri_of(run, step), f"{ATTEMPT}{attempt:04d}")
 
 
-def _steps(run: str) -> list[int]:
-    uri = storage.join(run, "checkpoints")
+def _folders(run: str) -> list[tuple[int, int]]:
+    """Return step and attempt of all folders of checkpoints, complete or not."""
+    found = []
+    for step in _numbers(storage.join(run, "checkpoints"), STEP):
+        found += [(step, attempt) for attempt in _numbers(uri_of(run, step), ATTEMPT)]
+    return found
+
+
+def _numbers(uri: str, prefix: str) -> list[int]:
+    """Return the numbers in the names of the folders in ``uri``."""
     with storage.translate_errors("list", uri):
         fs, path = storage.filesystem(uri)
         fs.invalidate_cache()
         if not fs.exists(path):
             return []
         names = [str(p).rstrip("/").rsplit("/", 1)[-1] for p in fs.ls(path, detail=False)]
-    return sorted(
-        int(n.removeprefix("step-")) for n in names if n.startswith("step-") and n.removeprefix("step-").isdigit()
-    )
+    return sorted(int(n.removeprefix(prefix)) for n in names if n.startswith(prefix) and n[len(prefix) :].isdigit())
+
+
+def _remove_folder(run: str, step: int, attempt: int) -> None:
+    storage.remove(_folder(run, step, attempt))
+    if local := storage.local_path(uri_of(run, step)):
+        with contextlib.suppress(OSError):  # another attempt has a folder there
+            Path(local).rmdir()
 
 
 def _check_digests(uri: str, digests: Mapping[str, str]) -> None:
@@ -296,8 +363,12 @@ def _remove_quietly(uri: str) -> None:
     """Remove the remainder of a checkpoint. A failure is ignored: without its manifest it is not a checkpoint."""
     try:
         local = storage.local_path(uri)
-        shutil.rmtree(local, ignore_errors=True) if local else storage.remove(uri)
-    except OSError:
+        if local is None:
+            storage.remove(uri)
+            return
+        shutil.rmtree(local, ignore_errors=True)
+        Path(local).parent.rmdir()
+    except OSError:  # includes StoreError, and a folder of another attempt beside it
         pass
 
 

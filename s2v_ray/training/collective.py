@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -43,3 +44,10 @@ def mean(values: Tensor) -> Tensor:
     moved = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
     dist.all_reduce(moved)
     return (moved / dist.get_world_size()).cpu()
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Copy worker 0's values into ``tensors``, in place. All workers call it, with the same shapes."""
+    if worker()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)

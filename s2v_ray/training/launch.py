@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import random
 import threading
@@ -23,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from s2v_ray import logs, shards, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.cluster.runtime import (
+    job_id,
     node_selector,
     nodes_for,
     request_nodes,
@@ -31,15 +33,17 @@ from s2v_ray.cluster.runtime import (
     value_error_of,
 )
 from s2v_ray.config import ParallelConfig, Recipe, import_plugins
-from s2v_ray.training import collective
+from s2v_ray.training import collective, lease
 from s2v_ray.training.channel import ACK_SECONDS, RunChannel
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.resources import WorkerResources, worker_resources
 from s2v_ray.training.runs import RunSpec, claim_run
+from s2v_ray.training.stalls import REPORT_SECONDS, ActivityReporter
 from s2v_ray.training.tasks import TASKS
 from s2v_ray.training.tasks.context import TaskContext
-from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Record, Trainer, TrainingDivergedError
+from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
+from s2v_ray.training.window import Record
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +77,14 @@ class WorkerConfig:
 
     Attributes:
         spec: the run.
+        token: of the run's lease, which the driver holds.
         channel: handle of the ``RunChannel`` actor.
         task_cpus: CPUs of one decoding task.
         reports: whether training waits for the driver's decision after every record.
     """
 
     spec: RunSpec
+    token: str
     channel: Any
     task_cpus: float
     reports: bool
@@ -105,13 +111,23 @@ def launch(
 
     Raises:
         ArtifactError: corpus, student or run folder cannot be used, or the cluster has too little.
+        LeaseHeldError: another driver trains this run.
+        LeaseLostError: another driver has taken over, because this one was stopped for too long.
         TrainingDivergedError: a loss is not finite.
         StoppedError: ``on_record`` returned False. The checkpoints stay, and a later call continues from them.
         TrainingFailedError: a worker failed for any other reason; with its traceback.
     """
     spec = spec.absolute()
     claim_run(spec)
-    start_ray()
+    with lease.held(spec.run, job_id()) as token:
+        start_ray()
+        return _fit(spec, token, cluster, on_record)
+
+
+def _fit(
+    spec: RunSpec, token: str, cluster: dict[str, float] | None, on_record: Callable[[Record], bool] | None
+) -> dict[str, Any]:
+    """Train with Ray Train, as the holder of the run's lease."""
     selector = node_selector("train")
     resources = (
         worker_resources(spec.recipe, cluster) if cluster is not None else _wait_for_nodes(spec.recipe, selector)
@@ -119,11 +135,13 @@ def launch(
     # On this node, as Ray Train's controller: on another one it would be lost with a worker's node, and the run with
     # it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote()
-    config = WorkerConfig(spec, channel, resources.task_cpus, on_record is not None)
+    timeout = 60 * spec.recipe.parallel.timeout_minutes
+    channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote(timeout / 2)
+    config = WorkerConfig(spec, token, channel, resources.task_cpus, on_record is not None)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"config": config},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(timeout)),
         scaling_config=_scaling_config(resources, spec.recipe.parallel, selector),
         run_config=_run_config(spec),
     )
@@ -196,8 +214,13 @@ def _run_config(spec: RunSpec) -> ray.train.RunConfig:
 
 def _relay(channel: Any, on_record: Callable[[Record], bool] | None, stop: threading.Event) -> None:
     """Fetch log records and training records from the channel until ``stop`` is set, in a thread of the driver."""
+    looked = time.monotonic()
     while True:
         last = stop.wait(POLL_SECONDS if on_record is None else ACK_SECONDS)
+        if time.monotonic() - looked > REPORT_SECONDS:
+            looked = time.monotonic()
+            if message := ray.get(channel.stalled.remote()):
+                logger.warning("%s", message)
         log_records, records = ray.get(channel.drain.remote())
         for values in log_records:
             logs.handle_dict(values)
@@ -235,8 +258,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
         raise failure
     try:
         _train(config)
-    except storage.StoreError:
-        raise  # may be over when the workers are started again
+    except (storage.StoreError, lease.AttemptEndedError):
+        raise  # the former may be over when the workers are started again, the latter concerns these workers only
     except ValueError as e:
         ray.get(channel.fail.remote(e))  # every other attempt would end in the same way
         if ray.train.get_context().get_world_size() > 1 and not isinstance(e, StoppedError | TrainingDivergedError):
@@ -251,6 +274,7 @@ def _train(config: WorkerConfig) -> None:
     device = _set_up_process(recipe, rank, context.get_local_world_size())
     handler = logs.installed(ChannelHandler(config.channel)) if rank == 0 else contextlib.nullcontext()
     with handler:
+        ray.get(config.channel.reset_activities.remote())
         logger.info("%s: %d worker%s up on %s", spec.kind, world, "s are" if world > 1 else " is", device)
         entry = TASKS[spec.kind]
         section = entry.section(recipe)
@@ -262,7 +286,7 @@ def _train(config: WorkerConfig) -> None:
         batches = StreamConfig(
             corpus=spec.corpus,
             split="train",
-            batch=section.batch // world,
+            batch=section.batch,
             frames=entry.frames(recipe),
             speech_frames=section.speech_frames,
             seed=recipe.seed,
@@ -278,9 +302,13 @@ def _train(config: WorkerConfig) -> None:
             validation=_validation(batches, lengths, entry.validation_frames(recipe)),
             samples=_samples(batches, lengths),
         )
-        loop = LoopConfig(spec.run, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from)
+        loop = LoopConfig(
+            spec.run, config.token, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from
+        )
         report = functools.partial(_report, config.channel) if config.reports else None
-        result = Trainer(task, data, loop, Hooks(report, config.reports, _preemption_notice)).run()
+        with ActivityReporter(rank, lambda activity: config.channel.activity.remote(activity)) as reporter:
+            hooks = Hooks(report, config.reports, _preemption_notice, reporter.note)
+            result = Trainer(task, data, loop, hooks).run()
         if rank == 0:
             ray.get(config.channel.finish.remote(result))
 
@@ -296,6 +324,8 @@ def _set_up_process(recipe: Recipe, rank: int, local_workers: int) -> torch.devi
     device: torch.device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(recipe.parallel.threads or max(1, (os.cpu_count() or 1) // local_workers))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.parallel.tf32
+    torch.backends.cudnn.benchmark = recipe.parallel.cudnn_benchmark
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(recipe.seed * 1009 + rank)
     return device
@@ -333,7 +363,7 @@ def _validation(train: StreamConfig, lengths: np.ndarray, frames: int) -> Callab
     clips = int((lengths >= frames).sum())
     if clips == 0:
         return None
-    steps = max(1, min(clips, VALIDATION_CLIPS) // (train.batch * train.world))  # the same on all: ZeRO-3 is collective
+    steps = max(1, min(clips, VALIDATION_CLIPS) // train.batch)  # the same on all: ZeRO-3 is collective
     config = replace(train, split="val", frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
     return lambda: stream(config)
 

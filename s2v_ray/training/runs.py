@@ -9,10 +9,10 @@ from typing import Any
 from s2v_ray import shards, storage
 from s2v_ray.config import Recipe, digest
 from s2v_ray.models.bundle import BUNDLE_SCHEMA
-from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
+from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA, folder_of
 from s2v_ray.training.tasks import Kind
 
-RUN_SCHEMA = 2
+RUN_SCHEMA = 3
 CHANGEABLE_PARALLEL_KEYS = (
     "workers",
     "min_workers",
@@ -21,6 +21,9 @@ CHANGEABLE_PARALLEL_KEYS = (
     "cpus_per_worker",
     "threads",
     "gpu",
+    "timeout_minutes",
+    "tf32",
+    "cudnn_benchmark",
     "accumulate",
     "checkpoint_activations",
 )
@@ -82,7 +85,8 @@ def claim_run(spec: RunSpec) -> dict[str, Any]:
         mine["begin_from"] = spec.begin_from
     if not storage.exists(storage.join(spec.run, storage.MANIFEST)):
         if spec.begin_from:
-            parents["checkpoint"] = digest(storage.read_manifest(spec.begin_from, "checkpoint", CHECKPOINT_SCHEMA))
+            folder = folder_of(spec.begin_from)
+            parents["checkpoint"] = digest(storage.read_manifest(folder, "checkpoint", CHECKPOINT_SCHEMA))
         storage.check_writable(spec.run)
         return storage.write_manifest(spec.run, "run", RUN_SCHEMA, **mine)
     existing = storage.read_manifest(spec.run, "run", RUN_SCHEMA)

@@ -19,6 +19,7 @@ from s2v_ray import shards, storage
 from s2v_ray.config import LogConfig, Recipe, digest
 from s2v_ray.models.sync import SYNC_SCHEMA, SyncRole, save_sync, sync_role_of
 from s2v_ray.models.teachers import install_card, resolve_card, save_conv
+from s2v_ray.training import lease
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.stills import Stills, read_stills
 from s2v_ray.training.tasks.sync import SyncSpec, SyncTask
@@ -176,8 +177,9 @@ def _train(
             "keep_best": "",
         }
     )
-    loop = LoopConfig(run, kind, steps, batch, log, torch.device("cpu"))
-    Trainer(task, DataSources(batches, validation=tuple), loop).run()
+    with lease.held(run) as token:
+        loop = LoopConfig(run, token, kind, steps, batch, log, torch.device("cpu"))
+        Trainer(task, DataSources(batches, validation=tuple), loop).run()
 
 
 @contextmanager
@@ -209,6 +211,8 @@ def _open_run(corpus: str, name: str, settings: dict[str, Any]) -> str:
 
 
 def _remove_checkpoints(run: str) -> None:
+    """Remove the checkpoints of a finished training, and the list of them."""
+    storage.remove(storage.join(run, lease.LEASE))
     storage.remove(storage.join(run, "checkpoints"))
 
 

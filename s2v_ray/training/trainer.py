@@ -6,21 +6,25 @@ of losses that are not finite.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
 
+from s2v_ray import storage
 from s2v_ray.config import LogConfig
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.training import checkpoint, collective
 from s2v_ray.training.alarms import DATA_ALARMS, Alarm, AlarmMonitor
 from s2v_ray.training.engine import Engine, NonFiniteLossError
+from s2v_ray.training.lease import Attempt, begin_attempt
 from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
+from s2v_ray.training.stalls import DATA, EXPORT, STEP, VALIDATION
+from s2v_ray.training.window import Record, Scalar, Window
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +34,6 @@ MAX_SKIPPED_IN_A_ROW = 10
 """Consecutive batches without a finite loss that end a run: the cause is then not a single batch."""
 SPEED = ("clips_per_second", "data_wait", "seconds_left", "skipped")
 """Entries of a training record about the trainer itself; all others are scalars of the task."""
-Scalar = Tensor | float
-Record = dict[str, Any]
 
 
 class Batch(Protocol):
@@ -89,6 +91,7 @@ class LoopConfig:
 
     Attributes:
         run: URI of the run folder.
+        token: of the run's lease, which the caller holds (``training.lease``).
         kind: name of the task on progress lines.
         steps: number of steps of the whole run.
         clips: clips in a step over all workers.
@@ -98,6 +101,7 @@ class LoopConfig:
     """
 
     run: str
+    token: str
     kind: str
     steps: int
     clips: int
@@ -131,53 +135,13 @@ class Hooks:
             run can start from it.
         preemption_notice: returns which machines will be taken away, or ""; the same on all workers. A new notice
             triggers a checkpoint.
+        activity: receives step and activity (``training.stalls``) when an activity begins.
     """
 
     report: Callable[[Record], None] | None = None
     report_after_checkpoint: bool = False
     preemption_notice: Callable[[], str] | None = None
-
-
-@dataclass
-class Window:
-    """Steps since the last record: scalars, speed and waiting time."""
-
-    steps: int
-    clips: int
-    scalars: list[tuple[int, Mapping[str, Scalar]]] = field(default_factory=list)
-    data_seconds: float = 0.0
-    skipped: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def add(self, step: int, scalars: Mapping[str, Scalar], data_seconds: float) -> None:
-        """Add one step."""
-        self.scalars.append((step, scalars))
-        self.data_seconds += data_seconds
-
-    def restart_clock(self) -> None:
-        """Exclude the time since the last record from the speed."""
-        self.since = time.monotonic()
-
-    def flush(self) -> Record:
-        """Average all scalars over steps and workers, compute the speed, and start a new window."""
-        names = sorted({name for _, scalars in self.scalars for name in scalars})
-        means: Record = {}
-        if names:
-            rows = [torch.stack([_scalar(s.get(name, 0.0)) for name in names]) for _, s in self.scalars]
-            values = collective.mean(torch.stack(rows))
-            counts = torch.tensor([float(sum(name in s for _, s in self.scalars)) for name in names])
-            means = dict(zip(names, (values.sum(0) / counts).tolist(), strict=True))
-        done, n = self.scalars[-1][0] + 1, len(self.scalars)
-        elapsed = max(1e-9, time.monotonic() - self.since)
-        speed = {
-            "clips_per_second": n * self.clips / elapsed,
-            "data_wait": self.data_seconds / elapsed,
-            "seconds_left": (self.steps - done) * elapsed / n,
-        }
-        skipped = {"skipped": self.skipped} if self.skipped else {}
-        self.scalars, self.data_seconds = [], 0.0
-        self.restart_clock()
-        return {"step": done, **means, **speed, **skipped}
+    activity: Callable[[int, str], None] | None = None
 
 
 class Trainer:
@@ -190,6 +154,8 @@ class Trainer:
     def __init__(self, task: Task, data: DataSources, config: LoopConfig, hooks: Hooks | None = None) -> None:
         self.task, self.data, self.config, self.hooks = task, data, config, hooks or Hooks()
         self.log, self.kind = config.log, config.kind
+        first = collective.worker()[0] == 0
+        self.attempt: Attempt = collective.from_first(begin_attempt(config.run, config.token) if first else None)
         self.start = self._resume()
         self.record: Record = {"step": self.start}
         self.validated: dict[str, float] = {}
@@ -208,30 +174,35 @@ class Trainer:
             TrainingDivergedError: ``MAX_SKIPPED_IN_A_ROW`` batches without a finite loss, or one directly before a
                 checkpoint. No checkpoint and no bundle is written then.
             ArtifactError: the checkpoint cannot be continued here.
+            LeaseLostError: on worker 0, if another driver or a newer attempt writes to the run.
         """
         first, steps = collective.worker()[0] == 0, self.config.steps
         self.metrics = MetricsFile(self.config.run, self.start)
         self.loggers = RunLoggers(self.config.run, self.start, self.log.loggers) if first else None
-        self.saver = checkpoint.Saver(self.config.run, self.log.keep_checkpoints, self.log.keep_best)
+        self.saver = checkpoint.Saver(self.attempt, self.log.keep_checkpoints, self.log.keep_best)
         batches = self.data.train(self.start) if self.start < steps else iter(())
-        try:
+        with contextlib.ExitStack() as closing:
+            if self.loggers is not None:
+                closing.callback(self.loggers.close)
+            closing.callback(self.metrics.close)
+            closing.callback(self.saver.wait)
             for step in range(self.start, steps):
                 self._step(step, batches)
             if self.start == steps and self.data.validation is not None:  # a finished run only validates and exports
                 self._validate(steps)
                 self._report(_validation_record(steps, self.validated))
-        finally:
-            self.saver.wait()
-            self.metrics.close()
-            if self.loggers is not None:
-                self.loggers.close()
+        if first:
+            self.attempt.check()
+        self._note(steps, EXPORT)
         self.task.export(self.config.run, self.validated)
         return {**self.record, **self.validated}
 
     def _step(self, step: int, batches: Iterator[Batch]) -> None:
         """One step, and what is due after it."""
         asked = time.monotonic()
+        self._note(step, DATA)
         batch = next(batches).to(self.config.device)
+        self._note(step, STEP)
         data_seconds = time.monotonic() - asked
         done = step + 1
         last = done == self.config.steps
@@ -255,6 +226,10 @@ class Trainer:
             self._report(_validation_record(done, self.validated))
         if save or validate or draw:
             self.window.restart_clock()
+
+    def _note(self, step: int, doing: str) -> None:
+        if self.hooks.activity is not None:
+            self.hooks.activity(step, doing)
 
     def _update(self, batch: Batch, step: int, data_seconds: float, *, checkpoint_due: bool) -> None:
         """Run the task's step, or skip a batch whose loss is not finite."""
@@ -307,6 +282,7 @@ class Trainer:
     def _validate(self, step: int) -> None:
         """Validate without an effect on training: the state of the random generators is restored."""
         assert self.data.validation is not None
+        self._note(step, VALIDATION)
         if self.task.note and not self.metrics.has_validation:
             logger.warning("%s: %s", self.kind, self.task.note)
         random = checkpoint.random_state()
@@ -320,11 +296,13 @@ class Trainer:
         assert self.data.samples is not None
         samples = self.task.samples(self.data.samples().to(self.config.device))
         if self.loggers is not None and samples:
+            self.attempt.check()
             self.loggers.samples(step, samples)
 
     def _write(self, record: Record) -> None:
         """Write a record to ``metrics.jsonl`` and the loggers (worker 0)."""
         if self.loggers is not None:
+            self.attempt.check()
             self.metrics.append(record)
             self.loggers.record(record)
 
@@ -342,13 +320,17 @@ class Trainer:
         if found is None:
             return 0
         self.task.load_state(checkpoint.load(found, self.task.engines))
-        origin = f", {begin_from}" if found.uri == begin_from else ""
+        origin = "" if found.uri.startswith(storage.join(run, "")) else f", {begin_from}"
         logger.info("%s continues from the checkpoint of step %d%s", self.kind, found.step, origin)
         return int(found.step)
 
     def _diverged(self, step: int, error: NonFiniteLossError) -> TrainingDivergedError:
         last = checkpoint.latest(self.config.run)
-        kept = f"the last good checkpoint is {last.uri}" if last else "there is no checkpoint yet"
+        kept = (
+            f"the last good checkpoint is {checkpoint.uri_of(self.config.run, last.step)}"
+            if last
+            else "there is no checkpoint yet"
+        )
         return TrainingDivergedError(
             f"{self.kind}: the loss is not finite at step {step} ({error}); {kept}; "
             "try a lower learning rate or grad_clip"
@@ -379,7 +361,3 @@ def _validation_record(step: int, figures: Mapping[str, float]) -> Record:
 
 def _is_due(interval: int, done: int) -> bool:
     return interval > 0 and done % interval == 0
-
-
-def _scalar(value: Scalar) -> Tensor:
-    return torch.as_tensor(value).detach().float().cpu()

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from s2v_ray.training import checkpoint
+from s2v_ray.training import checkpoint, lease
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine
 from tests.helpers.results import write_result
 
@@ -39,7 +39,8 @@ def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
         time.sleep(sizes[-1] / (options.speed * 1e6))
 
     checkpoint._upload = slow
-    saver = checkpoint.Saver(f"memory://bench/{beside}", 1, patience=0.0)
+    run = f"memory://bench/{beside}"
+    saver = checkpoint.Saver(lease.begin_attempt(run, lease.acquire(run)), 1, patience=0.0)
     x, taken, step = torch.randn(32, width), 0, 0
     began = time.monotonic()
     while time.monotonic() - began < options.seconds:

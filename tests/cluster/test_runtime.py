@@ -22,3 +22,10 @@ def test_work_selects_nodes_of_its_role_if_nodes_have_roles(
 ) -> None:
     monkeypatch.setattr(runtime.ray, "nodes", lambda: nodes)
     assert node_selector("ingest") == expected
+
+
+def test_the_job_is_named_by_the_variable_of_its_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert runtime.job_id() == ""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "s2v-7"}}')
+    assert runtime.job_id() == "s2v-7"

@@ -84,10 +84,10 @@ def test_a_later_override_wins_and_keeps_its_neighbours() -> None:
         ("parallel.min_workers=2", "parallel.min_workers=2 must not exceed parallel.workers=1"),
         ("log.keep_best=beauty", "log.keep_best=beauty is no validation metric: l1, "),
         ("log.keep_best=ssim", "set log.validate_every so that it divides log.checkpoint_every"),
-        ("parallel.workers=3", r"distill.batch=8 must be a multiple of parallel.workers=3"),
+        ("parallel.workers=9", r"distill.batch=8 must be at least parallel.workers=9$"),
         (
-            "parallel.accumulate=3",
-            r"distill.batch=8 must be a multiple of parallel.workers=1 times parallel.accumulate=3",
+            "parallel={workers: 3, accumulate: 3}",
+            r"distill.batch=8 must be at least parallel.workers=3 times parallel.accumulate=3$",
         ),
         ("parallel.zero_discriminators=3", "parallel.zero_discriminators: input should be 0, 1 or 2"),
         (

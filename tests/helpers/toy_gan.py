@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from s2v_ray.training.engine import Engine, EngineConfig, EngineFactory, OptimizerConfig, frozen, make_engine
 
@@ -35,7 +36,10 @@ class Discriminators(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.members = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1)) for name in ("frame", "sequence")}
+            {
+                name: nn.Sequential(spectral_norm(nn.Linear(6, 8)), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+                for name in ("frame", "sequence")
+            }
         )
 
     def forward(self, real: Tensor, fake: Tensor, names: list[str]) -> Tensor:

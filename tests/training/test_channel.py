@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from s2v_ray.training.channel import RunChannel
+from s2v_ray.training.stalls import DATA, Activity
 
 
 def test_log_records_are_drained_once() -> None:
@@ -45,3 +46,11 @@ def test_the_first_error_is_kept_and_the_result_returned() -> None:
     assert channel.failure() is first
     channel.finish({"step": 6})
     assert channel.result() == {"step": 6}
+
+
+def test_a_stalled_worker_is_named_until_workers_start_anew() -> None:
+    channel = RunChannel(stall_seconds=60.0)
+    channel.activity(Activity(0, "h0", 3, DATA, 61.0))
+    assert channel.stalled().endswith("worker 0 on h0 waits for data in step 3")
+    channel.reset_activities()
+    assert channel.stalled() == ""

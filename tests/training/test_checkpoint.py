@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from s2v_ray import storage
-from s2v_ray.training import checkpoint
+from s2v_ray.training import checkpoint, lease
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig
 from tests.helpers.logs import logged
 from tests.helpers.plain_engine import PlainEngine, make_plain_engine
@@ -23,6 +23,14 @@ def engine() -> PlainEngine:
     module = nn.Linear(3, 2)
     groups = [{"params": module.parameters()}]
     return make_plain_engine(module, groups, OptimizerConfig(0.1, (0.9, 0.99)), EngineConfig())
+
+
+def attempt_of(run: str) -> lease.Attempt:
+    """The only attempt of a driver, which several savers of a test share."""
+    holder = lease.read_state(run).holder
+    if holder is None:
+        return lease.begin_attempt(run, lease.acquire(run))
+    return lease.Attempt(run, holder.token, lease.read_state(run).attempt)
 
 
 def save(
@@ -35,7 +43,7 @@ def save(
     **how: Any,
 ) -> list[str]:
     """Save and wait; return what was logged."""
-    saver = checkpoint.Saver(run, keep, **how)
+    saver = checkpoint.Saver(attempt_of(run), keep, **how)
     with logged() as lines:
         saver.save(step, engines, state, metrics)
         saver.wait()
@@ -71,7 +79,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_damage_is_logged_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     for step in (1, 2):
         save(str(tmp_path), step, {"student": engine()}, {}, 5)
-    folder = tmp_path / "checkpoints" / "step-00000002"
+    folder = tmp_path / "checkpoints" / "step-00000002" / "attempt-0002"
     victim = folder / ("manifest.json" if harm == "no manifest" else "student/rank0.pt")
     data = bytearray(victim.read_bytes())
     if harm == "flip":
@@ -111,7 +119,7 @@ def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: p
         upload(path, uri)
 
     monkeypatch.setattr(checkpoint, "_upload", slowly)
-    run, e, saver = "memory://slow/run", engine(), checkpoint.Saver("memory://slow/run", 2)
+    run, e, saver = "memory://slow/run", engine(), checkpoint.Saver(attempt_of("memory://slow/run"), 2)
     before = {name: value.clone() for name, value in e.module.state_dict().items()}
     ema = {"w": torch.zeros(2)}
     saver.save(1, {"student": e}, {"ema": ema})  # returns though nothing can be written yet
@@ -126,7 +134,7 @@ def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: p
     saver.wait()
     other = engine()
     assert (
-        checkpoint.load(checkpoint.Checkpoint(f"{run}/checkpoints/step-00000001", 1, 1), {"student": other})["ema"][
+        checkpoint.load(checkpoint.open_checkpoint(f"{run}/checkpoints/step-00000001"), {"student": other})["ema"][
             "w"
         ].sum()
         == 0
@@ -191,7 +199,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
 def test_one_that_was_cut_off_goes_when_a_newer_one_is_whole_and_counts_for_none(tmp_path: Path) -> None:
     save(str(tmp_path), 1, {}, {}, 2)
     save(str(tmp_path), 2, {}, {}, 2)
-    (tmp_path / "checkpoints" / "step-00000002" / "manifest.json").unlink()
+    (tmp_path / "checkpoints" / "step-00000002" / "attempt-0002" / "manifest.json").unlink()
     save(str(tmp_path), 3, {}, {}, 2)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
 

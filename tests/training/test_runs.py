@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from s2v_ray import storage
+from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
 from s2v_ray.training.runs import RunSpec, claim_run
 from tests.helpers.recipes import debug_recipe
 from tests.helpers.tiny_corpus import make_corpus
@@ -59,5 +60,5 @@ def test_a_run_that_begins_from_a_checkpoint_names_it_as_its_parent(tmp_path: Pa
     spec = RunSpec("distill", debug_recipe(), corpus, str(tmp_path / "run"), begin_from=donor)
     with pytest.raises(storage.ArtifactError, match="there is no checkpoint at"):
         claim_run(spec)
-    storage.write_manifest(donor, "checkpoint", 2, step=4)
+    storage.write_manifest(donor, "checkpoint", CHECKPOINT_SCHEMA, step=4)
     assert "checkpoint" in claim_run(spec)["parents"]

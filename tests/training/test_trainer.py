@@ -17,7 +17,7 @@ from torch import nn
 from s2v_ray import storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.config import LogConfig
-from s2v_ray.training import checkpoint
+from s2v_ray.training import checkpoint, lease
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
@@ -94,8 +94,8 @@ def run(
     hooks: Hooks | None = None,
     **data: Any,
 ) -> dict[str, Any]:
-    config = LoopConfig(str(folder), "toy", steps, 2, log, torch.device("cpu"), begin_from)
-    with logged() as said:
+    with logged() as said, lease.held(str(folder)) as token:
+        config = LoopConfig(str(folder), token, "toy", steps, 2, log, torch.device("cpu"), begin_from)
         try:
             return Trainer(task, DataSources(toy_batches, **data), config, hooks).run()
         finally:
@@ -240,6 +240,31 @@ def _interrupt_at(step: int) -> Any:
             raise KeyboardInterrupt
 
     return report
+
+
+def test_activities_are_noted(tmp_path: Path) -> None:
+    noted: list[tuple[int, str]] = []
+    hooks = Hooks(activity=lambda step, doing: noted.append((step, doing)))
+    run(ToyTask(), tmp_path, 2, validation=lambda: [next(toy_batches(0))], hooks=hooks)
+    steps = [(step, doing) for step in (0, 1) for doing in ("waits for data", "computes")]
+    assert noted == [*steps, (2, "validates"), (2, "exports")]
+
+
+def test_a_run_that_lost_its_lease_ends_without_writing(tmp_path: Path) -> None:
+    """Another driver takes over after step 6: neither a record, nor a checkpoint, nor a bundle is written then."""
+    task = ToyTask()
+
+    def take_over(record: dict[str, float]) -> None:
+        if record["step"] == 6:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(lease, "EXPIRY_SECONDS", 0.0)
+                lease.acquire(str(tmp_path), sleep=lambda seconds: None)
+
+    with pytest.raises(lease.LeaseLostError, match="this driver has lost the lease of"):
+        run(task, tmp_path, 40, hooks=Hooks(take_over))
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4, 6] and task.seen == 8 and task.exported is None
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
 
 
 def test_a_finished_run_only_validates_and_exports(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s2v_ray import storage
+from s2v_ray.training import lease
 from s2v_ray.training.checkpoint import CHECKPOINT_SCHEMA
 from s2v_ray.tuning.schedulers import make_scheduler
 from s2v_ray.tuning.trials import Sweep
@@ -45,8 +46,10 @@ def test_of_a_trial_that_was_cut_off_asha_knows_what_will_not_come_again(
     sweep = make_sweep(str(tmp_path), scheduler="asha", metric="mouth_l1", asha={"grace": 0.25, "reduction": 2})
     add_trial(sweep, 0, [(3, 0.3, 1.0), (6, 0.2, 1.0)], state="running")
     if checkpoint:
-        uri = storage.join(sweep.run_of(0, sweep.segments(0)[0]), "checkpoints", f"step-{checkpoint:08d}")
-        storage.write_manifest(uri, "checkpoint", CHECKPOINT_SCHEMA, step=checkpoint, workers=1, sha256={})
+        run = sweep.run_of(0, sweep.segments(0)[0])
+        folder = storage.join(run, "checkpoints", f"step-{checkpoint:08d}", "attempt-0002")
+        storage.write_manifest(folder, "checkpoint", CHECKPOINT_SCHEMA, step=checkpoint, workers=1, sha256={})
+        lease.begin_attempt(run, lease.acquire(run)).commit(checkpoint)
     scheduler: Any = scheduler_of(sweep)
     assert sorted(step for step, reached in scheduler._brackets[0]._rungs if "past-0" in reached) == expected
 

@@ -129,7 +129,7 @@ def planned_clips(
     Args:
         index: all shards of the split.
         seed: seed of the run.
-        batch: clips in a step over all workers; a multiple of ``world``.
+        batch: clips in a step over all workers; the shares of the workers differ by at most 1.
         steps: end of the run.
         start_step: first step.
         rank: this worker.

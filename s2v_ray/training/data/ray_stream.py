@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from s2v_ray import shards
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import ClipBatch, part_sizes
 from s2v_ray.cluster.runtime import value_error_of
 from s2v_ray.training.data.decode import Window, WindowSpec, collate, decode_jobs
 from s2v_ray.training.data.plan import (
@@ -55,7 +55,7 @@ class StreamConfig:
     Attributes:
         corpus: URI of the corpus.
         split: "train", "val" or "test".
-        batch: clips of this worker in a step.
+        batch: clips in a step over all workers.
         frames: T, target frames; shorter clips are not used.
         speech_frames: L >= T, frames of speech.
         seed: seed of order and windows.
@@ -84,6 +84,11 @@ class StreamConfig:
     window_share: float = 1.0
 
     @property
+    def clips(self) -> int:
+        """Clips of this worker in a step."""
+        return part_sizes(self.batch, self.world)[self.rank]
+
+    @property
     def window(self) -> WindowSpec:
         """What is cut out of each clip."""
         return WindowSpec(self.corpus, self.frames, self.speech_frames, self.seed, self.teachers, self.window_share)
@@ -100,7 +105,7 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
     clips = planned_clips(
         index,
         seed=config.seed,
-        batch=config.batch * config.world,
+        batch=config.batch,
         steps=config.steps,
         start_step=start_step,
         rank=config.rank,
@@ -117,7 +122,7 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
     pending: list[Window] = []
     for sample in _prefetch(itertools.chain([first], others), decode):
         pending.append(sample)
-        if len(pending) == config.batch:
+        if len(pending) == config.clips:
             yield collate(pending)
             pending = []
 

@@ -11,7 +11,6 @@ from s2v_ray.training.engine.base import (
     copy_to_cpu,
     frozen,
     has_bf16,
-    mean_over_micro_batches,
 )
 from s2v_ray.training.engine.factory import make_engine, make_optimizer
 
@@ -28,5 +27,4 @@ __all__ = [
     "has_bf16",
     "make_engine",
     "make_optimizer",
-    "mean_over_micro_batches",
 ]

@@ -73,7 +73,7 @@ class EngineConfig:
         """Make the settings of a worker on ``device`` for ``batch`` clips over all workers."""
         return cls(
             world_size=world_size,
-            micro_batch=batch // world_size // parallel.accumulate,
+            micro_batch=-(-batch // (world_size * parallel.accumulate)),  # the largest one
             bf16=parallel.bf16 == "on" or (parallel.bf16 == "auto" and has_bf16(device)),
             grad_clip=parallel.grad_clip,
             accumulate=parallel.accumulate,
@@ -164,11 +164,6 @@ def check_finite(player: str, losses: Mapping[str, Tensor], engine: Engine) -> N
         engine.discard_gradients()
         bad = ", ".join(name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok)
         raise NonFiniteLossError(f"{player}: {bad or 'on another worker'}")
-
-
-def mean_over_micro_batches(scalars: Sequence[Mapping[str, Tensor | float]]) -> dict[str, Tensor | float]:
-    """Average the scalars of equal micro-batches, which all have the same names."""
-    return {name: sum(part[name] for part in scalars) / len(scalars) for name in scalars[0]}
 
 
 @contextmanager

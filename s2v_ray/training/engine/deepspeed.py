@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from s2v_ray.training.collective import copy_from_first
 from s2v_ray.training.engine import deepspeed_api
 from s2v_ray.training.engine.base import BackwardCounter, EngineConfig, copy_to_cpu, set_group_lr
 from s2v_ray.training.engine.reshard import (
@@ -51,6 +52,7 @@ class DeepSpeedEngine:
         self._backwards = BackwardCounter(config.accumulate)
         self.module = self._engine.module
         self.device = torch.device(self._engine.device)
+        copy_from_first(self.module.buffers())  # DeepSpeed makes only the parameters equal on all workers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See ``Engine``."""
@@ -117,10 +119,11 @@ class DeepSpeedEngine:
         """See ``Engine``."""
         if reshard or (Path(folder) / TORCH_FILE).exists():
             self._load_resharded(read_full_state(folder, self._names))
-            return
-        path, _ = self._engine.load_checkpoint(folder, tag=".")
-        if path is None:
-            raise ValueError(f"there is no engine state in {folder}")
+        else:
+            path, _ = self._engine.load_checkpoint(folder, tag=".")
+            if path is None:
+                raise ValueError(f"there is no engine state in {folder}")
+        copy_from_first(self.module.buffers())
 
     def _load_resharded(self, state: FullState) -> None:
         """Continue from the state of another engine: each worker takes the part that its own stage gives it."""

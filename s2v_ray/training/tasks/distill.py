@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,10 @@ from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import load as load_teacher
 from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.collective import gather
-from s2v_ray.training.engine import Engine, OptimizerConfig, check_finite, mean_over_micro_batches
+from s2v_ray.training.engine import Engine, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
+from s2v_ray.training.shares import Shares
 from s2v_ray.training.tasks.context import TaskContext
 
 CODE_MEMORY = 0.99
@@ -37,6 +38,8 @@ CODE_MEMORY = 0.99
 RAMP = 0.3
 """Share of the steps over which the disentangling terms grow: untrained codes are independent of everything."""
 BETAS = (0.9, 0.99)
+BETWEEN_CLIPS = ("contrast", "emotion_in_identity", "identity_in_emotion")
+"""Terms that compare clips with each other."""
 ALARMS = (
     Alarm(
         "identity_collapse",
@@ -68,6 +71,44 @@ class ClipLabel:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Outputs of the student and of its teachers for some clips, of one worker or of all.
+
+    Attributes:
+        identity: of the student, ``[B, D]``.
+        emotion: the student's emotion codes, ``[B, E]``.
+        emotion_logits: of the student, ``[B, K]``.
+        teacher_identity: ``[B, D]``.
+        teacher_emotion: logits, ``[B, K]``.
+    """
+
+    identity: Tensor
+    emotion: Tensor
+    emotion_logits: Tensor
+    teacher_identity: Tensor
+    teacher_emotion: Tensor
+
+    @classmethod
+    def of(cls, output: StudentOutput, batch: ClipBatch) -> Codes:
+        """Collect the codes of a worker's clips."""
+        return cls(output.identity, output.emotion, output.emotion_logits, teacher_identity(batch), clip_emotion(batch))
+
+    def of_all_workers(self, shares: Shares, part: int) -> Codes:
+        """Gather the codes of a micro-batch from all workers, with one collective operation."""
+        if len(shares.sizes) == 1:
+            return self
+        columns = list(vars(self).values())
+        whole = shares.gathered(torch.cat(columns, dim=1), part)
+        return Codes(*whole.split([column.shape[1] for column in columns], dim=1))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Codes]) -> Codes:
+        """Concatenate and detach the codes of all micro-batches."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Codes(*(torch.cat(column).detach() for column in columns))
+
+
 class DistillTask:
     """The step of distillation, and what the trainer needs around it.
 
@@ -92,6 +133,7 @@ class DistillTask:
         self.recipe, self.rank = context.recipe, context.rank
         self.lineage, self.labels = lineage, labels or {}
         self.emotion_in_identity, self.identity_in_emotion = Dependence(), Dependence()
+        self.shares: Shares | None = None
         config, parallel = self.recipe.distill, self.recipe.parallel
         student.spec_mask, student.perturb = config.spec_mask, config.perturb
         for p in [*student.content.parameters(), *student.content_out.parameters()]:
@@ -112,45 +154,54 @@ class DistillTask:
         self.engine.module.train()
         ramp = min(1.0, step / (RAMP * config.steps))
         micro_batches = batch.split(self.recipe.parallel.accumulate)
-        outputs, parts = [], []
-        for part in micro_batches:
+        self.shares = shares = Shares.of_workers([len(part.speech) for part in micro_batches], self.shares)
+        codes, parts = [], []
+        loss = total = torch.zeros((), device=batch.speech.device)
+        for i, part in enumerate(micro_batches):
             output: StudentOutput = self.engine(part.speech, part.speech_mask, content=False)
-            terms = distillation_terms(output, part, self.recipe) | self._disentangling_terms(output, part, ramp)
-            loss = sum((weight * term for weight, term in terms.values()), torch.zeros((), device=batch.speech.device))
+            everyone = Codes.of(output, part).of_all_workers(shares, i)
+            own, between = clip_terms(output, part, self.recipe), self._terms_between_clips(everyone, ramp)
+            weights = dict.fromkeys(own, shares.weight(i)) | dict.fromkeys(between, shares.whole_weight(i))
+            terms = own | between
+            loss = sum((weights[name] * weight * term for name, (weight, term) in terms.items()), total.new_zeros(()))
             check_finite("student", {name: term for name, (_, term) in terms.items()}, self.engine)
-            self.engine.backward(loss / len(micro_batches))
-            outputs.append(output)
-            parts.append({"loss": loss.detach(), **{name: term.detach() for name, (_, term) in terms.items()}})
+            self.engine.backward(loss)
+            total = total + loss.detach()
+            codes.append(everyone)
+            parts.append({name: term.detach() for name, (_, term) in terms.items()})
         self.engine.step()
-        whole = StudentOutput.concatenate(outputs)
-        self._update_emotion_codes(whole, batch)
-        return mean_over_micro_batches(parts) | collapse_indicators(whole, batch)
+        whole = Codes.concatenate(codes)
+        self._update_emotion_codes(whole)
+        return {"loss": total, **shares.mean(parts, BETWEEN_CLIPS)} | collapse_indicators(whole)
 
-    def _disentangling_terms(self, output: StudentOutput, batch: ClipBatch, ramp: float) -> Terms:
+    def _terms_between_clips(self, codes: Codes, ramp: float) -> Terms:
+        """Return the terms that compare clips with each other, computed from the codes of all workers."""
         config = self.recipe.distill
-        emotion = clip_emotion(batch).softmax(-1)
+        emotion = codes.teacher_emotion.softmax(-1)
         return {
+            "contrast": (
+                config.contrast,
+                identity_contrast(codes.identity, codes.teacher_identity, config.contrast_temperature),
+            ),
             "emotion_in_identity": (
                 ramp * config.emotion_in_identity,
-                self.emotion_in_identity(output.identity, emotion),
+                self.emotion_in_identity(codes.identity, emotion),
             ),
             "identity_in_emotion": (
                 ramp * config.identity_in_emotion,
-                self.identity_in_emotion(output.emotion, teacher_identity(batch)),
+                self.identity_in_emotion(codes.emotion, codes.teacher_identity),
             ),
         }
 
     @torch.no_grad()
-    def _update_emotion_codes(self, output: StudentOutput, batch: ClipBatch) -> None:
+    def _update_emotion_codes(self, codes: Codes) -> None:
         """Update the running mean code of each emotion of the batch."""
-        student: Student = self.engine.module
-        emotion = clip_emotion(batch).argmax(-1)
-        for k in emotion.unique().tolist():
-            code = output.emotion[emotion == k].mean(0).float()
-            known = bool(student.emotion_codes[k].any())
-            student.emotion_codes[k] = (
-                CODE_MEMORY * student.emotion_codes[k] + (1 - CODE_MEMORY) * code if known else code
-            )
+        known: Tensor = self.engine.module.emotion_codes
+        member = F.one_hot(codes.teacher_emotion.argmax(-1), len(known)).to(codes.emotion.dtype)
+        count = member.sum(0).unsqueeze(1)
+        mean = ((member.T @ codes.emotion) / count.clamp(min=1.0)).to(known.dtype)
+        moved = torch.where(known.any(1, keepdim=True), CODE_MEMORY * known + (1 - CODE_MEMORY) * mean, mean)
+        known.copy_(torch.where(count > 0, moved, known))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
@@ -195,10 +246,11 @@ class DistillTask:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``state`` returned, which was loaded to the CPU."""
         self.engine.module.emotion_codes.copy_(state["emotion_codes"])
-        self.emotion_in_identity.covariance = state["emotion_in_identity"]
-        self.identity_in_emotion.covariance = state["identity_in_emotion"]
+        for name in ("emotion_in_identity", "identity_in_emotion"):
+            covariance: Tensor | None = state[name]
+            getattr(self, name).covariance = None if covariance is None else covariance.to(self.engine.device)
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
         """Write the student's bundle."""
@@ -208,19 +260,18 @@ class DistillTask:
                 save_bundle(storage.join(run, "bundle"), student, self.recipe, "student", self.lineage, metrics)
 
 
-def distillation_terms(output: StudentOutput, batch: ClipBatch, recipe: Recipe) -> Terms:
-    """Return the terms that compare the student with its teachers."""
+def clip_terms(output: StudentOutput, batch: ClipBatch, recipe: Recipe) -> Terms:
+    """Return the terms that compare each clip's codes with those of its teachers."""
     config = recipe.distill
     emotion, identity = clip_emotion(batch), teacher_identity(batch)
     return {
         "emotion": (config.emotion, softened_cross_entropy(output.emotion_logits, emotion, config.temperature)),
         "identity": (config.identity, cosine_distance(output.identity, identity)),
-        "contrast": (config.contrast, identity_contrast(output.identity, identity, config.contrast_temperature)),
     }
 
 
 @torch.no_grad()
-def collapse_indicators(output: StudentOutput, batch: ClipBatch) -> dict[str, Tensor]:
+def collapse_indicators(codes: Codes) -> dict[str, Tensor]:
     """Return the mean cosine between identities of different clips, and the share of the most frequent emotion.
 
     Both for the student's outputs and, as ``..._teacher``, for the teachers'.
@@ -234,10 +285,10 @@ def collapse_indicators(output: StudentOutput, batch: ClipBatch) -> dict[str, Te
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().mean(0).max()
 
     return {
-        "identity_similarity": similarity(output.identity.float()),
-        "identity_similarity_teacher": similarity(teacher_identity(batch)),
-        "emotion_majority": majority(output.emotion_logits),
-        "emotion_majority_teacher": majority(clip_emotion(batch)),
+        "identity_similarity": similarity(codes.identity.float()),
+        "identity_similarity_teacher": similarity(codes.teacher_identity),
+        "emotion_majority": majority(codes.emotion_logits),
+        "emotion_majority_teacher": majority(codes.teacher_emotion),
     }
 
 

@@ -4,8 +4,7 @@ Order within a step, and its reason: the generator runs once; the discriminators
 their losses summed into one backward; then they are frozen and called as plain modules for the generator's loss, again
 one sum and one backward. Other orders silently lose gradients under ZeRO. If a batch is split into micro-batches
 (``parallel.accumulate``), the discriminators learn from all of them before the generator's loss is computed, as they
-would from the whole batch: the generator runs twice on each micro-batch, because splitting exists to avoid keeping the
-graphs of all.
+would from the whole batch: the generator runs twice on each micro-batch, so that the graphs of all are not kept.
 """
 
 from __future__ import annotations
@@ -30,17 +29,12 @@ from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
 from s2v_ray.training.balance import GradientBalance
-from s2v_ray.training.engine import (
-    Engine,
-    NonFiniteLossError,
-    OptimizerConfig,
-    check_finite,
-    frozen,
-    mean_over_micro_batches,
-)
+from s2v_ray.training.collective import copy_from_first
+from s2v_ray.training.engine import Engine, NonFiniteLossError, OptimizerConfig, check_finite, frozen
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.priors import fill_priors
 from s2v_ray.training.schedules import warmup_cosine
+from s2v_ray.training.shares import Shares
 from s2v_ray.training.tasks.adversaries import Adversaries, DiscriminatorInputs
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.validation import Figures, missing_note
@@ -106,7 +100,7 @@ class GanTask:
         self.alarms, self.diagnostics = adversaries.alarms, adversaries.diagnostics
         self.student = model.student
         self.mask = mouth_mask(self.recipe.media.size).to(self.device)
-        self.random = torch.Generator()
+        self.random, self.shares = torch.Generator(), Shares(((0,),), 0)
         self.balance = GradientBalance(RECONSTRUCTION)
         config, parallel = self.recipe.gan, self.recipe.parallel
         model.generator.checkpointing = parallel.checkpoint_activations
@@ -121,6 +115,7 @@ class GanTask:
             zero_stage=parallel.zero_generator,
             offload_param=parallel.offload_param,
         )
+        copy_from_first(self.ema.values())  # the engine has made the parameters equal on all workers
         self.engines: dict[str, Engine] = {"generator": self.generator}
         self.discriminators: Engine | None = None
         if adversaries.items():
@@ -138,11 +133,12 @@ class GanTask:
         self.generator.set_lr("generator", warmup_cosine(step, config.steps, config.lr))
         self._set_modes()
         micro_batches = self._micro_batches(batch, step)
+        self.shares = Shares.of_workers([len(part.batch.speech) for part in micro_batches], self.shares)
         whole = [self._generate(micro_batches[0], step)] if len(micro_batches) == 1 else None
         generate = functools.partial(self._generate, step=step)
         scalars = self._update_discriminators(whole or map(torch.no_grad()(generate), micro_batches), step)
         parts = []
-        for generated in self._with_same_buffers(whole or map(generate, micro_batches)):
+        for i, generated in enumerate(self._with_same_buffers(whole or map(generate, micro_batches))):
             terms, latent = self._frame_terms(generated, step), self._latent_terms(generated.made, step)
             values = {name: value for name, (_, value) in (terms | latent).items()}
             self._check_finite(values)
@@ -150,12 +146,12 @@ class GanTask:
             # Each term's gradient on the frames is scaled first; this loss has the sum as its gradient there.
             loss = (versions * self.balance.combine(versions, terms)).sum()
             loss = loss + sum(weight * value for weight, value in latent.values())
-            self.generator.backward(loss / len(micro_batches))
+            self.generator.backward(loss * self.shares.weight(i))
             parts.append({f"g_{name}": value.detach() for name, value in values.items()})
         self.generator.step()
         self.balance.update()
         self._update_average(step)
-        return scalars | mean_over_micro_batches(parts)
+        return scalars | self.shares.mean(parts)
 
     def _set_modes(self) -> None:
         """Set dropout and perturbation: in the content encoder, not in the encoders of identity and emotion."""
@@ -207,26 +203,26 @@ class GanTask:
         for name, member in adversaries.items():
             self.discriminators.set_lr(name, member.schedule.lr if name in updated else 0.0)
         parts = []
-        for part in self._with_same_buffers(generated):
+        for i, part in enumerate(self._with_same_buffers(generated)):
             losses: dict[str, Tensor] = self.discriminators(part.inputs, part.made.frames.detach(), step)
             check_finite("discriminators", losses, self.discriminators)
-            self.discriminators.backward(torch.stack(list(losses.values())).sum() / self.recipe.parallel.accumulate)
+            self.discriminators.backward(torch.stack(list(losses.values())).sum() * self.shares.weight(i))
             parts.append({f"d_{name}": loss.detach() for name, loss in losses.items()})
         self.discriminators.step()
-        return scalars | mean_over_micro_batches(parts)
+        return scalars | self.shares.mean(parts)
 
     def _micro_batches(self, batch: ClipBatch, step: int) -> list[MicroBatch]:
         """Split the batch into ``parallel.accumulate`` parts. Random draws are made for the whole batch."""
         config, random = self.recipe.gan.generator, self.random
         b, t = batch.frames.shape[:2]
-        parts = self.recipe.parallel.accumulate
+        parts = batch.split(self.recipe.parallel.accumulate)
+        sizes = [len(part.frames) for part in parts]
         white_take = torch.randn(b, config.take_dim, generator=random)
         white_motion = torch.randn(b, t, config.motion_dim, generator=random)
         noise = torch.randn(b, t, 1, *batch.frames.shape[2:4], generator=random)
         indices = torch.stack([torch.randperm(t, generator=random)[:FRAMES_PER_CLIP] for _ in range(b)])
-        sampled = torch.cat([self._draw_sampled(b // parts, step) for _ in range(parts)])
-        draws = (sampled, white_take, white_motion, noise, indices)
-        split_draws = [x.to(self.device).split(b // parts) for x in draws]
+        sampled = torch.cat([self._draw_sampled(clips, step) for clips in sizes])
+        draws = [x.to(self.device).split(sizes) for x in (sampled, white_take, white_motion, noise, indices)]
         return [
             MicroBatch(
                 part,
@@ -234,9 +230,9 @@ class GanTask:
                     part.speech, part.speech_mask, part.index, to_unit(part.frames), to_unit(part.references), *white
                 ),
                 frame_indices,
-                i * len(part.frames),
+                sum(sizes[:i]),
             )
-            for i, (part, *white, frame_indices) in enumerate(zip(batch.split(parts), *split_draws, strict=True))
+            for i, (part, *white, frame_indices) in enumerate(zip(parts, *draws, strict=True))
         ]
 
     def _draw_sampled(self, clips: int, step: int) -> Tensor:

@@ -90,3 +90,13 @@ def test_an_error_in_a_ray_task_keeps_its_message(
     (tmp_path / "teachers" / "emotion" / "train" / "part-00000.parquet").unlink()
     with pytest.raises(ArtifactError, match="^the emotion teacher has no outputs"):
         batches(corpus, steps=1, executor="ray", task_cpus=0.5)
+
+
+def test_shares_of_workers_that_do_not_divide_the_batch_make_up_the_whole_batch(corpus: str) -> None:
+    whole = batches(corpus, steps=2)
+    shares = [batches(corpus, steps=2, rank=rank, world=3) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        parts = [worker[step] for worker in shares]
+        assert [len(part.ids) for part in parts] == [2, 3, 3]
+        assert [clip for part in parts for clip in part.ids] == batch.ids
+        assert torch.equal(torch.cat([part.speech for part in parts]), batch.speech)

@@ -14,7 +14,6 @@ from s2v_ray.training.engine import (
     copy_to_cpu,
     frozen,
     make_engine,
-    mean_over_micro_batches,
 )
 from tests.helpers.toy_gan import adam, config
 
@@ -45,11 +44,6 @@ def test_copies_are_independent_and_keep_their_structure() -> None:
     value["a"][0] += 1  # type: ignore[index]  # a list of a tensor and a number
     assert copied["a"][0].tolist() == [1.0, 1.0] and copied["a"][1] == 3 and copied["b"][1] == "x"
     assert isinstance(copied["b"], tuple)
-
-
-def test_scalars_are_averaged_over_micro_batches() -> None:
-    found = mean_over_micro_batches([{"loss": torch.tensor(1.0), "x": 2.0}, {"loss": torch.tensor(2.0), "x": 4.0}])
-    assert found["loss"] == 1.5 and found["x"] == 3.0
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [("on", True), ("off", False)])

@@ -31,7 +31,7 @@ STAGES = (0, 1, 2, 3)
 
 def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int, world: int) -> dict[str, Any]:
     """Every parameter after a few steps, the logged scalars, and whether each player moved."""
-    torch.manual_seed(0)
+    torch.manual_seed(rank)  # parameters and buffers must become those of worker 0
     parts = settings.parallel.accumulate
     config = EngineConfig(
         world_size=world,

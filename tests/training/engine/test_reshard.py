@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,89 +10,141 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s2v_ray.training.engine import EngineFactory, make_engine
+from s2v_ray.training.engine import Engine, EngineFactory, make_engine
 from s2v_ray.training.engine.reshard import copy_weights, optimizer_state_like, shard_of
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.toy_gan import adam, config, train_gan, with_deepspeed
 from tests.helpers.workers import on_workers
 
-
-def saved(rank: int, world: int, folder: str, factory: EngineFactory) -> None:
-    for stage in (0, 1, 2, 3):
-        train_gan(rank, world, factory, stage, steps=2, folder=f"{folder}/{stage}")
-
-
-def continued(
-    rank: int, world: int, folder: str, saved_by: int, factory: EngineFactory
-) -> dict[int, dict[str, Tensor]]:
-    settings: dict[str, Any] = {"steps": 4, "start": 2, "saved_by": saved_by}
-    return {
-        stage: train_gan(rank, world, factory, stage, folder=f"{folder}/{stage}", **settings)["state"]
-        for stage in (0, 1, 2, 3)
-    }
+ENGINES: dict[str, EngineFactory] = {"chosen": make_engine, "deepspeed": with_deepspeed}
+"""``make_engine`` takes plain torch for a single worker."""
+CASES = [
+    (2, 1, "chosen", "chosen"),
+    (1, 2, "chosen", "chosen"),
+    (2, 1, "chosen", "deepspeed"),
+    (1, 2, "deepspeed", "chosen"),
+    (1, 1, "deepspeed", "chosen"),
+    (1, 1, "chosen", "deepspeed"),
+]
+"""Workers before and after, engine that saves and engine that continues."""
+STAGES = (0, 1, 2, 3)
 
 
-def undisturbed(rank: int, world: int) -> dict[str, Any]:
+def place(folder: str, case: str, stage: int) -> str:
+    return f"{folder}/{case}/{stage}"
+
+
+def save_states(rank: int, world: int, folder: str, engines: list[str]) -> dict[str, Any]:
+    """Save the states of every engine and stage on ``world`` workers; return those of undisturbed training."""
+    for name in engines:
+        for stage in STAGES:
+            train_gan(rank, world, ENGINES[name], stage, steps=2, folder=place(folder, f"{world}-{name}", stage))
+    if world == 1:
+        for stage in STAGES:
+            save_unmoved(place(folder, "unmoved", stage), stage)
     return train_gan(rank, world, make_plain_engine, 0, steps=4)
 
 
+def read_states(rank: int, world: int, folder: str) -> dict[str, Any]:
+    """Continue in all cases that end on ``world`` workers; return the weights by case and stage."""
+    found: dict[str, Any] = {}
+    for before, after, saver, reader in CASES:
+        if after != world:
+            continue
+        found[f"{before}-{saver}-{reader}"] = {
+            stage: train_gan(
+                rank,
+                world,
+                ENGINES[reader],
+                stage,
+                steps=4,
+                start=2,
+                saved_by=before,
+                folder=place(folder, f"{before}-{saver}", stage),
+            )["state"]
+            for stage in STAGES
+        }
+    if world == 2:
+        found["unmoved"] = {stage: read_unmoved(place(folder, "unmoved", stage), stage) for stage in STAGES}
+    return found
+
+
+def save_unmoved(folder: str, stage: int) -> None:
+    """Save the state before the first step, as of a run that skipped all batches."""
+    engine = linear_engine(seed=0, world=1, stage=stage)
+    Path(folder).mkdir(parents=True)
+    for file, content in engine.snapshot().items():
+        torch.save(content, f"{folder}/{file}")
+
+
+def read_unmoved(folder: str, stage: int) -> dict[str, Tensor]:
+    """Read it with an engine that has other weights, and take a step."""
+    engine = linear_engine(seed=1, world=2, stage=stage)
+    engine.load(folder, reshard=True)
+    engine.backward(engine(torch.ones(4, 5)).square().sum())
+    engine.step()
+    with engine.gathered_parameters():
+        return {name: value.clone() for name, value in engine.module.state_dict().items()}
+
+
+def linear_engine(seed: int, world: int, stage: int) -> Engine:
+    torch.manual_seed(seed)
+    module = nn.Linear(5, 7)
+    return make_engine(module, [{"params": module.parameters()}], adam(1e-2), config(world), zero_stage=stage)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the workers returned.
+
+    Attributes:
+        undisturbed: by number of workers, plain torch without an interruption.
+        continued: by number of workers, of each rank: case -> stage -> weights.
+    """
+
+    undisturbed: dict[int, dict[str, Any]]
+    continued: dict[int, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Four starts of processes serve all cases: processes take most of the time, as each imports DeepSpeed."""
+    folder = str(tmp_path_factory.mktemp("states"))
+    undisturbed = {
+        2: on_workers(2, save_states, folder, ["chosen"])[0],
+        1: on_workers(1, save_states, folder, ["chosen", "deepspeed"])[0],
+    }
+    return Results(undisturbed, {world: on_workers(world, read_states, folder) for world in (1, 2)})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("before", "after", "saver", "reader"),
-    [
-        (2, 1, make_engine, make_engine),
-        (1, 2, make_engine, make_engine),
-        (2, 1, make_engine, with_deepspeed),
-        (1, 2, with_deepspeed, make_engine),
-        (1, 1, with_deepspeed, make_engine),
-        (1, 1, make_engine, with_deepspeed),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "saver", "reader"), CASES)
 def test_another_engine_continues_from_the_same_optimizer_state(
-    tmp_path: Any, before: int, after: int, saver: EngineFactory, reader: EngineFactory
+    results: Results, before: int, after: int, saver: str, reader: str
 ) -> None:
-    plain = on_workers(after, undisturbed)[0]
+    plain = results.undisturbed[after]
     sure = {
         name: ~mask for name, mask in plain["unsure"].items()
     }  # the rest follows rounding errors, which another sum makes others
     assert sum(int(mask.sum()) for mask in sure.values()) > 0.9 * sum(mask.numel() for mask in sure.values())
     expected = {name: value[sure[name]] for name, value in plain["state"].items()}
-    on_workers(before, saved, str(tmp_path), saver)
-    for result in on_workers(after, continued, str(tmp_path), before, reader):
-        for stage in (0, 1, 2, 3):
-            found = {name: value[sure[name]] for name, value in result[stage].items()}
+    assert len(results.continued[after]) == after
+    for worker in results.continued[after]:
+        for stage in STAGES:
+            state = worker[f"{before}-{saver}-{reader}"][stage]
+            found = {name: value[sure[name]] for name, value in state.items()}
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=lambda m, s=stage: f"stage {s}: {m}")
 
 
-def unmoved(rank: int, world: int, folder: str, factory: EngineFactory, write: bool) -> dict[int, dict[str, Tensor]]:
-    """State saved before the first step, as by a run that skipped all batches, read by an engine with other weights."""
-    found = {}
-    for stage in (0, 1, 2, 3):
-        torch.manual_seed(0 if write else 1)
-        module, place = nn.Linear(5, 7), f"{folder}/{stage}"
-        engine = factory(module, [{"params": module.parameters()}], adam(1e-2), config(world), zero_stage=stage)
-        if write:
-            Path(place).mkdir(parents=True)
-            for file, content in engine.snapshot().items():
-                torch.save(content, f"{place}/{file}")
-        else:
-            engine.load(place, reshard=True)
-            engine.backward(engine(torch.ones(4, 5)).square().sum())
-            engine.step()
-        with engine.gathered_parameters():
-            found[stage] = {name: value.clone() for name, value in engine.module.state_dict().items()}
-    return found
-
-
 @pytest.mark.slow
-def test_what_was_saved_before_the_first_step_is_read_too(tmp_path: Any) -> None:
-    (before,) = on_workers(1, unmoved, str(tmp_path), make_engine, True)
-    for result in on_workers(2, unmoved, str(tmp_path), make_engine, False):
-        for stage in (0, 1, 2, 3):
-            for name, value in before[stage].items():  # Adam's first step is lr, whatever the gradient
-                torch.testing.assert_close(
-                    (result[stage][name] - value).abs(), torch.full_like(value, 1e-2), rtol=1e-3, atol=0.0
-                )
+def test_what_was_saved_before_the_first_step_is_read_too(results: Results) -> None:
+    torch.manual_seed(0)
+    before = nn.Linear(5, 7).state_dict()
+    for worker in results.continued[2]:
+        for stage in STAGES:
+            for name, value in before.items():  # Adam's first step is lr, whatever the gradient
+                moved = (worker["unmoved"][stage][name] - value).abs()
+                torch.testing.assert_close(moved, torch.full_like(value, 1e-2), rtol=1e-3, atol=0.0)
 
 
 def test_shards_of_a_parameter_are_padded_at_the_end() -> None:

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch
+from s2v_ray.config import Recipe
 from s2v_ray.metrics.probe import Probe
 from s2v_ray.models.bundle import load_bundle
 from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import ConvFace, save_conv
-from s2v_ray.training.engine import EngineConfig
+from s2v_ray.training.engine import Engine, EngineConfig, OptimizerConfig, copy_to_cpu, make_engine
 from s2v_ray.training.tasks import distill
 from s2v_ray.training.tasks.context import TaskContext
-from s2v_ray.training.tasks.distill import ClipLabel, DistillTask, collapse_indicators, distillation_terms
+from s2v_ray.training.tasks.distill import ClipLabel, Codes, DistillTask, Terms, clip_terms, collapse_indicators
+from tests.helpers.devices import ACCELERATOR, watched
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.recipes import tiny_recipe
 from tests.helpers.tasks import EMOTIONS, IDENTITY, SPEECH, make_batch, make_context, task_recipe
@@ -64,24 +66,36 @@ class ScriptedStudent(Student):
         return self.script.pop(0)
 
 
-def task_of(*script: StudentOutput, labels: dict[str, ClipLabel] | None = None) -> tuple[DistillTask, ScriptedStudent]:
+def task_of(
+    *script: StudentOutput, labels: dict[str, ClipLabel] | None = None, recipe: Recipe = RECIPE
+) -> tuple[DistillTask, ScriptedStudent]:
     torch.manual_seed(0)
-    student = ScriptedStudent(RECIPE.student, IDENTITY, EMOTIONS)
+    student = ScriptedStudent(recipe.student, IDENTITY, EMOTIONS)
     student.script = list(script)
-    return DistillTask(make_context(RECIPE, ENGINE, 0), student, {"corpus": "c"}, labels), student
+    return DistillTask(make_context(recipe, ENGINE, 0), student, {"corpus": "c"}, labels), student
+
+
+def terms_of(output: StudentOutput, batch: ClipBatch, recipe: Recipe = RECIPE) -> Terms:
+    task, _ = task_of(recipe=recipe)
+    return clip_terms(output, batch, recipe) | task._terms_between_clips(Codes.of(output, batch), ramp=0.0)
 
 
 def test_a_student_that_equals_its_teachers_has_no_loss() -> None:
-    terms = distillation_terms(output_of(unit(0, 1), logits(2, 1)), batch_of(unit(0, 1), logits(2, 1)), RECIPE)
-    assert {name: weight for name, (weight, _) in terms.items()} == {"emotion": 1.0, "identity": 1.0, "contrast": 0.5}
-    assert all(term.item() == pytest.approx(0.0, abs=1e-6) for _, term in terms.values())
+    terms = terms_of(output_of(unit(0, 1), logits(2, 1)), batch_of(unit(0, 1), logits(2, 1)))
+    compared = {name: terms[name] for name in ("emotion", "identity", "contrast")}
+    assert {name: weight for name, (weight, _) in compared.items()} == {
+        "emotion": 1.0,
+        "identity": 1.0,
+        "contrast": 0.5,
+    }
+    assert all(term.item() == pytest.approx(0.0, abs=1e-6) for _, term in compared.values())
 
 
 def test_the_terms_are_those_of_the_formulas() -> None:
     recipe = tiny_recipe(distill={"temperature": 2.0, "contrast_temperature": 0.5})
     teacher = torch.tensor([[2 * math.log(3), 0.0, -1e4]] * 2)  # at temperature 2: 3/4, 1/4, 0
     student = torch.tensor([[0.0, 0.0, -1e4]] * 2)  # 1/2, 1/2, 0
-    terms = distillation_terms(output_of(unit(1, 0), student), batch_of(unit(0, 1), teacher), recipe)
+    terms = terms_of(output_of(unit(1, 0), student), batch_of(unit(0, 1), teacher), recipe)
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert terms["emotion"][1].item() == pytest.approx(2**2 * divergence, rel=1e-4)
     assert terms["identity"][1].item() == pytest.approx(1.0)  # orthogonal codes
@@ -89,7 +103,7 @@ def test_the_terms_are_those_of_the_formulas() -> None:
 
 
 def test_collapse_is_measured_for_student_and_teachers() -> None:
-    found = collapse_indicators(output_of(unit(3, 3), logits(1, 1)), batch_of(unit(0, 1), logits(2, 1)))
+    found = collapse_indicators(Codes.of(output_of(unit(3, 3), logits(1, 1)), batch_of(unit(0, 1), logits(2, 1))))
     assert {name: float(value) for name, value in found.items()} == {
         "identity_similarity": 1.0,
         "identity_similarity_teacher": 0.0,
@@ -175,6 +189,36 @@ def test_a_restored_task_has_the_same_codes_and_covariances() -> None:
     other.load_state(task.state())
     assert task.state()["emotion_codes"].any()
     torch.testing.assert_close(other.state(), task.state(), rtol=0, atol=0)
+
+
+def accelerated_task() -> DistillTask:
+    def engine(module: Any, groups: Any, optimizer: OptimizerConfig, **sharding: Any) -> Engine:
+        config = EngineConfig(micro_batch=2, grad_clip=1.0)
+        return make_engine(module, groups, replace(optimizer, fused=False), config, **sharding)
+
+    with ACCELERATOR:
+        student = Student(RECIPE.student, IDENTITY, EMOTIONS)
+    return DistillTask(replace(make_context(RECIPE, engine, 0), device=ACCELERATOR), student, {})
+
+
+def test_a_step_on_an_accelerator_waits_for_it_once() -> None:
+    """For the check that the losses are finite, which also keeps the host from running far ahead."""
+    task, batch = accelerated_task(), make_batch(0, 0)
+    for step in range(2):
+        with watched() as watch:
+            scalars = task.step(batch.to(ACCELERATOR), step)
+        assert watch.synchronizations == ["aten._local_scalar_dense.default"]
+    assert {torch.as_tensor(value).device for value in scalars.values()} == {ACCELERATOR}
+
+
+def test_a_task_on_an_accelerator_is_restored_from_a_state_on_the_cpu() -> None:
+    task, other = accelerated_task(), accelerated_task()
+    with watched():
+        task.step(make_batch(0, 0).to(ACCELERATOR), 0)
+        state = copy_to_cpu(task.state())
+        assert {value.device.type for value in state.values()} == {"cpu"}
+        other.load_state(state)
+        other.step(make_batch(0, 1).to(ACCELERATOR), 1)
 
 
 def test_only_the_first_worker_exports_a_bundle(tmp_path: Path) -> None:
