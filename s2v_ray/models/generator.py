@@ -134,7 +134,7 @@ class Generator(nn.Module):
             ModulatedBlock(a, b, self.code_dim, s)
             for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
         )
-        self.noise = nn.ParameterList(nn.Parameter(torch.full((channels[-1],), INITIAL_NOISE)) for _ in GRAIN_SIZES)
+        self.noise = nn.Parameter(torch.full((len(GRAIN_SIZES), channels[-1]), INITIAL_NOISE))
         self.out = nn.Conv2d(channels[-1] + skips[-1], 3, 3, padding=1)
         self.identity_scale = math.sqrt(identity_dim)  # gives the entries of a unit vector unit variance
 
@@ -173,13 +173,14 @@ class Generator(nn.Module):
                 x = checkpoint(block, x, code, skip, use_reentrant=False)
             else:
                 x = block(x, code, skip)
-        versions = [x] if noise is None else [x + self._grain(n) for n in noise.reshape(-1, *noise.shape[-5:])]
-        frames = torch.stack([self._picture(v, maps[-1]).unflatten(0, (b, t)) for v in versions])
+        # All versions in one call of each layer: ZeRO-3 does not support several calls in a forward.
+        if noise is not None:
+            x = torch.cat([x + self._grain(version) for version in noise.reshape(-1, *noise.shape[-5:])])
+        x, last = F.gelu(x), maps[-1]
+        if last is not None:
+            x = torch.cat([x, last.repeat(len(x) // len(last), 1, 1, 1)], dim=1)
+        frames: Tensor = torch.tanh(self.out(x).float()).unflatten(0, (-1, b, t))
         return frames if noise is not None and noise.dim() == 6 else frames[0]
-
-    def _picture(self, features: Tensor, skip: Tensor | None) -> Tensor:
-        x = F.gelu(features)
-        return torch.tanh(self.out(x if skip is None else torch.cat([x, skip], dim=1)).float())
 
     def _grain(self, noise: Tensor) -> Tensor:
         """``[B, T, 1, S, S]`` -> what is added to the features, ``[B * T, c, S, S]``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,11 @@ CROSSFADE_FRAMES = 8
 """Frames over which one trajectory of the motion prior turns into the next."""
 
 
-@dataclass
-class Posterior:
+class Posterior(NamedTuple):
     """Diagonal Gaussian posteriors of single frames, float32.
+
+    A tuple, in which ZeRO-3 finds the tensors: the encoder is called again on generated frames, and the hook after its
+    backward needs that before it.
 
     Attributes:
         take_mean: ``[B, N, Z]``.

@@ -16,7 +16,7 @@ TRAIN = ["train", "s3://b/corpus", "s3://b/run", "--student", "s3://b/student", 
 
 def test_a_command_is_printed_and_not_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["submit", "--json", str(tmp_path / "out.json"), "--", *TRAIN]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()[-1]
     assert printed.startswith("ray job submit") and printed.rstrip().endswith(" ".join(TRAIN))
     result = json.loads((tmp_path / "out.json").read_text())["result"]
     assert result["submission_id"].startswith("s2v-train-") and result["submitted"] is False

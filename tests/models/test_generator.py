@@ -59,7 +59,7 @@ def test_noise_is_added_in_grains_with_a_scale_for_each_channel(recipe: Recipe) 
     torch.testing.assert_close(grain[:, 2], INITIAL_NOISE * noise[0, :, 0])
     with torch.no_grad():
         generator.noise[0].zero_()
-        generator.noise[1][3] = 2.0
+        generator.noise[1, 3] = 2.0
     grain = generator._grain(noise)
     assert grain.shape == (3, 8, 32, 32) and grain[:, 2].eq(0).all()
     assert torch.equal(grain[:, 3, 0::2, 0::2], grain[:, 3, 1::2, 1::2]), "grains of two pixels"

@@ -105,13 +105,13 @@ def test_the_whole_plan_of_the_recipe_full(tmp_path: Path, capsys: pytest.Captur
     assert [r["workers"] for r in result["rows"]] == [8, 1024] and [r["nodes"] for r in result["rows"]] == [2, 256]
     here = {"states_on_cpu": False, "weights_on_cpu": False}
     assert result["engines"]["generator"] == {
-        "trained": 14_363_227,
+        "trained": 14_309_419,
         "frozen": 4_402_038,
         "stage": 2,
         "averaged": True,
         **here,
     }
-    assert result["engines"]["discriminators"]["trained"] == 6_873_994
+    assert result["engines"]["discriminators"]["trained"] == 8_590_795
     text = capsys.readouterr().out
     assert "1,000,000 hours of video" in text and "assumed:" in text and "prices of 2026-11-22" in text
     assert (tmp_path / "p.svg").read_text().count("<svg") == 1

@@ -38,7 +38,7 @@ def test_a_stream_is_the_same_video_in_fragments(client: TestClient) -> None:
     assert "synthetic" in comment_of(streamed.content)
     a, b = frames_of(whole.content), frames_of(streamed.content)
     assert a.shape == b.shape == (75, 32, 32, 3)
-    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95  # two encodings of the same frames
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9  # two encodings of the same noisy frames
 
 
 def test_fields_change_the_video(client: TestClient) -> None:
