@@ -104,6 +104,10 @@ class Adversary(nn.Module, ABC):
         """Return its terms of the generator's loss: "loss", and "features" if it has feature matching."""
         return {"loss": self.generator_loss(inputs, fake)}
 
+    def no_loss(self) -> Tensor:
+        """Return 0 with a gradient of 0 for every parameter: workers reduce gradients of the same parameters."""
+        return torch.stack([0.0 * p.sum() for p in self.network.parameters()]).sum()
+
     def scalars(self, step: int) -> dict[str, float]:  # noqa: ARG002  # subclasses use it
         """Return additional scalars to record while it takes part in the generator's loss."""
         return {}

@@ -78,7 +78,7 @@ class PictureAdversary(Adversary):
     def discriminator_loss(self, inputs: DiscriminatorInputs, fake: Tensor) -> Tensor:
         """See ``Adversary``. Without a picture, the loss is 0."""
         if not len(self.paired(inputs)):
-            return 0.0 * self.network.local.weight.sum()
+            return self.no_loss()
         real, generated = (self.logits(self.features(inputs, x)[-1], inputs) for x in (inputs.frames, fake))
         return hinge_discriminator(real, generated)
 
@@ -90,7 +90,8 @@ class PictureAdversary(Adversary):
         """See ``Adversary``."""
         paired = self.paired(inputs)
         if not len(paired):
-            return {"loss": 0.0 * fake.sum(), "features": 0.0 * fake.sum()}
+            zero = 0.0 * fake.sum()
+            return {"loss": zero, "features": zero} if self.schedule.features > 0 else {"loss": zero}
         generated = self.features(inputs, fake)
         terms = {"loss": hinge_generator(self.logits(generated[-1], inputs))}
         if self.schedule.features > 0:

@@ -53,7 +53,7 @@ class SyncAdversary(Adversary):
         """See ``Adversary``."""
         net, chosen = self.network, inputs.consecutive
         if not chosen.any():
-            return 0.0 * net.temperature.sum()
+            return self.no_loss()
         speech, frames = net.embed_speech(inputs.speech[chosen]), net.embed_frames(inputs.frames[chosen])
         return sync_contrast(speech, frames, net.temperature)
 

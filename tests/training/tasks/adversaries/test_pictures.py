@@ -61,6 +61,9 @@ def test_motion_without_consecutive_frames_is_not_judged():
     fake = torch.rand(2, 8, 3, 32, 32, requires_grad=True)
     losses = [adversary.discriminator_loss(here, fake), *adversary.generator_terms(here, fake).values()]
     assert len(losses) == 3 and all(loss == 0 and loss.requires_grad for loss in losses)
+    losses[0].backward()
+    gradients = [p.grad for p in adversary.network.parameters()]
+    assert all(g is not None and g.eq(0).all() for g in gradients), "other workers reduce gradients of all parameters"
 
 
 def test_features_are_matched_for_paired_clips_only():
