@@ -73,8 +73,21 @@ class FrameNetwork(PatchNetwork):
         return self.logits(self.features(frames)[-1], identity)
 
 
-class MouthNetwork(PatchNetwork):
-    """Classifies patches of the mouth region.
+class UnconditionalNetwork(PatchNetwork):
+    """Classifies patches of pictures, whoever they show."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Output of the last layer ``[N, C, h, w]`` -> logits ``[N, h, w]``, one per patch."""
+        logits: Tensor = self.local(features)[:, 0]
+        return logits
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures, as ``expand`` takes them -> logits of their patches."""
+        return self.logits(self.features(pictures)[-1])
+
+
+class MouthNetwork(UnconditionalNetwork):
+    """Classifies patches of the mouth region: ``[N, 3, h, w]``.
 
     Args:
         width: channels of the first layer.
@@ -83,21 +96,11 @@ class MouthNetwork(PatchNetwork):
     def __init__(self, width: int) -> None:
         super().__init__(width, 3)
 
-    def logits(self, features: Tensor) -> Tensor:
-        """Output of the last layer ``[N, C, h, w]`` -> logits ``[N, h, w]``, one per patch."""
-        logits: Tensor = self.local(features)[:, 0]
-        return logits
 
-    def forward(self, mouths: Tensor) -> Tensor:
-        """``[N, 3, h, w]``, crops of the mouth region -> logits of their patches."""
-        return self.logits(self.features(mouths)[-1])
-
-
-class MotionNetwork(PatchNetwork):
+class MotionNetwork(UnconditionalNetwork):
     """Classifies patches of three consecutive frames: the middle one and, amplified, its differences to the others.
 
-    The differences show how much and how a face moves, and the grain of the camera, neither of which a single frame
-    tells.
+    The differences show how much and how a face moves, and the grain of the camera; a single frame shows neither.
 
     Args:
         width: channels of the first layer.
@@ -110,15 +113,6 @@ class MotionNetwork(PatchNetwork):
         """``[N, 9, H, W]``, three frames -> ``[N, 9, H, W]``."""
         before, middle, after = pictures.chunk(3, dim=1)
         return torch.cat([middle, HIGH_PASS_GAIN * (middle - before), HIGH_PASS_GAIN * (after - middle)], dim=1)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Output of the last layer ``[N, C, h, w]`` -> logits ``[N, h, w]``, one per patch."""
-        logits: Tensor = self.local(features)[:, 0]
-        return logits
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """``[N, 9, S, S]``, three consecutive frames -> logits of their patches."""
-        return self.logits(self.features(pictures)[-1])
 
 
 class EmotionNetwork(nn.Module):
