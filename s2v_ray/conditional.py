@@ -1,4 +1,4 @@
-"""Objects that are replaced only if nobody else has replaced them: compare-and-swap at any URI.
+"""Objects that are replaced only if they have not changed since they were read: compare-and-swap at any URI.
 
 S3: a PUT with ``If-None-Match: *`` creates an object, one with ``If-Match`` and an ETag replaces it.
 
@@ -33,7 +33,7 @@ _memory_lock = threading.Lock()
 
 
 class ConflictError(Exception):
-    """The object is not the one that was read: somebody else wrote or removed it."""
+    """The object is not the one that was read: another process wrote or removed it."""
 
 
 def read(uri: str) -> tuple[bytes, str] | None:

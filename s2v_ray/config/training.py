@@ -159,7 +159,7 @@ class LatentConfig(Section):
         description="Steps over which these weights grow linearly from 0. If they grow faster than the generator "
         "learns to use the latents, the posteriors collapse.",
     )
-    start: int = Field(1000, ge=0, description="First step with clips whose take is drawn from the prior.")
+    start: int = Field(1000, ge=0, description="First step with clips that get the take of another clip.")
     sampled: float = Field(
         0.5, ge=0, lt=1, description="Share of such clips in a batch from then on; they have no reconstruction loss."
     )

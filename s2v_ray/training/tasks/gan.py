@@ -236,7 +236,7 @@ class GanTask:
         ]
 
     def _draw_sampled(self, clips: int, step: int) -> Tensor:
-        """Choose the clips of a part whose take is drawn from the prior, bool ``[clips]``; never all of them."""
+        """Choose the clips of a part that get the take of another clip, bool ``[clips]``; never all of them."""
         latent = self.recipe.gan.latent
         order = torch.randperm(clips, generator=self.random)
         return order < (int(latent.sampled * clips) if step >= latent.start else 0)

@@ -26,8 +26,8 @@ class DiscriminatorInputs:
         emotion: ``[B, K]``: probabilities of the emotion teacher.
         frame_indices: ``[B, n]``: the frames that discriminators of single frames use.
         consecutive: bool ``[B]``: clips whose frames follow each other.
-        paired: bool ``[B]``: clips whose generated frames show the recording of the real ones; the takes of the others
-            are drawn from the prior.
+        paired: bool ``[B]``: clips whose generated frames show the recording of the real ones; the others have the
+            takes of other clips.
         key: seed, step and rank: the key of the augmentation's draw.
         first: position of the first of these clips in the batch.
     """
