@@ -46,7 +46,7 @@ class CodeUpdate:
 class CodeTracker:
     """The codes of every frame of a live session.
 
-    The first codes are those of the first frames, which are heard before frame 0 is generated. Each later segment of
+    The first codes are those of the speech that is received before frame 0 is generated. Each later segment of
     speech is encoded once, without its silent frames. The identity is the mean over all segments, the emotion a mean
     in which earlier segments decay; both weight a segment by its voiced frames. The codes of frames approach these
     means exponentially. They depend on the speech alone and not on the chunks in which it arrives.
@@ -63,8 +63,8 @@ class CodeTracker:
     def __init__(self, student: Student, identity: Tensor | None, emotion: Tensor | None) -> None:
         self._student, self._identity, self._emotion = student, identity, emotion
         self._predicts = identity is None or emotion is None
-        self._segment = sum(student.content.futures) + 1  # what is heard before frame 0 is generated
-        self._heard = torch.zeros(0)
+        self._segment = sum(student.content.futures) + 1  # received before frame 0 is generated
+        self._received = torch.zeros(0)
         self._next = 0  # frame at which the current segment begins
         self._segments = self._voiced = 0
         self._weighted_identity: Tensor | None = None
@@ -77,11 +77,11 @@ class CodeTracker:
     def push(self, speech: Tensor) -> None:
         """Appends speech, float32 ``[N]`` on the CPU."""
         if self._predicts:
-            self._heard = torch.cat([self._heard, speech])
+            self._received = torch.cat([self._received, speech])
 
     def tensors(self) -> list[Tensor]:
         """All tensors of the state whose size could depend on the speech."""
-        return [self._heard]
+        return [self._received]
 
     @torch.no_grad()
     def encode(self, finished: bool = False) -> None:
@@ -90,16 +90,16 @@ class CodeTracker:
         Args:
             finished: whether no more speech follows.
         """
-        while self._predicts and len(self._heard) >= self._segment * SAMPLES_PER_FRAME:
+        while self._predicts and len(self._received) >= self._segment * SAMPLES_PER_FRAME:
             self._encode_segment(self._segment)
-        whole = len(self._heard) // SAMPLES_PER_FRAME
+        whole = len(self._received) // SAMPLES_PER_FRAME
         if finished and self._predicts and not self._segments and whole:
             self._encode_segment(whole)
 
     def _encode_segment(self, frames: int) -> None:
-        speech, self._heard = (
-            self._heard[: frames * SAMPLES_PER_FRAME],
-            self._heard[frames * SAMPLES_PER_FRAME :].clone(),
+        speech, self._received = (
+            self._received[: frames * SAMPLES_PER_FRAME],
+            self._received[frames * SAMPLES_PER_FRAME :].clone(),
         )
         mask = speech.view(frames, -1).square().mean(1).sqrt() > SILENCE_RMS
         voiced = int(mask.sum())
@@ -134,7 +134,7 @@ class CodeTracker:
         self._voiced += voiced
 
     def _mean(self, output: StudentOutput) -> SpeechCodes:
-        """Mean codes so far; those of ``output`` if nothing but silence was heard."""
+        """Mean codes so far; those of ``output`` after nothing but silence."""
         if self._weighted_identity is None or self._weighted_emotion is None:
             return SpeechCodes(output.identity[0], output.emotion[0], output.emotion_logits[0])
         emotion, logits, weight = self._weighted_emotion

@@ -93,7 +93,7 @@ def record_live(
     Args:
         predictor: the bundle.
         request: codes and seed.
-        chunks: float32 ``[N]`` each, 16 kHz mono, in the order and at the time in which they are heard.
+        chunks: float32 ``[N]`` each, 16 kHz mono, in the order and at the time of their recording.
         out_path: path or URI of the MP4. An existing file is replaced only when the new one is complete.
 
     Raises:

@@ -20,7 +20,7 @@ def pcm(sound: np.ndarray) -> bytes:
 
 
 @dataclass
-class Heard:
+class Received:
     """What a client received until the session was closed."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class LiveClient:
     """One connection."""
 
     def __init__(self, socket: Any, acknowledges: bool = True) -> None:
-        self.socket, self.heard, self._acknowledges = socket, Heard(), acknowledges
+        self.socket, self.received, self._acknowledges = socket, Received(), acknowledges
 
     def hello(self, **fields: Any) -> None:
         self.send(type="hello", **fields)
@@ -55,27 +55,27 @@ class LiveClient:
         """Receives one message; returns whether the session is still open."""
         message = self.socket.receive()
         if message["type"] == "websocket.close":
-            self.heard.close_code = message["code"]
+            self.received.close_code = message["code"]
             return False
         if message.get("text"):
-            self.heard.events.append(json.loads(message["text"]))
+            self.received.events.append(json.loads(message["text"]))
             return True
         index, seconds, pixels = unpack_frame(message["bytes"])
-        self.heard.frames[index] = pixels
-        self.heard.seconds.append(seconds)
+        self.received.frames[index] = pixels
+        self.received.seconds.append(seconds)
         if self._acknowledges:
             self.send(type="ack", frame=index)
         return True
 
-    def until_closed(self) -> Heard:
+    def until_closed(self) -> Received:
         while self.receive():
             pass
-        return self.heard
+        return self.received
 
     def until(self, kind: str) -> None:
         """Receives until there is an event of a kind."""
-        while not any(event["type"] == kind for event in self.heard.events):
-            assert self.receive(), self.heard.events
+        while not any(event["type"] == kind for event in self.received.events):
+            assert self.receive(), self.received.events
 
 
 @contextmanager

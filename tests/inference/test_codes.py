@@ -34,31 +34,31 @@ def draw_all(tracker: CodeTracker, frames: int, chunk: int) -> tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def encode(student: Student, heard: Tensor) -> tuple[Tensor, Tensor]:
-    output = student(heard[None], content=False)
+def encode(student: Student, received: Tensor) -> tuple[Tensor, Tensor]:
+    output = student(received[None], content=False)
     return output.identity[0], output.emotion[0]
 
 
 def test_the_first_codes_are_those_of_what_is_heard_before_the_first_frame(student: Student) -> None:
     start = sum(student.content.futures) + 1
-    heard = sound(start + 25)
+    received = sound(start + 25)
     tracker = CodeTracker(student, None, None)
-    tracker.push(heard)
+    tracker.push(received)
     tracker.encode()
     identity, emotion = tracker.draw(0, start)
-    expected = encode(student, heard[: start * SAMPLES_PER_FRAME])
+    expected = encode(student, received[: start * SAMPLES_PER_FRAME])
     torch.testing.assert_close(identity, expected[0].expand(start, -1), atol=1e-6, rtol=0)
     torch.testing.assert_close(emotion, expected[1].expand(start, -1), atol=1e-6, rtol=0)
 
 
 def test_codes_approach_the_means_over_the_segments(student: Student) -> None:
     start = sum(student.content.futures) + 1
-    heard = sound(start + 25 + 50)
+    received = sound(start + 25 + 50)
     edges = torch.tensor([0, start, start + 25, start + 75]) * SAMPLES_PER_FRAME
-    segments = [heard[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+    segments = [received[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
     frames, codes = (start, 25, 50), [encode(student, segment) for segment in segments]
     tracker = CodeTracker(student, None, None)
-    tracker.push(heard)
+    tracker.push(received)
     tracker.encode()
     identity, emotion = draw_all(tracker, 400, 16)
     mean = F.normalize(sum((n * c[0] for n, c in zip(frames, codes, strict=True)), torch.zeros(())), dim=0)
@@ -87,16 +87,16 @@ def test_codes_change_by_a_bounded_share_in_each_frame(student: Student) -> None
 
 @pytest.mark.parametrize("size", [100, 641, 30_000])
 def test_codes_do_not_depend_on_the_chunks(student: Student, size: int) -> None:
-    heard = torch.from_numpy(speech(6.0))
+    received = torch.from_numpy(speech(6.0))
     whole, chunked = CodeTracker(student, None, None), CodeTracker(student, None, None)
-    whole.push(heard)
+    whole.push(received)
     whole.encode()
     expected = draw_all(whole, 150, 16)
     drawn: list[tuple[Tensor, Tensor]] = []
-    for i in range(0, len(heard), size):
-        chunked.push(heard[i : i + size])
+    for i in range(0, len(received), size):
+        chunked.push(received[i : i + size])
         chunked.encode()
-        known = min(len(heard), i + size) // SAMPLES_PER_FRAME - sum(student.content.futures) - 1
+        known = min(len(received), i + size) // SAMPLES_PER_FRAME - sum(student.content.futures) - 1
         while len(drawn) < known:
             drawn.append(chunked.draw(len(drawn), 1))
     for k in (0, 1):
@@ -109,7 +109,7 @@ def test_silence_does_not_change_the_codes(student: Student) -> None:
     tracker.encode()
     draw_all(tracker, 330, 16)
     assert [u.voiced for u in tracker.updates] == [4, 29]  # the third segment has one voiced frame, the others none
-    assert len(tracker._heard) < 100 * SAMPLES_PER_FRAME
+    assert len(tracker._received) < 100 * SAMPLES_PER_FRAME
 
 
 def test_given_codes_are_constant_and_nothing_is_encoded(student: Student) -> None:
@@ -121,7 +121,7 @@ def test_given_codes_are_constant_and_nothing_is_encoded(student: Student) -> No
     torch.testing.assert_close(drawn[0], identity.expand(3, -1))
     torch.testing.assert_close(drawn[1], emotion.expand(3, -1))
     assert not tracker.updates
-    assert not len(tracker._heard)
+    assert not len(tracker._received)
 
 
 def test_codes_without_speech_are_an_error(student: Student) -> None:

@@ -137,8 +137,8 @@ def test_an_hour_has_no_drift(moving: Predictor, monkeypatch: pytest.MonkeyPatch
                 last, frames = frame.index, frames + 1
     assert session.received == 2 * SAMPLES_PER_FRAME + 360 * (10 * SAMPLE_RATE + 1)
     assert session.lost == lost
-    heard = session.received / SAMPLE_RATE
-    behind = heard - (last + 1) / 25
+    received = session.received / SAMPLE_RATE
+    behind = received - (last + 1) / 25
     assert 0 <= behind <= 0.04 * (1 + moving.model.student.future_frames)
     assert session.skipped == 0
 

@@ -38,12 +38,12 @@ def test_a_file_is_read_at_its_own_speed() -> None:
 
 
 def test_a_stop_ends_the_speech() -> None:
-    stop, heard = threading.Event(), []
+    stop, received = threading.Event(), []
     for chunk in at_own_speed(speech(1.0), stop, sleep=lambda _: None):
-        heard.append(chunk)
-        if len(heard) == 4:
+        received.append(chunk)
+        if len(received) == 4:
             stop.set()
-    assert len(heard) == 4
+    assert len(received) == 4
 
 
 def test_frames_and_audio_are_in_the_file(predictor: Predictor, tmp_path: Path) -> None:

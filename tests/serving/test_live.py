@@ -60,8 +60,8 @@ def test_frames_are_those_of_the_same_speech_as_a_video(
     sound, voice = speech(1.2), speech(1.0, 5)
     predictor = Predictor(uris["bundle"])
     identity = predictor.encode_speech(np.frombuffer(wav(voice)[44:], "<i2").astype(np.float32) / 32768).identity
-    heard = np.frombuffer(pcm(sound), "<i2").astype(np.float32) / 32768
-    expected = np.concatenate(list(predictor.generate(GenerationRequest(heard, identity, "happy", seed=3))))
+    received = np.frombuffer(pcm(sound), "<i2").astype(np.float32) / 32768
+    expected = np.concatenate(list(predictor.generate(GenerationRequest(received, identity, "happy", seed=3))))
     with connected(endpoint) as client:
         client.hello(emotion="happy", seed=3, identity_speech=base64_of(wav(voice)), format="webp", quality=100)
         talk(client, sound)
@@ -123,7 +123,7 @@ def test_statistics_and_warnings(endpoint: TestClient, monkeypatch: pytest.Monke
         client.send(type="gap", samples=1600)
         client.until("statistics")
         client.until("warning")
-        warning = client.heard.event("warning")
+        warning = client.received.event("warning")
         client.send(type="end")
         client.until_closed()
     assert warning["code"] == "audio_lost"
