@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from s2v_ray.config import Recipe
 from s2v_ray.models.generator import ClipCodes, Generator
@@ -149,12 +150,19 @@ class Speech2Video(nn.Module):
         return found.take_mean[:, 0]
 
     @torch.no_grad()
-    def known_take(self, pictures: Tensor, speech: Tensor) -> KnownTake:
-        """The take of a clip, for the prior: frames ``[P, 3, S, S]`` in [-1, 1] and speech ``[L * 640]``."""
+    def known_take(self, pictures: Tensor, speech: Tensor, identity: Tensor) -> KnownTake:
+        """The take of a clip, for the prior.
+
+        Args:
+            pictures: frames ``[P, 3, S, S]`` in [-1, 1].
+            speech: ``[L * 640]``.
+            identity: ``[D]``, code of the identity teacher for the clip's face. The student's code of the speech would
+                not do: it is the same for speakers that the student cannot distinguish by voice.
+        """
         found: Posterior = self.encoder(pictures[None])
-        codes = self.student(speech[None])
         mean, log_variance = found.take_mean[0].mean(0), found.take_log_variance[0].mean(0)
-        return KnownTake(codes.identity[0].float(), codes.emotion[0].float(), mean, log_variance)
+        emotion = self.student(speech[None]).emotion[0].float()
+        return KnownTake(functional.normalize(identity, dim=0), emotion, mean, log_variance)
 
     @torch.no_grad()
     def motion_of(self, frames: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ LOG_VARIANCE_RANGE = (-8.0, 4.0)
 INITIAL_LOG_VARIANCE = -4.0
 """With a variance of 1, samples of the posterior are noise at first, and the generator learns to ignore them."""
 SIMILARITY_SCALE = 0.05
-"""Difference of the cosine of two identities that makes a clip less likely by a factor e. Codes of one voice differ by
+"""Difference of the cosine of two identities that makes a clip less likely by a factor e. Codes of one face differ by
 a few hundredths."""
 EMOTION_SCALE = 0.25
 """Standard deviation of the kernel on the entries of the emotion code, which are in [-1, 1]."""
@@ -94,11 +94,11 @@ class TakeEncoder(nn.Module):
 
 @dataclass
 class KnownTake:
-    """The posterior of the take of a training clip, and the codes of its speech.
+    """The posterior of the take of a training clip, and the codes it is found by.
 
     Attributes:
-        identity: ``[D]``, unit length.
-        emotion: ``[E]``.
+        identity: ``[D]``, unit length: the identity teacher's code of the face, which the student's code approximates.
+        emotion: ``[E]``, the student's code of the speech.
         mean: ``[Z]``.
         log_variance: ``[Z]``.
     """

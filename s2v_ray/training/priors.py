@@ -15,6 +15,7 @@ from s2v_ray.media.mouth import mouth_mask
 from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.take import KnownTake, NoiseSequence
+from s2v_ray.training.data.decode import read_outputs
 from s2v_ray.training.data.plan import Row, planned_clips, read_index, row_group_jobs
 
 TAKE_FRAMES = 4
@@ -39,12 +40,14 @@ def fill_priors(model: Speech2Video, corpus: str, recipe: Recipe, device: torch.
     variances: list[tuple[float, float, float]] = []
     for job in row_group_jobs(chosen):
         rows = shards.read_rows(job.uri, job.group)
-        for row in job.rows:
+        identities = read_outputs(corpus, "identity", job, [rows[row]["id"] for row in job.rows])
+        for row, identity in zip(job.rows, identities, strict=True):
             place, clip = Row(job.uri, job.group, row), shards.decode_clip(rows[row])
             frames = to_unit(torch.from_numpy(clip.frames[: config.motion_frames])).to(device)
             speech = torch.from_numpy(clip.speech).to(device)
             spread = np.linspace(0, len(clip.frames) - 1, TAKE_FRAMES).round().astype(int)
-            takes[place] = model.known_take(to_unit(torch.from_numpy(clip.frames[spread])).to(device), speech)
+            pictures = to_unit(torch.from_numpy(clip.frames[spread])).to(device)
+            takes[place] = model.known_take(pictures, speech, torch.from_numpy(identity).to(device))
             motion[place] = model.motion_of(frames)
             if len(variances) < GAIN_CLIPS:
                 variances.append(_variances(model, frames, speech, takes[place], motion[place]))

@@ -15,20 +15,22 @@ from tests.helpers.tiny_corpus import make_corpus
 
 
 def test_takes_and_motion_are_those_of_training_clips(tmp_path: Path) -> None:
-    corpus, settings = make_corpus(str(tmp_path)), task_recipe(0)
+    corpus, settings = make_corpus(str(tmp_path), identity_dim=IDENTITY), task_recipe(0)
     model = Speech2Video(settings, IDENTITY, EMOTIONS).eval()
     fill_priors(model, corpus, settings, torch.device("cpu"))
     clips = int(model.take_prior.stored)
     lengths = model.motion_prior.lengths
     assert clips == int((lengths > 0).sum()) > 4 and set(lengths[:clips].tolist()) == {20, 30, 45}
     assert model.motion_prior.trajectories[0, : lengths[0]].mean(0).abs().max() < 1e-5
-    norms = model.take_prior.identities[:clips].norm(dim=1)
-    torch.testing.assert_close(norms, torch.ones(clips))
+    codes = torch.eye(IDENTITY)
+    stored = model.take_prior.identities[:clips]
+    assert all((code == codes).all(1).any() for code in stored), "the teacher's codes of the faces"
+    assert len(stored.unique(dim=0)) == IDENTITY
     assert len(model.take_prior.means[:clips].unique(dim=0)) == clips, "every clip has a take of its own"
 
 
 def test_the_motion_is_scaled_by_one_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus, settings = make_corpus(str(tmp_path)), task_recipe(0)
+    corpus, settings = make_corpus(str(tmp_path), identity_dim=IDENTITY), task_recipe(0)
     model = Speech2Video(settings, IDENTITY, EMOTIONS).eval()
     seen: list[float] = []
     monkeypatch.setattr(priors, "matching_gain", lambda *values: seen.extend(values) or 1.0)
