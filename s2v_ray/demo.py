@@ -69,6 +69,7 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
     logger.info("demo: recipe %s, into %s; importing ...", recipe.name, out)
     from s2v_ray.evaluation.report import format_table, write_report
     from s2v_ray.evaluation.results import Results
+    from s2v_ray.publishing.cards import write_card
 
     history = History(out, recipe)
     steps = _steps(out, recipe, reference)
@@ -80,6 +81,7 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
     evaluated = cast(Results, results["evaluate"])
     report = write_report(storage.join(out, "evaluation"), evaluated)
     artifacts = {**report, "video": storage.join(out, "video.mp4"), "bundle": storage.join(out, "generator/bundle")}
+    artifacts["card"] = write_card(artifacts["bundle"], storage.join(out, "evaluation"))
     print(format_table(evaluated))
     for name, path in artifacts.items():
         print(f"{name:>8}: {path}")

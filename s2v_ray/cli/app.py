@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s2v_ray.cli import cluster, corpus, evaluation, inference, project, serving, training
+from s2v_ray.cli import cluster, corpus, evaluation, inference, project, publishing, serving, training
 from s2v_ray.cli.base import version
 
 HELP = "Talking-face video from speech alone. Any URI may be a local path or s3://bucket/key."
@@ -19,7 +19,7 @@ HELP = "Talking-face video from speech alone. Any URI may be a local path or s3:
 app = typer.Typer(
     name="s2v", help=HELP, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
-for group in (project, corpus, training, evaluation, inference, serving, cluster):
+for group in (project, corpus, training, evaluation, publishing, inference, serving, cluster):
     group.register(app)
 
 

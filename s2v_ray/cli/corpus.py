@@ -47,9 +47,11 @@ def ingest(
     JSON result: the corpus's manifest (clips by split, speakers, emotions, rejects by reason).
     """
     from s2v_ray.ingest.ray_pipeline import ingest as run
+    from s2v_ray.publishing.cards import write_card
 
     settings, uri = load_recipe(recipe, overrides), storage.absolute(corpus)
-    return Outcome({"corpus": uri}, run(storage.absolute(source), uri, settings), settings)
+    manifest = run(storage.absolute(source), uri, settings)
+    return Outcome({"corpus": uri, "card": write_card(uri)}, manifest, settings)
 
 
 @command

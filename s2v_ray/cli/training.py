@@ -28,11 +28,13 @@ def distill(
 
     JSON result: run, bundle, steps, metrics (the last training record and those of the validation).
     """
+    from s2v_ray.publishing.cards import write_card
     from s2v_ray.training.launch import launch
     from s2v_ray.training.runs import RunSpec
 
     settings = load_recipe(recipe, overrides)
     result = launch(RunSpec("distill", settings, corpus, run))
+    write_card(result["bundle"])
     return Outcome({"run": result["run"], "bundle": result["bundle"]}, result, settings)
 
 
@@ -49,11 +51,13 @@ def train(
 
     JSON result: run, bundle, steps, metrics (the last training record and those of the validation).
     """
+    from s2v_ray.publishing.cards import write_card
     from s2v_ray.training.launch import launch
     from s2v_ray.training.runs import RunSpec
 
     settings = load_recipe(recipe, overrides)
     result = launch(RunSpec("gan", settings, corpus, run, bundle_of(student), reference))
+    write_card(result["bundle"])
     return Outcome({"run": result["run"], "bundle": result["bundle"]}, result, settings)
 
 

@@ -59,6 +59,7 @@ class IngestConfig(Section):
         description="Layout of the source: folder, puppets, grid, cremad, ravdess, or the name of a source that a "
         "plugin registers; auto detects the layout from the files.",
     )
+    licence: str = Field("", description="Licence or terms of the source, as the cards state them.")
     split: Literal["within", "take", "disjoint"] = Field(
         "within",
         description="within: every speaker is in train, and val and test have unseen sentences. take: every speaker is "

@@ -34,7 +34,7 @@ class GeneratorConfig(Section):
         description="Channels at 4, 8, 16, ... pixels; one entry for each doubling up to the side of the crop.",
     )
     take_dim: Positive = Field(
-        16, description="Dimension of the take latent: what a recording looks like beyond what speech determines."
+        32, description="Dimension of the take latent: what a recording looks like beyond what speech determines."
     )
     motion_dim: Positive = Field(6, description="Dimension of the motion code of each frame (blinks, sway).")
     take_width: int = Field(

@@ -93,7 +93,9 @@ class ScheduleConfig(Section):
     ramp: int = Field(0, ge=0, description="Steps over which its weights grow linearly from 0.")
     head_start: int = Field(0, ge=0, description="Steps before `start` in which only the discriminator learns.")
     interval: Positive = Field(1, description="Number of steps between its updates.")
-    lr: float = Field(5e-4, ge=0, description="Its learning rate; 0 freezes it.")
+    lr: float = Field(
+        5e-4, ge=0, description="Its peak learning rate (warm-up and decay as the generator's); 0 freezes it."
+    )
 
 
 class DiscriminatorsConfig(Section):
@@ -150,7 +152,7 @@ class LatentConfig(Section):
     """Training of take latent and motion code: a conditional variational autoencoder."""
 
     kl_take: Weight = Field(
-        5e-4, description="Weight of the KL divergence of the take posterior, nats. Large values make it collapse."
+        5e-5, description="Weight of the KL divergence of the take posterior, nats. Large values make it collapse."
     )
     kl_motion: Weight = Field(2e-4, description="Weight of the KL divergence of the motion posterior.")
     warmup: int = Field(

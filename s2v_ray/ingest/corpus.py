@@ -19,7 +19,7 @@ WORK = ".ingest"
 """Folder in the corpus for the results of an unfinished ingest; removed at the end."""
 REJECTS = "rejects.parquet"
 _LABELS = ["id", "speaker", "emotion", "sentence", "source", "num_frames"]
-_NOT_COMPARED = ("ingest.max_reject_share", "ingest.source")
+_NOT_COMPARED = ("ingest.max_reject_share", "ingest.source", "ingest.licence")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _read_shards(corpus: str) -> Iterator[Shard]:
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe's settings that clips and splits depend on, by key.
 
-    The largest share of rejects and the teachers are not among them.
+    The largest share of rejects, the licence and the teachers are not among them.
     """
     sections = {"media": recipe.media, "ingest": recipe.ingest}
     flat = {
@@ -240,6 +240,7 @@ def corpus_manifest(
         }
     return {
         "size": recipe.media.size,
+        "licence": recipe.ingest.licence,
         "splits": splits,
         "speakers": sorted({clip.speaker for clip in clips}),
         "emotions": sorted({clip.emotion for clip in clips} - {""}),

@@ -57,6 +57,7 @@ def save_bundle(
     kind: Kind,
     lineage: dict[str, Any],
     metrics: dict[str, Any],
+    corpus: dict[str, Any] | None = None,
 ) -> None:
     """Writes a bundle; an existing one is readable until the new one is complete.
 
@@ -67,6 +68,7 @@ def save_bundle(
         kind: of the model.
         lineage: role -> digest of every artifact that the model was made from (corpus, teachers, student, ...).
         metrics: its figures, as plain JSON values.
+        corpus: its description (``provenance.describe_corpus``).
 
     Raises:
         ValueError: ``model`` is not of ``kind``.
@@ -80,6 +82,7 @@ def save_bundle(
     sha = storage.sha256(data)
     weights = _FileReference(f"model-{sha[:12]}.safetensors", sha)
     card = _make_card(model, recipe, kind, lineage, metrics) | {
+        "corpus": corpus or {},
         "sha256": sha,  # of the weights; other artifacts refer to this bundle by it
         "weights": {**asdict(weights), "bytes": len(data)},
     }

@@ -128,7 +128,7 @@ class Generator(nn.Module):
             nn.Linear(identity_dim + emotion_dim + self.take_dim + content_dim + config.motion_dim, self.code_dim),
             nn.GELU(), nn.Linear(self.code_dim, self.code_dim), nn.GELU(),
         )  # fmt: skip
-        self.constant = nn.Linear(self.code_dim, channels[0] * self.base**2)
+        self.constant = nn.Linear(self.code_dim + self.take_dim, channels[0] * self.base**2)
         skips = channels if config.reference else (0,) * len(channels)
         self.blocks = nn.ModuleList(
             ModulatedBlock(a, b, self.code_dim, s)
@@ -156,18 +156,18 @@ class Generator(nn.Module):
         """
         self._check(codes)
         b, t = content.shape[:2]
-        constant = [codes.identity * self.identity_scale, codes.emotion]
-        if codes.take is not None and self.take_dim:
-            constant.append(codes.take)
-        clip_code = torch.cat(constant, dim=-1)[:, None].expand(-1, t, -1)
-        code = self.mix(torch.cat([clip_code, content, motion], dim=-1))
+        take = codes.identity[:, :0] if codes.take is None or not self.take_dim else codes.take
+        constant = torch.cat([codes.identity * self.identity_scale, codes.emotion, take], dim=-1)
+        code = self.mix(torch.cat([constant[:, None].expand(-1, t, -1), content, motion], dim=-1))
         maps: list[Tensor | None] = [None] * (len(self.blocks) + 1)
         if self.still is not None and codes.still is not None:
             still_code, still_maps = self.still(codes.still)
             code = code + still_code[:, None]
             maps = [m.repeat_interleave(t, 0) for m in still_maps]
+        # The take also reaches the first feature map by a linear layer alone, through which it is learnt faster.
+        start = torch.cat([code, take[:, None].expand(-1, t, -1)], dim=-1)
+        x = self.constant(start).view(b * t, -1, self.base, self.base)
         code = code.flatten(0, 1)
-        x = self.constant(code).view(b * t, -1, self.base, self.base)
         for block, skip in zip(self.blocks, maps[:-1], strict=True):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, code, skip, use_reentrant=False)

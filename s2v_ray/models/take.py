@@ -75,11 +75,9 @@ class TakeEncoder(nn.Module):
             )
         )
         self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)
-        hidden = 4 * width
-        last = nn.Linear(hidden, sum(self.dims))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(hidden * (size // 16) ** 2, hidden), nn.GELU(), last)
+        self.head = nn.Linear(4 * width * (size // 16) ** 2, sum(self.dims))
         with torch.no_grad():
-            _, take, _, motion = last.bias.split(self.dims)
+            _, take, _, motion = self.head.bias.split(self.dims)
             take.fill_(INITIAL_LOG_VARIANCE)
             motion.fill_(INITIAL_LOG_VARIANCE)
         self.register_buffer("mask", mouth_mask(size).clone(), persistent=False)
@@ -87,7 +85,8 @@ class TakeEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Posterior:
         """``[B, N, 3, S, S]`` in [-1, 1] -> posterior of each frame."""
         shown = frames.flatten(0, 1) * (1.0 - self.mask)
-        parts = self.head(self.features(shown)).float().unflatten(0, frames.shape[:2]).split(self.dims, dim=-1)
+        found = self.head(self.features(shown).flatten(1)).float()
+        parts = found.unflatten(0, frames.shape[:2]).split(self.dims, dim=-1)
         low, high = LOG_VARIANCE_RANGE
         return Posterior(parts[0], parts[1].clamp(low, high), parts[2], parts[3].clamp(low, high))
 

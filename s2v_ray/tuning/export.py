@@ -44,5 +44,6 @@ def export_best(sweep: Sweep, out: str) -> dict[str, Any]:
         "trials": found["trials"],
     }
     lineage = {**card["lineage"], "sweep": chosen}
-    save_bundle(out, model, parse_recipe(card["recipe"]), kind, lineage, {**card["metrics"], **found["scores"]})
+    metrics = {**card["metrics"], **found["scores"]}
+    save_bundle(out, model, parse_recipe(card["recipe"]), kind, lineage, metrics, card["corpus"])
     return {"bundle": out, "trial": found["winner"], "scores": found["scores"], "lineage": lineage}

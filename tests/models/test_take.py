@@ -38,8 +38,10 @@ def test_the_encoder_does_not_see_the_mouth() -> None:
     other[..., y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] = -1.0
     a, b = encoder(frames), encoder(other)
     assert a.take_mean.shape == (1, 2, 3) and a.motion_log_variance.shape == (1, 2, 2)
-    torch.testing.assert_close(a.take_mean, b.take_mean, atol=1e-3, rtol=0)
-    assert not torch.allclose(a.take_mean, encoder(frames.flip(-1)).take_mean, atol=1e-3)
+    of_mouth, of_face = (
+        (a.take_mean - other.take_mean).abs().max().item() for other in (b, encoder(frames.flip(-1)))
+    )
+    assert of_mouth < 0.03 * of_face, "the mask has soft edges"
 
 
 def known(identity: int, level: float, emotion: float = 0.0) -> KnownTake:

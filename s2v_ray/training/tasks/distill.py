@@ -25,6 +25,7 @@ from s2v_ray.metrics.probe import linear_probe
 from s2v_ray.models.bundle import save_bundle
 from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.models.teachers import load as load_teacher
+from s2v_ray.provenance import describe_corpus
 from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.collective import gather
 from s2v_ray.training.engine import Engine, OptimizerConfig, check_finite
@@ -130,7 +131,7 @@ class DistillTask:
         lineage: dict[str, Any],
         labels: Mapping[str, ClipLabel] | None = None,
     ) -> None:
-        self.recipe, self.rank = context.recipe, context.rank
+        self.recipe, self.rank, self.corpus = context.recipe, context.rank, context.corpus
         self.lineage, self.labels = lineage, labels or {}
         self.emotion_in_identity, self.identity_in_emotion = Dependence(), Dependence()
         self.shares: Shares | None = None
@@ -257,7 +258,8 @@ class DistillTask:
         with self.engine.gathered_parameters():
             if self.rank == 0:
                 student = self.engine.module
-                save_bundle(storage.join(run, "bundle"), student, self.recipe, "student", self.lineage, metrics)
+                uri, about = storage.join(run, "bundle"), describe_corpus(self.corpus)
+                save_bundle(uri, student, self.recipe, "student", self.lineage, metrics, about)
 
 
 def clip_terms(output: StudentOutput, batch: ClipBatch, recipe: Recipe) -> Terms:

@@ -28,6 +28,7 @@ from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
+from s2v_ray.provenance import describe_corpus
 from s2v_ray.training.balance import GradientBalance
 from s2v_ray.training.collective import copy_from_first
 from s2v_ray.training.engine import Engine, NonFiniteLossError, OptimizerConfig, check_finite, frozen
@@ -200,8 +201,10 @@ class GanTask:
         updated = adversaries.updated_at(step)
         if not updated:
             return scalars
+        # The rates fall as the generator's does, which would otherwise be overtaken at the end.
+        decay = warmup_cosine(step, self.recipe.gan.steps, 1.0)
         for name, member in adversaries.items():
-            self.discriminators.set_lr(name, member.schedule.lr if name in updated else 0.0)
+            self.discriminators.set_lr(name, decay * member.schedule.lr if name in updated else 0.0)
         parts = []
         for i, part in enumerate(self._with_same_buffers(generated)):
             losses: dict[str, Tensor] = self.discriminators(part.inputs, part.made.frames.detach(), step)
@@ -331,7 +334,8 @@ class GanTask:
         model = self.averaged()
         if self.rank == 0:
             fill_priors(model, self.corpus, self.recipe, self.device)
-            save_bundle(storage.join(run, "bundle"), model, self.recipe, "speech2video", self.lineage, metrics)
+            uri, about = storage.join(run, "bundle"), describe_corpus(self.corpus)
+            save_bundle(uri, model, self.recipe, "speech2video", self.lineage, metrics, about)
 
 
 def make_task(context: TaskContext) -> GanTask:

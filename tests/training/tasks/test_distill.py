@@ -223,11 +223,14 @@ def test_a_task_on_an_accelerator_is_restored_from_a_state_on_the_cpu() -> None:
 
 def test_only_the_first_worker_exports_a_bundle(tmp_path: Path) -> None:
     student = Student(RECIPE.student, IDENTITY, EMOTIONS)
+    corpus, run = make_corpus(str(tmp_path / "corpus"), clips=2, val=2), str(tmp_path / "run")
     for rank in (1, 0):
-        assert not storage.exists(storage.join(str(tmp_path), "bundle"))
-        DistillTask(make_context(RECIPE, ENGINE, rank), student, {"corpus": "c"}).export(str(tmp_path), {"m": 0.5})
-    loaded, card = load_bundle(storage.join(str(tmp_path), "bundle"), "student")
+        assert not storage.exists(storage.join(run, "bundle"))
+        context = replace(make_context(RECIPE, ENGINE, rank), corpus=corpus)
+        DistillTask(context, student, {"corpus": "c"}).export(run, {"m": 0.5})
+    loaded, card = load_bundle(storage.join(run, "bundle"), "student")
     assert card["lineage"] == {"corpus": "c"} and card["metrics"] == {"m": 0.5}
+    assert card["corpus"]["splits"]["train"] == {"clips": 2}
     assert all(torch.equal(value, student.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
