@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from s2v_ray import storage
 from s2v_ray.cli.base import Corpus, Outcome, Overrides, RecipeName, bundle_of, command, load_recipe
+
+logger = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -67,23 +70,31 @@ def study(
     ] = None,
     clips: Annotated[int, typer.Option(help="make: number of clips.")] = 20,
     seed: Annotated[int, typer.Option(help="make: seed of the clips and of the order of questions.")] = 0,
+    csv: Annotated[str | None, typer.Option(metavar="URI", help="report: write all answers to this CSV file.")] = None,
 ) -> Outcome:
     """Run a user study: make its clips, ask people at /study of `s2v serve --study URI`, and report their answers.
 
-    JSON result: of make, the study's manifest; of report, participants, answers, preference and emotion (share, low and
-    high of the 95% interval, count).
+    JSON result: of make, the study's manifest and answers_needed; of report, participants, excluded, answers,
+    preference and emotion (share, low and high of the 95% interval, count), equivalence.
     """
-    from s2v_ray.evaluation.study_report import compute_report, format_report
+    from s2v_ray.evaluation.equivalence import MARGIN, answers_needed
+    from s2v_ray.evaluation.study_report import answers_csv, compute_report, format_report, read_answers
     from s2v_ray.evaluation.user_study import StudyDesign, make_study
 
     study_uri = storage.absolute(uri)
     if action is StudyAction.report:
         result = compute_report(study_uri)
         print(format_report(result))
-        return Outcome({}, dict(result))
+        if csv:
+            storage.write_bytes(storage.absolute(csv), answers_csv(read_answers(study_uri)).encode())
+        return Outcome({"csv": csv} if csv else {}, dict(result))
     if not corpus or not bundle:
         raise ValueError("study make needs --corpus and --bundle")
     reference = bundle_of(reference_bundle) if reference_bundle else None
     design = StudyDesign(clips=clips, seed=seed)
     made = make_study(storage.absolute(corpus), study_uri, bundle_of(bundle), reference, design)
-    return Outcome({"study": study_uri}, made)
+    needed = answers_needed(MARGIN)
+    if reference:
+        people = -(-needed * 3 // design.pairs)  # a third of the pairs compares speech only with the baseline
+        logger.info("%d answers are needed to show equivalence within %.0f%%: %d people", needed, 100 * MARGIN, people)
+    return Outcome({"study": study_uri}, made | {"answers_needed": needed})

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from s2v_ray import shards, storage
@@ -31,11 +32,15 @@ from s2v_ray.logs import Progress, log_progress
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.media.video import SYNTHETIC, write_mp4
 
-STUDY_SCHEMA = 2
-"""Raised to 2 when the reference baseline got the still of another take."""
+STUDY_SCHEMA = 3
+"""Raised to 3 with attention checks."""
 REAL = "real clip"
+DEGRADED = "degraded clip"
+"""The real clip at an eighth of its resolution: a participant who looks prefers the real one."""
 CONDITIONS = (REAL, REFERENCE_OTHER, SPEECH)
 """Neither the reference baseline nor the bundle knows the take that is spoken, so they can be compared."""
+DEGRADATION = 8
+TrialKind = Literal["pair", "emotion", "check"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class StudyDesign:
         clips: number of items. Each item is one clip in every condition.
         pairs: number of trials of each participant that compare two conditions.
         singles: number of trials of each participant that ask for the emotion of one clip.
+        checks: number of trials of each participant that compare a real clip with its degraded copy.
         seed: seed of the choice of items, of the generated frames and of the order of trials.
     """
 
@@ -56,6 +62,7 @@ class StudyDesign:
     clips: int = 20
     pairs: int = 15
     singles: int = 15
+    checks: int = 3
     seed: int = 0
 
 
@@ -84,6 +91,7 @@ class StudyPlan:
         seed: seed of the order of trials.
         pairs: number of trials that compare two conditions.
         singles: number of trials that ask for an emotion.
+        checks: number of attention checks.
         emotions: emotions to choose from.
         items: the items.
     """
@@ -91,6 +99,7 @@ class StudyPlan:
     seed: int
     pairs: int
     singles: int
+    checks: int
     emotions: tuple[str, ...]
     items: tuple[StudyItem, ...]
 
@@ -101,13 +110,14 @@ class Trial:
 
     Attributes:
         trial: index of the trial among those of the participant.
-        kind: "pair" compares two conditions, "emotion" asks for the emotion of one clip.
+        kind: "pair" compares two conditions, "emotion" asks for the emotion of one clip, "check" compares a real clip
+            with its degraded copy.
         item: index of the item.
         clips: conditions of the item, as shown from left to right.
     """
 
     trial: int
-    kind: Literal["pair", "emotion"]
+    kind: TrialKind
     item: int
     clips: tuple[str, ...]
 
@@ -157,7 +167,7 @@ def make_study(
         )
     emotions = sorted({item.emotion for item in items if item.emotion})
     singles = design.singles if len(emotions) > 1 else 0
-    plan = StudyPlan(design.seed, design.pairs, singles, tuple(emotions), tuple(items))
+    plan = StudyPlan(design.seed, design.pairs, singles, design.checks, tuple(emotions), tuple(items))
     parents = {"corpus": shards.read_corpus_manifest(corpus)["digest"]}
     parents |= {condition: opened.card["sha256"] for condition, opened in predictors.items()}
     digest = predictor.card["config_digest"]
@@ -172,13 +182,16 @@ def read_plan(uri: str) -> StudyPlan:
     """
     manifest = storage.read_manifest(uri, "study", STUDY_SCHEMA)
     items = tuple(StudyItem(i["clip"], i["speaker"], i["emotion"], i["clips"]) for i in manifest["items"])
-    return StudyPlan(manifest["seed"], manifest["pairs"], manifest["singles"], tuple(manifest["emotions"]), items)
+    numbers = {name: manifest[name] for name in ("seed", "pairs", "singles", "checks")}
+    return StudyPlan(**numbers, emotions=tuple(manifest["emotions"]), items=items)
 
 
 def trials_of(plan: StudyPlan, participant: str) -> list[Trial]:
     """The trials of a participant, in an order that depends on the study's seed and the participant only.
 
-    Every pair of conditions, and every single condition, occurs equally often, to within one.
+    The order is balanced: every pair of conditions and every single condition occurs equally often, to within one;
+    each side of a pair shows each of its conditions equally often, to within one; items are repeated only when all
+    have occurred.
 
     Args:
         plan: the plan of the study.
@@ -186,19 +199,28 @@ def trials_of(plan: StudyPlan, participant: str) -> list[Trial]:
     """
     rng = np.random.default_rng([plan.seed, int(participant, 16)])
     conditions = [c for c in CONDITIONS if c in plan.items[0].clips]
-    kinds: list[tuple[Literal["pair", "emotion"], list[tuple[str, ...]], int]] = [
+    kinds: list[tuple[TrialKind, list[tuple[str, ...]], int]] = [
         ("pair", list(combinations(conditions, 2)), plan.pairs),
         ("emotion", [(c,) for c in conditions], plan.singles),
+        ("check", [(REAL, DEGRADED)], plan.checks),
     ]
     trials: list[Trial] = []
     for kind, shown, count in kinds:
-        usable = [i for i, item in enumerate(plan.items) if kind == "pair" or item.emotion]
-        order = rng.permutation(len(shown))
+        usable = [i for i, item in enumerate(plan.items) if kind != "emotion" or item.emotion]
+        order, turned = rng.permutation(len(shown)), rng.integers(2, size=len(shown))
+        items = _endless(usable, rng)
         for n in range(count if usable else 0):
-            clips = shown[order[n % len(shown)]]
-            trials.append(Trial(0, kind, int(rng.choice(usable)), tuple(rng.permutation(clips).tolist())))
+            which, times = order[n % len(shown)], n // len(shown)
+            clips = shown[which] if (times + turned[which]) % 2 else shown[which][::-1]
+            trials.append(Trial(0, kind, next(items), clips))
     shuffled = (trials[i] for i in rng.permutation(len(trials)))
     return [Trial(n, trial.kind, trial.item, trial.clips) for n, trial in enumerate(shuffled)]
+
+
+def _endless(items: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
+    """All items in random order, again and again."""
+    while True:
+        yield from rng.permutation(items).tolist()
 
 
 def answers_uri(study: str) -> str:
@@ -215,7 +237,7 @@ def _write_item(
     clip: Clip, out: str, predictors: Mapping[str, Predictor], stills: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, str]:
     """Writes a clip in every condition; returns condition -> name of the file. ``stills``: condition -> still."""
-    shown = {REAL: clip.frames}
+    shown = {REAL: clip.frames, DEGRADED: _degrade(clip.frames)}
     for condition, predictor in predictors.items():
         request = GenerationRequest(clip.speech, still=stills.get(condition), seed=seed)
         shown[condition] = np.concatenate(list(predictor.generate(request)))
@@ -225,6 +247,13 @@ def _write_item(
         for condition, frames in shown.items():
             names[condition] = f"{secrets.token_hex(8)}.mp4"
             speech = clip.speech[: len(frames) * SAMPLES_PER_FRAME]
-            write_mp4(path, frames, speech, metadata=None if condition == REAL else SYNTHETIC)
+            write_mp4(path, frames, speech, metadata=None if condition in (REAL, DEGRADED) else SYNTHETIC)
             storage.write_bytes(clip_uri(out, names[condition]), path.read_bytes())
     return names
+
+
+def _degrade(frames: np.ndarray) -> np.ndarray:
+    """Frames at an eighth of their resolution, uint8 ``[T, S, S, 3]``."""
+    side = frames.shape[1]
+    small = [cv2.resize(frame, (side // DEGRADATION,) * 2, interpolation=cv2.INTER_AREA) for frame in frames]
+    return np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR) for frame in small])

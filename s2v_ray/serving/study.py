@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Literal
 
 from pydantic import BaseModel
 
 from s2v_ray import storage
 from s2v_ray.config import Section
-from s2v_ray.evaluation.user_study import Trial, answers_uri, clip_uri, read_plan, trials_of
+from s2v_ray.evaluation.user_study import StudyItem, Trial, answers_uri, clip_uri, read_plan, trials_of
 from s2v_ray.serving.errors import ApiError
 
 PARTICIPANT = re.compile(r"[0-9a-f]{32}")
@@ -33,11 +34,17 @@ class Answer(Section):
 
 
 class ShownTrial(BaseModel):
-    """A trial as the page gets it; ``clips`` are names of files."""
+    """A trial as the page gets it; ``clips`` are names of files. An attention check is shown as a pair."""
 
     trial: int
-    kind: str
+    kind: Literal["pair", "emotion"]
     clips: list[str]
+
+    @classmethod
+    def of(cls, trial: Trial, item: StudyItem) -> ShownTrial:
+        """What the page gets of a trial."""
+        kind: Literal["pair", "emotion"] = "emotion" if trial.kind == "emotion" else "pair"
+        return cls(trial=trial.trial, kind=kind, clips=[item.clips[condition] for condition in trial.clips])
 
 
 class Session(BaseModel):
@@ -75,10 +82,7 @@ class Study:
             ApiError: bad_request.
         """
         participant = secrets.token_hex(16) if participant is None else _checked(participant)
-        trials = [
-            ShownTrial(trial=t.trial, kind=t.kind, clips=[self.plan.items[t.item].clips[c] for c in t.clips])
-            for t in self.trials(participant)
-        ]
+        trials = [ShownTrial.of(trial, self.plan.items[trial.item]) for trial in self.trials(participant)]
         answers = storage.list_files(storage.join(answers_uri(self.uri), participant), ".json")
         answered = sorted(int(uri.rpartition("/")[2].removesuffix(".json")) for uri in answers)
         return Session(participant=participant, emotions=list(self.plan.emotions), trials=trials, answered=answered)
@@ -103,7 +107,7 @@ class Study:
         if not 0 <= answer.trial < len(trials):
             raise ApiError("bad_request", f"trial: must be 0 to {len(trials) - 1}, not {answer.trial}")
         trial = trials[answer.trial]
-        allowed = SIDES if trial.kind == "pair" else self.plan.emotions
+        allowed = self.plan.emotions if trial.kind == "emotion" else SIDES
         if answer.answer not in allowed:
             raise ApiError("bad_request", f"answer: must be one of {', '.join(allowed)}")
         uri = storage.join(answers_uri(self.uri), answer.participant, f"{answer.trial}.json")

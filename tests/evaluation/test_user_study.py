@@ -13,6 +13,7 @@ import pytest
 from s2v_ray import shards, storage
 from s2v_ray.evaluation.takes import CorpusTakes
 from s2v_ray.evaluation.user_study import (
+    DEGRADED,
     REAL,
     REFERENCE_OTHER,
     SPEECH,
@@ -36,7 +37,7 @@ def test_the_order_depends_on_the_participant_only(tmp_path: Path) -> None:
     trials = trials_of(plan, PARTICIPANT)
     assert trials == trials_of(read_plan(str(tmp_path)), PARTICIPANT)
     assert trials != trials_of(plan, "f" * 32)
-    assert [t.trial for t in trials] == list(range(15))
+    assert [t.trial for t in trials] == list(range(17))
 
 
 def test_every_comparison_occurs_equally_often(tmp_path: Path) -> None:
@@ -49,12 +50,25 @@ def test_every_comparison_occurs_equally_often(tmp_path: Path) -> None:
     assert sorted(singles) == sorted([(REAL,), (REFERENCE_OTHER,), (SPEECH,)] * 2)
 
 
-def test_sides_are_random(tmp_path: Path) -> None:
+def test_sides_and_items_are_balanced(tmp_path: Path) -> None:
     plan = read_plan(make_small_study(tmp_path))
-    trials = [trial for n in range(40) for trial in trials_of(plan, f"{n:032x}")]
-    firsts = [t.clips[0] for t in trials if set(t.clips) == {REAL, SPEECH}]
-    assert len(firsts) == 120
-    assert 40 < firsts.count(REAL) < 80
+    begins = []
+    for n in range(40):
+        trials = trials_of(plan, f"{n:032x}")
+        firsts = [t.clips[0] for t in trials if set(t.clips) == {REAL, SPEECH}]
+        assert len(firsts) == 3
+        assert firsts.count(REAL) in (1, 2)
+        begins.append(firsts.count(REAL))
+        for kind, repeated in (("pair", 2), ("emotion", 1)):
+            times = [[t.item for t in trials if t.kind == kind].count(i) for i in range(6)]
+            assert max(times) == repeated and min(times) >= repeated - 1
+    assert 10 < begins.count(1) < 30, "which condition is on the left more often is random"
+
+
+def test_attention_checks_compare_a_real_clip_with_its_degraded_copy(tmp_path: Path) -> None:
+    checks = [t for t in trials_of(read_plan(make_small_study(tmp_path)), PARTICIPANT) if t.kind == "check"]
+    assert [set(t.clips) for t in checks] == [{REAL, DEGRADED}] * 2
+    assert checks[0].clips[0] != checks[1].clips[0]
 
 
 def test_a_missing_study_is_an_error(tmp_path: Path) -> None:
@@ -67,18 +81,25 @@ def test_clips_of_a_study_are_made(corpus: str, tmp_path: Path, caplog: pytest.L
     reference = make_bundle(tmp_path / "reference", "gan.generator.reference=true")
     uri = str(tmp_path / "study")
     with caplog.at_level(logging.INFO, logger="s2v_ray"):
-        manifest = make_study(corpus, uri, bundle, reference, StudyDesign(clips=2, pairs=3, singles=4, seed=5))
+        manifest = make_study(
+            corpus, uri, bundle, reference, StudyDesign(clips=2, pairs=3, singles=4, checks=1, seed=5)
+        )
     assert caplog.messages[-1] == "study: 2 of 2 clips"
-    assert (manifest["seed"], manifest["pairs"], manifest["singles"]) == (5, 3, 4)
+    assert [manifest[name] for name in ("seed", "pairs", "singles", "checks")] == [5, 3, 4, 1]
     assert manifest["parents"].keys() == {"corpus", SPEECH, REFERENCE_OTHER}
     plan = read_plan(uri)
     assert len(plan.items) == 2
     for item in plan.items:
-        assert item.clips.keys() == {REAL, REFERENCE_OTHER, SPEECH}
+        assert item.clips.keys() == {REAL, DEGRADED, REFERENCE_OTHER, SPEECH}
+        detail = {}
         for condition, name in item.clips.items():
             with av.open(clip_uri(uri, name)) as container:
-                assert ("synthetic" in container.metadata.get("comment", "")) == (condition != REAL)
-                assert sum(1 for _ in container.decode(video=0)) == FRAMES
+                generated = condition in (REFERENCE_OTHER, SPEECH)
+                assert ("synthetic" in container.metadata.get("comment", "")) == generated
+                frames = [frame.to_ndarray(format="gray").astype(int) for frame in container.decode(video=0)]
+            assert len(frames) == FRAMES
+            detail[condition] = np.mean([np.abs(np.diff(frame)).max() for frame in frames])
+        assert detail[DEGRADED] < 0.5 * detail[REAL]
     with pytest.raises(storage.ArtifactError, match="there is a study"):
         make_study(corpus, uri, bundle)
 

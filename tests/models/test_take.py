@@ -38,9 +38,7 @@ def test_the_encoder_does_not_see_the_mouth() -> None:
     other[..., y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] = -1.0
     a, b = encoder(frames), encoder(other)
     assert a.take_mean.shape == (1, 2, 3) and a.motion_log_variance.shape == (1, 2, 2)
-    of_mouth, of_face = (
-        (a.take_mean - other.take_mean).abs().max().item() for other in (b, encoder(frames.flip(-1)))
-    )
+    of_mouth, of_face = ((a.take_mean - other.take_mean).abs().max().item() for other in (b, encoder(frames.flip(-1))))
     assert of_mouth < 0.03 * of_face, "the mask has soft edges"
 
 
