@@ -9,7 +9,7 @@ PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-chec
 
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo test test-all check docs wheel-test clean
+.PHONY: help install demo test test-all check docs wheel-test audit clean wheel
 
 help:
 	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
@@ -17,7 +17,9 @@ help:
 	@echo "make test-all  install, then run every test that needs no GPU"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make docs      install, then build the documentation site into site/"
-	@echo "make wheel-test  build the wheel, install it alone into a fresh environment, and run the demo with recipe debug"
+	@echo "make wheel-test  build the wheel twice (equal bytes), install it alone into a fresh environment, list what it"
+	@echo "               brings in build/sbom.json (CycloneDX), and run the demo with recipe debug"
+	@echo "make audit     known vulnerabilities of the pinned versions"
 	@echo "make install   only install, into $(VENV)"
 
 install: $(VENV)/.installed
@@ -40,14 +42,25 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/render.py --check
 	$(BIN)/mkdocs build --strict
 
+# The same commit gives the same bytes: archives have the time of the commit.
+wheel: $(BIN)/python
+	rm -rf build/wheel && mkdir -p build/wheel
+	for copy in first second; do rm -rf build/lib build/bdist.*; \
+	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) DS_BUILD_OPS=0 $(BIN)/python -m pip wheel -q \
+	    --disable-pip-version-check --no-deps -w build/wheel/$$copy . || exit 1; done
+	cmp build/wheel/first/*.whl build/wheel/second/*.whl
+
 # Outside the checkout, so that the demo cannot import it from here.
-wheel-test: $(BIN)/python
-	rm -rf build/wheel-test && mkdir -p build/wheel-test
-	DS_BUILD_OPS=0 $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w build/wheel-test .
+wheel-test: wheel $(VENV)/.installed-dev
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder/venv" && \
 	  DS_BUILD_OPS=0 "$$folder/venv/bin/python" -m pip install -q --disable-pip-version-check \
-	    -c .ci/constraints.txt build/wheel-test/*.whl && \
+	    -c .ci/constraints.txt build/wheel/first/*.whl && \
+	  $(BIN)/cyclonedx-py environment "$$folder/venv/bin/python" --output-reproducible -o build/sbom.json && \
 	  cd "$$folder" && venv/bin/s2v demo demo --recipe debug && test -s demo/video.mp4
+
+# Known vulnerabilities of the pinned versions; needs PyPI.
+audit: $(VENV)/.installed-dev
+	$(BIN)/pip-audit -r .ci/constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build site s2v_ray.egg-info
