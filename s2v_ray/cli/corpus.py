@@ -12,7 +12,7 @@ from s2v_ray.cli.base import Corpus, Outcome, Overrides, RecipeName, command, lo
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for function in (puppets, ingest, offsets, teach):
+    for function in (puppets, ingest, offsets, teach, inspect):
         app.command(rich_help_panel="Corpus")(function)
 
 
@@ -98,3 +98,24 @@ def teach(corpus: Corpus, recipe: RecipeName = "puppets", overrides: Overrides =
     settings, uri = load_recipe(recipe, overrides), storage.absolute(corpus)
     artifacts = {"teachers": storage.join(uri, "teachers"), "judges": storage.join(uri, "judges")}
     return Outcome(artifacts, teach_corpus(uri, settings), settings)
+
+
+@command
+def inspect(
+    corpus: Corpus,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="URI", help="HTML file to write; default: in the corpus.")
+    ] = None,
+) -> Outcome:
+    """Show what is in a corpus: counts, quality of a sample, rejected files with pictures, and clips to play.
+
+    JSON result: clips, counts (by speaker, emotion, split and seconds), rejects (by reason), quality (5th percentile,
+    median and 95th percentile of each figure).
+    """
+    from s2v_ray.ingest.inspection import PAGE, inspect_corpus, write_page
+
+    uri = storage.absolute(corpus)
+    found = inspect_corpus(uri)
+    page = write_page(found, storage.absolute(output) if output else storage.join(uri, PAGE))
+    print(page)
+    return Outcome({"page": page}, found.summary())
