@@ -7,14 +7,20 @@ few seconds (``cli.console``). Users of the library see ordinary log messages.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 PACKAGE = "s2v_ray"
 """The parent of all loggers of this package."""
+
+
+_ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default={})  # noqa: B039  # never changed in place
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,40 @@ def progress_of(record: logging.LogRecord) -> Progress | None:
     return progress if isinstance(progress, Progress) else None
 
 
+@contextmanager
+def identified(**ids: str) -> Iterator[None]:
+    """Within the context, records of this thread or task carry these ids (run, trial, job, request); "" for none."""
+    before = _ids.set({**_ids.get(), **{name: value for name, value in ids.items() if value}})
+    try:
+        yield
+    finally:
+        _ids.reset(before)
+
+
+def current_ids() -> dict[str, str]:
+    """The ids of the current context, to be passed to ``identified`` in another process."""
+    return dict(_ids.get())
+
+
+def ids_of(record: logging.LogRecord) -> Mapping[str, str]:
+    """The ids of a record: those it came with from another process, or those of the current context."""
+    own: Mapping[str, str] | None = getattr(record, "ids", None)
+    return _ids.get() if own is None else own
+
+
+def to_json(record: logging.LogRecord) -> str:
+    """A record as one line of JSON: time (UTC), level, logger, message, its ids, and progress if it has one."""
+    progress = progress_of(record)
+    fields = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+        **ids_of(record),
+    }
+    return json.dumps(fields if progress is None else {**fields, "progress": asdict(progress)})
+
+
 def record_to_dict(record: logging.LogRecord) -> dict[str, Any]:
     """A record as plain values, to be sent from a worker to the driver."""
     progress = progress_of(record)
@@ -63,6 +103,7 @@ def record_to_dict(record: logging.LogRecord) -> dict[str, Any]:
         "levelname": record.levelname,
         "msg": record.getMessage(),
         "created": record.created,
+        "ids": dict(ids_of(record)),
         "progress": None if progress is None else asdict(progress),
     }
 

@@ -53,6 +53,7 @@ EDGES: dict[str, set[str]] = {
         "config",
         "evaluation",
         "inference",
+        "logs",
         "media",
         "metrics",
         "models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -30,6 +31,32 @@ def test_a_record_survives_the_way_to_another_process() -> None:
     (received,) = second.seen
     assert received.getMessage() == "gan 3/12" and received.name == "s2v_ray.test.worker"
     assert progress_of(received) == progress
+
+
+def test_records_carry_the_ids_of_their_context() -> None:
+    logger, records = logging.getLogger("s2v_ray.test"), Records()
+    with logs.installed(records), logs.identified(run="s3://b/run", job=""):
+        with logs.identified(trial="3"):
+            logger.info("inner")
+            inner = record_to_dict(records.seen[-1])
+            assert logs.current_ids() == {"run": "s3://b/run", "trial": "3"}
+        logger.info("outer")
+        handle_dict(inner)
+        found = [json.loads(logs.to_json(record)) for record in records.seen[1:]]
+    assert [(f["message"], f["run"], f.get("trial")) for f in found] == [
+        ("outer", "s3://b/run", None),
+        ("inner", "s3://b/run", "3"),
+    ]
+    assert logs.current_ids() == {}
+
+
+def test_a_record_as_json() -> None:
+    record = logging.makeLogRecord({"name": "s2v_ray.x", "levelname": "WARNING", "msg": 'a "b"', "created": 0.25})
+    record.progress = Progress("gan", 1, 2)
+    found = json.loads(logs.to_json(record))
+    assert found["time"] == "1970-01-01T00:00:00.250+00:00"
+    assert (found["level"], found["logger"], found["message"]) == ("WARNING", "s2v_ray.x", 'a "b"')
+    assert found["progress"]["done"] == 1
 
 
 def test_levels_below_are_not_handled() -> None:

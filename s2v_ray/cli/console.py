@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from rich.console import Console
@@ -16,14 +17,26 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from s2v_ray import storage
-from s2v_ray.logs import Progress, progress_of
+from s2v_ray.logs import Progress, progress_of, to_json
+
+FORMAT = "S2V_LOG_FORMAT"
+"""Environment variable: "json" for one JSON object per record."""
 
 LINE_SECONDS = 5.0
 """Smallest interval between two progress lines of one stage in a pipe; the last one of a stage is always printed."""
 
 
 def console_handler() -> logging.Handler:
-    """Return the handler for the standard output as it is."""
+    """Return the handler for the standard output as it is.
+
+    Raises:
+        ValueError: ``S2V_LOG_FORMAT`` has another value than "json" or "text".
+    """
+    chosen = os.environ.get(FORMAT, "text")
+    if chosen not in ("json", "text"):
+        raise ValueError(f"{FORMAT} is {chosen!r}: use json or text")
+    if chosen == "json":
+        return JsonHandler()
     console = Console(highlight=False, soft_wrap=True)
     return TerminalHandler(console) if console.is_terminal else LineHandler()
 
@@ -44,6 +57,14 @@ class LineHandler(logging.Handler):
                 return
             self._printed[progress.stage] = now
         print(f"[{now - self.began:7.1f} s] {storage.scrub(record.getMessage())}", flush=True)
+
+
+class JsonHandler(logging.Handler):
+    """Prints every record as one line of JSON."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print(storage.scrub(to_json(record)), flush=True)
 
 
 class TerminalHandler(logging.Handler):

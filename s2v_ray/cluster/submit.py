@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from packaging.version import Version
+
 from s2v_ray.cluster.manifests import SECRET
 from s2v_ray.config import digest
 
@@ -20,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXCLUDES = [".git", ".venv", "docs", "tests", "demo", "*.mp4"]
 """Parts of the working directory that are not uploaded."""
-PASSED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "S2V_DEBUG")
+PASSED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "S2V_DEBUG", "S2V_LOG_FORMAT")
 """Environment variables that a job gets if they are set here. None of them is a secret."""
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _PROGRAMS = (["s2v"], ["python", "-m", "s2v_ray"], ["python3", "-m", "s2v_ray"])
@@ -131,7 +133,7 @@ def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
         False if the cluster has this job already; it is not run again.
 
     Raises:
-        SubmitError: the cluster refuses the job, or the job failed or was stopped.
+        SubmitError: the cluster has another release of Ray, refuses the job, or the job failed or was stopped.
         ConnectionError: the cluster does not respond.
     """
     runtime_env = job.runtime_env(environment)
@@ -140,6 +142,8 @@ def submit(job: ClusterJob, environment: Mapping[str, str]) -> bool:
     from ray.job_submission import JobStatus
 
     client = connect(job.address)
+    if not job.image:
+        _check_version(getattr(client, "_server_ray_version", None))  # no public method returns it
     try:
         if not _start(client, job, runtime_env):
             return False
@@ -181,6 +185,17 @@ def connect(address: str) -> Any:
         raise SubmitError(f"the cluster demands a token; the one of this environment {advice}") from e
     except RuntimeError as e:
         raise SubmitError(f"the cluster refuses the connection: {_last_line(str(e))}") from e
+
+
+def _check_version(cluster: str | None) -> None:
+    """Check that the cluster's Ray, with which the code of this environment will run, is of the release it needs."""
+    from ray import __version__ as here
+
+    if cluster is not None and Version(cluster).release[:2] != Version(here).release[:2]:
+        raise SubmitError(
+            f"the cluster runs Ray {cluster}, this environment Ray {here}: submit an image with --image, start the "
+            f"cluster from this version's image, or install 'ray=={cluster}' and an s2v_ray that supports it here"
+        )
 
 
 def _start(client: Any, job: ClusterJob, runtime_env: dict[str, Any]) -> bool:

@@ -81,6 +81,7 @@ class WorkerConfig:
         channel: handle of the ``RunChannel`` actor.
         task_cpus: CPUs of one decoding task.
         reports: whether training waits for the driver's decision after every record.
+        ids: of the driver's log records (``logs.identified``).
     """
 
     spec: RunSpec
@@ -88,6 +89,7 @@ class WorkerConfig:
     channel: Any
     task_cpus: float
     reports: bool
+    ids: dict[str, str]
 
 
 def launch(
@@ -118,10 +120,11 @@ def launch(
         TrainingFailedError: a worker failed for any other reason; with its traceback.
     """
     spec = spec.absolute()
-    claim_run(spec)
-    with lease.held(spec.run, job_id()) as token:
-        start_ray()
-        return _fit(spec, token, cluster, on_record)
+    with logs.identified(run=spec.run, job=job_id()):
+        claim_run(spec)
+        with lease.held(spec.run, job_id()) as token:
+            start_ray()
+            return _fit(spec, token, cluster, on_record)
 
 
 def _fit(
@@ -137,7 +140,7 @@ def _fit(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     timeout = 60 * spec.recipe.parallel.timeout_minutes
     channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote(timeout / 2)
-    config = WorkerConfig(spec, token, channel, resources.task_cpus, on_record is not None)
+    config = WorkerConfig(spec, token, channel, resources.task_cpus, on_record is not None, logs.current_ids())
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"config": config},
@@ -257,7 +260,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
     if (failure := ray.get(channel.failure.remote())) is not None:
         raise failure
     try:
-        _train(config)
+        with logs.identified(**config.ids):
+            _train(config)
     except (storage.StoreError, lease.AttemptEndedError):
         raise  # the former may be over when the workers are started again, the latter concerns these workers only
     except ValueError as e:

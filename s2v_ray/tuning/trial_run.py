@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from s2v_ray import storage
+from s2v_ray import logs, storage
 from s2v_ray.training.launch import launch
 from s2v_ray.training.runs import RunSpec
 from s2v_ray.tuning.parameters import Params
@@ -97,7 +97,8 @@ class TrialRun:
                 spec = RunSpec(
                     sweep.space.task, recipe, sweep.corpus, self._run, student, begin_from=current.begin_from
                 )
-                launch(spec, cluster=self.share, on_record=self._on_record)
+                with logs.identified(trial=str(self.number)):
+                    launch(spec, cluster=self.share, on_record=self._on_record)
                 self._events.put(None)
             except Exception as e:  # raised by the thread of ``step``
                 self._events.put(e)

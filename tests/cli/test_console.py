@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 
 import pytest
@@ -49,6 +50,19 @@ def test_a_terminal_shows_one_line_for_each_stage() -> None:
     lines = text.splitlines()
     assert any("gan" in line and "12/12" in line and "loss 0.5" in line for line in lines)
     assert any("evaluate" in line and "1/2" in line for line in lines)
+
+
+def test_json_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(console.FORMAT, "json")
+    with logs.installed(console.console_handler()), logs.identified(run="r"):
+        logger.info("no answer from http://user:secret@host/")
+        log_progress(logger, Progress("gan", 1, 12), "gan 1/12")
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "secret" not in first["message"] and first["run"] == "r"
+    assert second["progress"]["total"] == 12
+    monkeypatch.setenv(console.FORMAT, "xml")
+    with pytest.raises(ValueError, match="json or text"):
+        console.console_handler()
 
 
 def test_a_pipe_gets_lines() -> None:

@@ -37,6 +37,7 @@ class StubCluster:
     headers: list[Any] = field(default_factory=list)
     tailed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    _server_ray_version: str | None = ray.__version__
 
     def client(self, address: str | None = None, *, headers: Any = None) -> StubCluster:
         self.addresses.append(address)
@@ -94,6 +95,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> StubCluster:
     stub = StubCluster()
     monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", stub.client)
     return stub
+
+
+def test_another_release_of_ray_is_refused_unless_an_image_is_named(cluster: StubCluster) -> None:
+    cluster._server_ray_version = "2.50.1"
+    with pytest.raises(SubmitError, match=f"the cluster runs Ray 2.50.1, this environment Ray {ray.__version__}"):
+        submit(ClusterJob(("train", "a"), ""), {})
+    assert cluster.jobs == {}
+    assert submit(ClusterJob(("train", "a"), "", image="repository/s2v_ray:1"), {})
+
+
+def test_another_patch_of_the_release_is_accepted(cluster: StubCluster) -> None:
+    cluster._server_ray_version = ".".join([*ray.__version__.split(".")[:2], "99"])
+    assert submit(ClusterJob(("train", "a"), ""), {})
 
 
 # ---- the printed command
