@@ -108,6 +108,7 @@ RAY_FILES = {
     "ingest/ray_pipeline.py",
     "training/data/ray_stream.py",
     "training/launch.py",
+    "training/ray_metrics.py",
     "tuning/schedulers.py",
     "tuning/sweep.py",
     "serving/app.py",

@@ -320,7 +320,8 @@ class LogConfig(Section):
     keep_checkpoints: Positive = Field(2, description="Number of newest checkpoints that are kept.")
     keep_best: str = Field("", description="Validation metric by which the best checkpoint is also kept; '': none.")
     loggers: tuple[str, ...] = Field(
-        ("tensorboard",), description="Experiment loggers: tensorboard, or names that plugins register."
+        ("tensorboard", "ray"),
+        description="Loggers: tensorboard, ray (gauges at Ray's Prometheus endpoint), or names that plugins register.",
     )
 
     @model_validator(mode="after")

@@ -234,3 +234,11 @@ class TensorBoardLogger:
         if self._remote:
             for file in sorted(self._folder.iterdir()):
                 storage.write_bytes(storage.join(self.uri, file.name), file.read_bytes())
+
+
+@register_logger("ray")
+def ray_logger(run: str, start_step: int) -> RunLogger:
+    """Make the logger of Ray's metrics, which is imported only if it is used."""
+    from s2v_ray.training.ray_metrics import RayMetricsLogger
+
+    return RayMetricsLogger(run, start_step)
