@@ -321,7 +321,8 @@ class LogConfig(Section):
     keep_best: str = Field("", description="Validation metric by which the best checkpoint is also kept; '': none.")
     loggers: tuple[str, ...] = Field(
         ("tensorboard", "ray"),
-        description="Loggers: tensorboard, ray (gauges at Ray's Prometheus endpoint), or names that plugins register.",
+        description="Loggers: tensorboard, ray (gauges at Ray's Prometheus endpoint), mlflow, wandb, or names that "
+        "plugins register.",
     )
 
     @model_validator(mode="after")

@@ -242,3 +242,19 @@ def ray_logger(run: str, start_step: int) -> RunLogger:
     from s2v_ray.training.ray_metrics import RayMetricsLogger
 
     return RayMetricsLogger(run, start_step)
+
+
+@register_logger("mlflow")
+def mlflow_logger(run: str, start_step: int) -> RunLogger:
+    """Make the logger of MLflow, which is imported only if it is used."""
+    from s2v_ray.training.trackers import MlflowLogger
+
+    return MlflowLogger(run, start_step)
+
+
+@register_logger("wandb")
+def wandb_logger(run: str, start_step: int) -> RunLogger:
+    """Make the logger of Weights & Biases, which is imported only if it is used."""
+    from s2v_ray.training.trackers import WandbLogger
+
+    return WandbLogger(run, start_step)
