@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 FOLDS = 5
 
@@ -44,6 +39,13 @@ def linear_probe(codes: np.ndarray, labels: Sequence[str], groups: Sequence[str]
     Returns:
         The result, or None if there is only one label or only one group.
     """
+    # Imported here, because every worker of a training imports this module, and scikit-learn takes a second.
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = min(FOLDS, len(set(groups)))
     if len(set(labels)) < 2 or folds < 2:
         return None
