@@ -33,7 +33,7 @@ from s2v_ray.training.data.decode import EncodedClip, Window, WindowSpec, collat
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, ParamGroup, make_engine
 from s2v_ray.training.tasks import gan
 from s2v_ray.training.tasks.context import TaskContext
-from tests.bench.bench_stream import take_turns
+from tests.bench.turns import take_turns
 from tests.helpers.plain_engine import PlainEngine
 
 KEPT_BATCHES = 8
