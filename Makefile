@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?= demo
-# Processes of the tests. Most of their time is waiting for Ray, and a Ray instance takes about a core.
+# Processes of the tests. Most of their time is waiting for Ray, and a Ray instance takes about a core. They take files in
+# the order of tests/conftest.py.
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-check -c .ci/constraints.txt
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed
 	$(BIN)/s2v demo $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu and not minutes" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not minutes" $(ARGS)
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)

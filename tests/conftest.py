@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,34 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores: more threads only fi
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # where a GPU is present, the tests marked gpu choose it themselves
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")  # a busy machine starts workers slowly
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")  # the end of a run is noticed within this time
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process in each run, which imports Ray Train
+PLUGINS = str(Path(__file__).parent / "plugins")
+"""Modules outside the package that recipes name. Ray's workers find them too, like everything on PYTHONPATH."""
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))
+sys.path.append(PLUGINS)
 os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that happens to run here
+
+FIRST = (
+    "integration/test_chain.py",
+    "serving/test_app.py",  # before a Ray instance is there: it needs one of its own
+    "training/test_launch.py",
+    "tuning/test_sweep.py",
+    "ingest/test_ray_pipeline.py",
+    "integration/test_extending.py",
+    "training/engine/test_parity.py",
+    "training/engine/test_reshard.py",
+    "training/engine/test_deepspeed.py",
+    "training/test_lease.py",
+    "training/test_shares.py",
+    "serving/test_page.py",
+)
+"""The files that take longest. They come first, so that all processes of the tests end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,21 @@
-"""Which steps of the demo run again, without running any."""
+"""What the steps of the demo call, and which of them run again, without running any."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
+from unittest.mock import call, create_autospec
 
 import pytest
 
 from s2v_ray import storage
 from s2v_ray.config import Recipe, load_recipe
-from s2v_ray.demo import History, Step
+from s2v_ray.demo import History, Step, _steps
+from s2v_ray.inference.writer import GeneratedFile
+from s2v_ray.training.runs import RunSpec
 
 
 class Chain:
@@ -45,6 +49,48 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path) -> Chain:
     return Chain(tmp_path / "demo")
+
+
+def test_every_step_calls_the_function_of_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On what the earlier steps wrote. ``integration/test_chain.py`` runs these functions."""
+    functions = {
+        "make_puppets": "puppets.corpus",
+        "ingest": "ingest.ray_pipeline",
+        "teach_corpus": "teach",
+        "launch": "training.launch",
+        "evaluate": "evaluation.evaluate",
+        "generate_file": "inference.writer",
+    }
+    called = {}
+    for name, module in functions.items():
+        called[name] = create_autospec(resolve_name(f"s2v_ray.{module}:{name}"), return_value={"from": name})
+        monkeypatch.setattr(f"s2v_ray.{module}.{name}", called[name])
+    called["generate_file"].return_value = GeneratedFile("video.mp4", 25, 1.0, 0.5, 2.0)
+    out, recipe = str(tmp_path), load_recipe("debug")
+    results = {step.name: step.work() for step in _steps(out, recipe, reference=True)}
+
+    def at(name: str) -> str:
+        return f"{out}/{name}"
+
+    expected = {
+        "make_puppets": [call(at("puppets"), recipe.puppets, recipe.seed)],
+        "ingest": [call(at("puppets"), at("corpus"), recipe)],
+        "teach_corpus": [call(at("corpus"), recipe)],
+        "launch": [
+            call(RunSpec("distill", recipe, at("corpus"), at("student"))),
+            call(RunSpec("gan", recipe, at("corpus"), at("generator"), at("student/bundle"))),
+            call(RunSpec("gan", recipe, at("corpus"), at("reference"), at("student/bundle"), reference=True)),
+        ],
+        "evaluate": [call(at("corpus"), at("evaluation"), at("generator/bundle"), recipe, at("reference/bundle"))],
+        "generate_file": [call(at("generator/bundle"), at("speech.wav"), at("video.mp4"))],
+    }
+    assert {name: function.mock_calls for name, function in called.items()} == expected
+    assert results["evaluate"] == {"from": "evaluate"}
+    assert results["generate"]["speech"] == at("speech.wav") and results["generate"]["frames"] == 25
+    (*_, evaluation, generation) = _steps(out, recipe, reference=False)
+    evaluation.work()
+    assert called["evaluate"].call_args.args[-1] is None, "no reference was asked for"
+    assert generation.output is None
 
 
 def test_a_second_call_runs_nothing(chain: Chain) -> None:

@@ -1,8 +1,14 @@
-"""The whole chain with the `debug` recipe, command by command, as a person would type it; then the demo in one go."""
+"""The whole chain with the `debug` recipe, command by command, as a person would type it.
+
+The demo then continues from these artifacts. `test_demo_chain.py` runs all of it.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +17,16 @@ import pytest
 
 from s2v_ray import cli, shards, storage
 from s2v_ray.config import load_recipe
-from s2v_ray.evaluation.rows import ROWS
+from s2v_ray.demo import History, Step, _steps
+from s2v_ray.evaluation.rows import REFERENCE_ROWS, ROWS
 from s2v_ray.media.video import read_video
 from s2v_ray.models.bundle import load_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-RECIPE = load_recipe("debug")
+ONE_THREAD = "parallel.threads=1"
+WITH_RECIPE = ("--recipe", "debug", "--set", ONE_THREAD)
+RECIPE = load_recipe("debug", [ONE_THREAD])
 
 
 class Chain:
@@ -32,7 +41,7 @@ class Chain:
 
     def run(self, name: str, *argv: str, recipe: bool = True) -> None:
         report = self.folder / f"{name}.json"
-        assert cli.main([*argv, *(["--recipe", "debug"] if recipe else []), "--json", str(report)]) == 0
+        assert cli.main([*argv, *(WITH_RECIPE if recipe else ()), "--json", str(report)]) == 0
         self.reports[name] = json.loads(report.read_text())
 
 
@@ -145,7 +154,7 @@ def test_the_video_is_as_long_as_the_speech_and_marked(chain: Chain) -> None:
 
 def test_a_failed_step_leaves_earlier_artifacts_as_they_were(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in (chain.folder / "generator").rglob("*") if p.is_file()}
-    argv = ["train", chain.at("corpus"), chain.at("generator"), "--student", chain.at("generator"), "--recipe", "debug"]
+    argv = ["train", chain.at("corpus"), chain.at("generator"), "--student", chain.at("generator"), *WITH_RECIPE]
     assert cli.main(argv) == 1
     assert "s2v: error: " in capsys.readouterr().err
     assert before == {p: p.stat().st_mtime_ns for p in (chain.folder / "generator").rglob("*") if p.is_file()}
@@ -156,8 +165,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(chain: Chain, capsys: py
         "distill",
         chain.at("corpus"),
         chain.at("diverged"),
-        "--recipe",
-        "debug",
+        *WITH_RECIPE,
         "--set",
         "distill.lr=1.0e+30",
         "--set",
@@ -167,3 +175,34 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(chain: Chain, capsys: py
     sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("s2v: error: ")]
     assert len(sentences) == 1 and "not finite" in sentences[0]
     assert not storage.exists(chain.at("diverged/bundle/manifest.json"))
+
+
+def artifact_of(chain: Chain, step: Step) -> Callable[[], dict[str, Any]]:
+    """Instead of the work of a step of the demo: a copy of what the command of that name has made."""
+    names = {"puppets": "videos", "ingest": "corpus", "distill": "student", "train": "generator"}
+
+    def copy() -> dict[str, Any]:
+        if step.output:
+            shutil.copytree(chain.at(names[step.name]), step.output)
+        return dict(chain.reports[step.name]["result"])
+
+    return copy
+
+
+def test_the_demo_ends_with_a_table_a_report_a_picture_and_a_video(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "demo")
+    history = History(out, RECIPE)
+    for step in _steps(out, RECIPE, reference=False)[:5]:
+        history.run(replace(step, work=artifact_of(chain, step)))
+    assert cli.main(["demo", out, *WITH_RECIPE]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}: done before" in said for name in ("puppets", "ingest", "teach", "distill", "train"))
+    assert all(row in said for row in ROWS.keys() - REFERENCE_ROWS)
+    assert "no row reference baseline: no reference bundle was given" in said
+    for name in ("report.html", "contact.png", "video.mp4"):
+        path = next(line.split(": ", 1)[1] for line in said.splitlines() if line.endswith(name))
+        assert Path(path).stat().st_size > 1000
+    assert cli.main(["demo", out, *WITH_RECIPE]) == 0
+    assert "evaluate: done before" in capsys.readouterr().out

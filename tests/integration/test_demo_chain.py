@@ -1,4 +1,4 @@
-"""`s2v demo` from the command line. Apart from test_chain, so that two processes can run them at the same time."""
+"""The whole of `s2v demo` from the command line. `test_chain.py` has its end only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from s2v_ray import cli
 from s2v_ray.evaluation.rows import REFERENCE_ROWS, ROWS
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.minutes, pytest.mark.cluster]
 
 
 def test_the_demo_ends_with_a_table_a_report_a_picture_and_a_video(

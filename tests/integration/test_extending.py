@@ -1,4 +1,5 @@
-"""Extensions from outside the package, each one module and the recipe: a discriminator, a logger and a searcher.
+"""Extensions from outside the package, each one module (in tests/plugins) and the recipe: a discriminator, a logger and
+a searcher.
 
 The page "extending" describes these steps. A source and a metric from outside are tested in
 tests/ingest/test_sources.py and tests/evaluation/test_evaluate.py.
@@ -8,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2v_ray import storage
+from s2v_ray import cli, storage
 from s2v_ray.config import load_recipe
 from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.teachers import ConvFace, save_conv
@@ -33,81 +32,13 @@ from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.tasks import BATCH, IDENTITY, make_batch, task_recipe
 from tests.helpers.tiny_corpus import EMOTIONS, make_corpus
 
-DISCRIMINATOR = '''
-from torch import nn
-from s2v_ray.losses.adversarial import hinge_discriminator, hinge_generator
-from s2v_ray.training.alarms import Alarm
-from s2v_ray.training.tasks.adversaries import Adversary, register_adversary
 
-
-@register_adversary("colour")
-class ColourAdversary(Adversary):
-    """Judges the mean colour of single frames."""
-
-    alarms = (Alarm("colour_saturated", ("d_colour",), lambda r: r["d_colour"] < 0.05, "lower its learning rate"),)
-
-    def build(self, settings):
-        return nn.Linear(3, 1)
-
-    def _logits(self, inputs, frames):
-        return self.network(inputs.select_frames(frames).mean((2, 3)))
-
-    def discriminator_loss(self, inputs, fake):
-        return hinge_discriminator(self._logits(inputs, inputs.frames), self._logits(inputs, fake))
-
-    def generator_loss(self, inputs, fake):
-        return hinge_generator(self._logits(inputs, fake))
-'''
-
-LOGGER = """
-import json
-from pathlib import Path
-from s2v_ray.training.loggers import register_logger
-
-
-@register_logger("lines")
-class LineLogger:
-    def __init__(self, run, start_step):
-        self.file = Path(run) / "lines.jsonl"
-
-    def record(self, record):
-        with self.file.open("a") as f:
-            f.write(json.dumps(record) + "\\n")
-
-    def samples(self, step, samples):
-        pass
-
-    def close(self):
-        with self.file.open("a") as f:
-            f.write('"closed"\\n')
-"""
-
-SEARCHER = '''
-from s2v_ray.tuning.searchers import register_searcher
-
-
-@register_searcher("sweep_up")
-def sweep_up(space, recipe, trials, number):
-    """Values at equal distances from low to high."""
-    found = {}
-    for key, parameter in space.parameters.items():
-        low, high = parameter.bounds(recipe)
-        found[key] = low + (high - low) * number / (space.trials - 1)
-    return found
-'''
-
-
-@pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of modules outside the package; what they register is removed afterwards."""
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    for name, text in (("colour_plugin", DISCRIMINATOR), ("line_plugin", LOGGER), ("search_plugin", SEARCHER)):
-        (folder / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(folder))
+@pytest.fixture(autouse=True)
+def _known_extensions() -> Iterator[None]:
+    """What the modules in tests/plugins register is removed afterwards."""
     tables = (ADVERSARIES, LOGGERS, SEARCHERS)
     before = [dict(table) for table in tables]
-    yield folder
+    yield
     for table, known in zip(tables, before, strict=True):
         table.clear()
         table.update(known)  # type: ignore[arg-type]  # three tables of different types
@@ -115,12 +46,12 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def test_a_discriminator_from_outside_trains_and_is_trained_against(plugins: Path) -> None:
+def test_a_discriminator_from_outside_trains_and_is_trained_against(tmp_path: Path) -> None:
     data = task_recipe(0).model_dump(mode="json")
     data["plugins"] = ["colour_plugin"]
     data["gan"]["discriminators"]["extra"] = {"colour": {"weight": 0.1, "lr": 1e-3}}
-    (plugins / "recipe.yaml").write_text(json.dumps(data))
-    settings = load_recipe(str(plugins / "recipe.yaml"))
+    (tmp_path / "recipe.yaml").write_text(json.dumps(data))
+    settings = load_recipe(str(tmp_path / "recipe.yaml"))
     torch.manual_seed(0)
     adversaries = Adversaries(settings, IDENTITY, len(EMOTIONS))
     engine = functools.partial(make_plain_engine, config=EngineConfig(micro_batch=BATCH, grad_clip=1.0))
@@ -133,7 +64,7 @@ def test_a_discriminator_from_outside_trains_and_is_trained_against(plugins: Pat
     assert "colour_saturated" in [alarm.name for alarm in task.alarms]
 
 
-def test_a_searcher_from_outside_chooses_the_values(plugins: Path) -> None:
+def test_a_searcher_from_outside_chooses_the_values() -> None:
     settings = load_recipe("debug", ["plugins=[search_plugin]"])
     lr = {"gan.lr": {"distribution": "uniform", "low": 0.001, "high": 0.003}}
     space = parse_space({"searcher": "sweep_up", "trials": 3, "objectives": ["l1"], "parameters": lr}, settings)
@@ -143,7 +74,7 @@ def test_a_searcher_from_outside_chooses_the_values(plugins: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_a_logger_from_outside_gets_every_record_on_a_worker(plugins: Path, tmp_path: Path) -> None:
+def test_a_logger_from_outside_gets_every_record_on_a_worker(tmp_path: Path) -> None:
     """Through the command line, with the module on PYTHONPATH, as a user would."""
     corpus = make_corpus(str(tmp_path / "corpus"), clips=16)
     common = {"height": 32, "width": 32, "alignment": "box", "channels": 4}
@@ -156,13 +87,10 @@ def test_a_logger_from_outside_gets_every_record_on_a_worker(plugins: Path, tmp_
         "distill.steps=6",
         "distill.batch=4",
         "log.log_every=2",
+        "parallel.threads=1",
     ]
-    command = [sys.executable, "-m", "s2v_ray", "distill", corpus, str(tmp_path / "run"), "--recipe", "debug"]
-    command += [word for override in overrides for word in ("--set", override)]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{plugins}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    words = [word for override in overrides for word in ("--set", override)]
+    assert cli.main(["distill", corpus, str(tmp_path / "run"), "--recipe", "debug", *words]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "lines.jsonl").read_text().splitlines()]
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == [*metrics, "closed"]
