@@ -40,12 +40,12 @@ class VideoRequest:
     Attributes:
         generation: speech and codes.
         model: name of the bundle.
-        size: side of the video in pixels, or 0 for the bundle's own.
+        size: side of the video, in pixels.
     """
 
     generation: GenerationRequest
     model: str
-    size: int = 0
+    size: int
 
     @property
     def frames(self) -> int:
@@ -123,7 +123,7 @@ class Service:
         async with aclosing(batcher.generate(request.generation)) as parts:
             async for part in parts:
                 self.on_frames(len(part))
-                if request.size in (0, part.shape[1]):
+                if request.size == part.shape[1]:
                     yield part
                 else:
                     yield await run_in_thread(_resize, part, request.size)
@@ -185,7 +185,7 @@ class Service:
             except TimeoutError:
                 raise ApiError(
                     "too_slow",
-                    f"the video took longer than {seconds:g} s: submit it to /v1/jobs, or send shorter speech",
+                    f"the video took longer than {seconds:g} s: submit it to /v1/videos, or send shorter speech",
                 ) from None
             return path.open("rb")
 

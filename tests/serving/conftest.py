@@ -43,6 +43,6 @@ def make_client(uris: dict[str, str]) -> Callable[..., TestClient]:
 
 @pytest.fixture(scope="session")
 def client(make_client: Callable[..., TestClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    limits = {"video_seconds": 5, "job_seconds": 20, "upload_mb": 1}
-    with make_client(jobs=str(tmp_path_factory.mktemp("jobs")), limits=limits) as started:
+    limits = {"video_seconds": 20, "sync_seconds": 5, "upload_mb": 1}
+    with make_client(videos=str(tmp_path_factory.mktemp("videos")), limits=limits) as started:
         yield started

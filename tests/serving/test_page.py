@@ -117,13 +117,13 @@ def test_requests_that_fail_for_a_moment_are_repeated(browser: Any, address: str
           () => new Response("a video"),
         ];
         window.fetch = async (path, options) => { requests.push(path); return responses[requests.length - 1](); };
-        call("v1/videos", {method: "POST"})
+        call("v1/videos/sync", {method: "POST"})
           .then((response) => response.text(), (error) => error.message)
           .then((text) => { window.fetch = fetch; done([requests.length, text]); });"""
     assert browser.execute_async_script(script) == [4, "a video"]
-    job = script.replace('call("v1/videos"', 'call("v1/jobs"')
-    assert browser.execute_async_script(job) == [1, "cut off"], (
-        "a job that may have been accepted is not submitted twice"
+    stored = script.replace("v1/videos/sync", "v1/videos")
+    assert browser.execute_async_script(stored) == [1, "cut off"], (
+        "a video that may have been created is not created twice"
     )
 
 
