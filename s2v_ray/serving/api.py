@@ -30,6 +30,7 @@ HTTP_ERRORS = {
     413: ("upload_too_large", None),
 }
 """Status of Starlette's own errors -> code, and message if it is not that of the error."""
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def create_app(service: Service, token: str = "") -> ASGIApp:
@@ -83,8 +84,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 def _allowed_methods(request: Request) -> str:
     """The methods of all routes at the address of a request: Starlette names those of the first route only."""
-    routes = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+    scopes = [{**request.scope, "method": method} for method in METHODS]
+    routes = request.app.routes
+    return ", ".join(s["method"] for s in scopes if any(route.matches(s)[0] == Match.FULL for route in routes))
 
 
 async def _on_internal_error(request: Request, _: Exception) -> Response:
