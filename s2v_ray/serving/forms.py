@@ -9,12 +9,12 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import Form, UploadFile
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 from torch import Tensor
 
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
-from s2v_ray.media.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from s2v_ray.media.timing import FPS, SAMPLE_RATE
 from s2v_ray.serving import uploads
 from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError, not_ready
@@ -30,25 +30,39 @@ SHOWN_CHARACTERS = 80
 """Number of characters of a client's text that an error message repeats."""
 MAX_PROMPT = 4000
 """Largest number of characters of a prompt."""
+MAX_SECONDS = 86_400.0
+"""Largest value of the field ``seconds``; the limits of the endpoint are smaller."""
 SPEECH_FIELDS: JsonValue = [{"required": ["speech"]}, {"required": ["input_reference"]}]
-"""Of these fields, a form has exactly one."""
+"""Of these fields, a form has one."""
+SOUND, PICTURE = "audio/*, video/*", "image/jpeg, image/png"
+MEDIA_TYPES = {
+    "speech": SOUND,
+    "input_reference": SOUND,
+    "identity_speech": SOUND,
+    "emotion_speech": SOUND,
+    "face": PICTURE,
+    "take": PICTURE,
+}
+"""Field -> media types of its uploads."""
+Upload = Annotated[
+    UploadFile | None, WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})
+]
+"""An upload that may be left out; a form cannot contain null."""
 
 
 class AppearanceForm(BaseModel):
     """The fields that say what a video or a live session shows, beside its speech."""
 
-    identity_speech: UploadFile | None = Field(None, description="Show the speech identity of this speech.")
-    face: UploadFile | None = Field(
-        None, description="Show the face in this JPEG or PNG. A reference bundle requires it."
-    )
-    take: UploadFile | None = Field(
+    identity_speech: Upload = Field(None, description="Show the speech identity of this speech.")
+    face: Upload = Field(None, description="Show the face in this JPEG or PNG. A reference bundle requires it.")
+    take: Upload = Field(
         None,
         description="Show the take (pose, hair, light, camera) of this JPEG or PNG with one face; without it, a take "
         "is drawn with the seed.",
     )
     aligned: bool = Field(False, description="The pictures are aligned crops, so no face is searched.")
     emotion: str = Field("", description="Show this emotion; empty: the emotion predicted from the speech.")
-    emotion_speech: UploadFile | None = Field(None, description="Show the emotion predicted from this speech.")
+    emotion_speech: Upload = Field(None, description="Show the emotion predicted from this speech.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of take and motion: another seed gives another take.")
     model: str = Field("", description="Name of the bundle, from GET /v1/models.")
 
@@ -59,13 +73,13 @@ class VideoForm(AppearanceForm):
     ``input_reference``, ``prompt``, ``model``, ``seconds`` and ``size`` are those that OpenAI's clients send.
     """
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": SPEECH_FIELDS})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"anyOf": SPEECH_FIELDS})
 
-    speech: UploadFile | None = Field(None, description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ... Required.")
-    input_reference: UploadFile | None = Field(None, description="Another name of `speech`, of OpenAI's clients.")
+    speech: Upload = Field(None, description="Speech: WAV, FLAC, MP3, Ogg, WebM, MP4, ... Required.")
+    input_reference: Upload = Field(None, description="Another name of `speech`, of OpenAI's clients.")
     prompt: str = Field("", max_length=MAX_PROMPT, description="Shown with the video. The video does not depend on it.")
-    seconds: float | None = Field(
-        None, ge=1 / FPS, allow_inf_nan=False, description="Use at most that much of the speech, from its start."
+    seconds: float = Field(
+        MAX_SECONDS, ge=1 / FPS, le=MAX_SECONDS, description="Use at most that much of the speech, from its start."
     )
     size: str = Field(
         "",
@@ -179,7 +193,7 @@ class FormReader:
         if not self.service.ready:
             raise not_ready()
         if form.speech and form.input_reference:
-            raise ApiError("bad_request", "input_reference: is another name of speech: send one of them")
+            raise ApiError("conflicting_fields", "input_reference: is another name of speech: send one of them")
         upload = form.speech or form.input_reference
         if upload is None:
             raise ApiError("bad_request", "speech: send a recording, for example -F speech=@speech.wav with curl")
@@ -188,8 +202,7 @@ class FormReader:
         validate_for_bundle(form, predictor.emotions, predictor.reference)
         async with self._decoders:
             speech = await self._speech("speech", upload, max_seconds)
-        if form.seconds is not None:
-            speech = speech[: max(SAMPLES_PER_FRAME, int(form.seconds * SAMPLE_RATE))]
+        speech = speech[: int(form.seconds * SAMPLE_RATE)]
         shown = await self.appearance(form, name, predictor)
         request = GenerationRequest(
             speech, shown.identity, shown.emotion, still=shown.still, take=shown.take, seed=form.seed

@@ -93,5 +93,5 @@ def test_contradictions_are_refused_over_http(client: TestClient) -> None:
     sound = wav(speech(0.2))
     assert_refused(post(client, speech=sound, face=make_png(), identity_speech=sound), "conflicting_fields")
     assert_refused(post(client, data={"emotion": "happy"}, speech=sound, emotion_speech=sound), "conflicting_fields")
-    assert_refused(post(client, speech=sound, input_reference=sound), "bad_request")
+    assert_refused(post(client, speech=sound, input_reference=sound), "conflicting_fields")
     assert "-F speech=@speech.wav" in assert_refused(post(client, data={"seed": "1"}), "bad_request")

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import RedirectResponse, Response
+from starlette.convertors import Convertor, register_url_convertor
 
 from s2v_ray.models.bundle import read_card
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
-from s2v_ray.serving.forms import SentSyncForm, SentVideoForm, SyncForm
+from s2v_ray.serving.forms import MEDIA_TYPES, SentSyncForm, SentVideoForm, SyncForm
 from s2v_ray.serving.streaming import SYNTHETIC_HEADER, VideoResponse, read_blocks, with_deadline
 from s2v_ray.serving.video_store import ID_PATTERN
 from s2v_ray.serving.videos import DeletedVideo, Video, VideoList
@@ -22,6 +23,13 @@ from s2v_ray.serving.videos import DeletedVideo, Video, VideoList
 VIDEO_CONTENT: dict[str, Any] = {"content": {"video/mp4": {}}}
 FORM_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 503)
 """Statuses of the errors of a request with a form."""
+FORM_BODY: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {"encoding": {name: {"contentType": kinds} for name, kinds in MEDIA_TYPES.items()}}
+        }
+    }
+}
 LINKS: dict[str, Any] = {
     "links": {
         name: {"operationId": name, "parameters": {"video_id": "$response.body#/id"}}
@@ -31,6 +39,23 @@ LINKS: dict[str, Any] = {
 """What can be done with a video that a response describes."""
 CARD_KEYS = ("emotions", "reference", "notice", "intended_use", "misuse", "risks", "parameters", "sha256")
 """Keys of a bundle's card that GET /v1/models shows."""
+
+
+class VideoIdConvertor(Convertor[str]):
+    """Part of a path that is the id of a video: any but "sync", which has a route of its own."""
+
+    regex = "(?!sync$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        """The id in a path."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The id in a path."""
+        return value
+
+
+register_url_convertor("video", VideoIdConvertor())
 
 PageSize = Annotated[int, Query(ge=1, le=100, description="Largest number of videos of the page.")]
 After = Annotated[str | None, Query(pattern=ID_PATTERN, description="Id of the last video of the page before.")]
@@ -42,7 +67,7 @@ def make_router(context: ApiContext) -> APIRouter:
     """The routes below /v1/videos, and GET /v1/models."""
     router = APIRouter()
 
-    @router.post("/v1/videos", responses={200: LINKS, **describe_errors(*FORM_ERRORS, 429)})
+    @router.post("/v1/videos", responses={200: LINKS, **describe_errors(*FORM_ERRORS, 429)}, openapi_extra=FORM_BODY)
     async def create_video(form: SentVideoForm) -> Video:
         """Create a video of a talking face for speech. Get its content when it is completed."""
         videos = context.videos
@@ -53,6 +78,7 @@ def make_router(context: ApiContext) -> APIRouter:
         "/v1/videos/sync",
         response_class=Response,
         responses={200: VIDEO_CONTENT, **describe_errors(*FORM_ERRORS, 504)},
+        openapi_extra=FORM_BODY,
     )
     async def create_video_sync(form: SentSyncForm) -> Response:
         """Generate a video and answer with it: an MP4, or with `stream=true` fragmented MP4 while it is generated."""
@@ -63,13 +89,13 @@ def make_router(context: ApiContext) -> APIRouter:
         """List the videos."""
         return await context.videos.list_page(after, limit, order)
 
-    @router.get("/v1/videos/{video_id}", responses=describe_errors(401, 404))
+    @router.get("/v1/videos/{video_id:video}", responses=describe_errors(401, 404))
     async def get_video(video_id: str) -> Video:
         """Get status and progress of a video."""
         return await context.videos.get(video_id)
 
     @router.get(
-        "/v1/videos/{video_id}/content",
+        "/v1/videos/{video_id:video}/content",
         response_class=Response,
         responses={
             200: VIDEO_CONTENT,
@@ -82,7 +108,7 @@ def make_router(context: ApiContext) -> APIRouter:
         url, data = await context.videos.content(video_id)
         return RedirectResponse(url, 307) if url else Response(data, media_type="video/mp4", headers=SYNTHETIC_HEADER)
 
-    @router.delete("/v1/videos/{video_id}", responses=describe_errors(401, 403, 404))
+    @router.delete("/v1/videos/{video_id:video}", responses=describe_errors(401, 403, 404))
     async def delete_video(video_id: str) -> DeletedVideo:
         """Delete a video. One that is queued or in progress is not generated any further."""
         return await context.videos.delete(video_id)
