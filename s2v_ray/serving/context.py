@@ -39,7 +39,7 @@ class ApiContext:
         self.sync = ConcurrencyLimit(
             self.limits.sync,
             "busy",
-            f"{self.limits.sync} requests for videos are open already: try again in a moment",
+            "{limit} requests for videos are open already: try again in a moment",
             retry_after=2,
         )
         self.forms = FormReader(service)
@@ -89,6 +89,7 @@ class ApiContext:
         """
         if not self.service.ready:
             await self.service.start()
+        self.live.limit.limit = self.service.live_sessions
         if self._videos:
             await self._videos.start()
 

@@ -36,7 +36,9 @@ class Limits(Section):
     sync: Positive = Field(
         32, description="Requests for videos that a replica reads or answers at a time; a further one gets 503."
     )
-    live: Positive = Field(4, description="Live sessions of a replica at a time; a further one is refused.")
+    live: Positive | None = Field(
+        None, description="Live sessions of a replica at a time; a further one is refused. Default: measured at start."
+    )
     live_seconds: float = Field(14_400, gt=0, description="Longest live session.")
     live_idle_seconds: float = Field(
         30, gt=0, description="Longest time in which a live session receives nothing, the first message included."

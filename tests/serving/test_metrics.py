@@ -28,5 +28,6 @@ def test_names_of_metrics() -> None:
         "s2v_frames_total",
         "s2v_videos",
         "s2v_sync",
+        "s2v_live_limit",
     ):
         assert f"\n{name} " in text, name

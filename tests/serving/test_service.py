@@ -36,6 +36,7 @@ def test_a_service_loads_what_it_needs(uris: dict[str, str]) -> None:
         assert not service.ready
         await service.start()
         assert service.ready and service.teacher is not None and service.detector is not None
+        assert service.live_sessions >= 1, "measured"
         codes = await service.encode_speech("default", speech(0.5))
         assert codes.identity.shape == (DIM,)
         identity = await service.image_identity("default", np.zeros((32, 32, 3), np.uint8))

@@ -118,7 +118,7 @@ def make_router(context: ApiContext) -> APIRouter:
         """List the bundles (names, emotions, sizes, intended use, misuse) and the limits."""
         return {
             "models": await asyncio.to_thread(_list_models, context),
-            "limits": context.limits.model_dump(),
+            "limits": context.limits.model_dump() | {"live": context.service.live_sessions},
             "videos": context.has_videos,
             "study": context.has_study,
         }

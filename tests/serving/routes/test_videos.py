@@ -79,6 +79,7 @@ def test_bundles_are_listed_with_their_misuse(client: TestClient) -> None:
     assert found["models"][0]["misuse"]
     assert found["models"][0]["size"] == 32
     assert found["limits"]["sync_seconds"] == 5
+    assert found["limits"]["live"] == 4
     assert (found["videos"], found["study"]) == (True, False)
 
 
