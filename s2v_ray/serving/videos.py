@@ -214,9 +214,11 @@ class Videos:
                 continue
             state = await self._find(video)
             lost = state and state.open and self.clock() - state.updated_at > LEASE_SECONDS
+            if lost and not deleted:  # it may have been deleted since the list was read
+                deleted = await run_in_thread(self.store.is_deleted, video)
             if not state or (deleted and (lost or not state.open)):
                 await self._remove(video)
-            elif lost and not deleted and len(self.held) < self.settings.limits.videos:
+            elif lost and len(self.held) < self.settings.limits.videos:
                 logger.warning("taking over video %s of replica %s", video, state.owner)
                 self.held[video] = replace(state, owner=self._owner, status="queued", progress=0)
                 await self._save(self.held[video])
