@@ -1,8 +1,7 @@
-"""Routes that generate, store and list videos, and that list bundles."""
+"""Routes that generate, store and list videos."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from contextlib import ExitStack
@@ -12,7 +11,6 @@ from fastapi import APIRouter, Query
 from fastapi.responses import RedirectResponse, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from s2v_ray.models.bundle import read_card
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
 from s2v_ray.serving.forms import MEDIA_TYPES, SentSyncForm, SentVideoForm, SyncForm
@@ -37,8 +35,6 @@ LINKS: dict[str, Any] = {
     }
 }
 """What can be done with a video that a response describes."""
-CARD_KEYS = ("emotions", "reference", "notice", "intended_use", "misuse", "risks", "parameters", "sha256")
-"""Keys of a bundle's card that GET /v1/models shows."""
 
 
 class VideoIdConvertor(Convertor[str]):
@@ -64,7 +60,7 @@ Variant = Annotated[Literal["video"], Query(description="What to get of the vide
 
 
 def make_router(context: ApiContext) -> APIRouter:
-    """The routes below /v1/videos, and GET /v1/models."""
+    """The routes /v1/videos and below."""
     router = APIRouter()
 
     @router.post("/v1/videos", responses={200: LINKS, **describe_errors(*FORM_ERRORS, 429)}, openapi_extra=FORM_BODY)
@@ -113,16 +109,6 @@ def make_router(context: ApiContext) -> APIRouter:
         """Delete a video. One that is queued or in progress is not generated any further."""
         return await context.videos.delete(video_id)
 
-    @router.get("/v1/models", responses=describe_errors(401))
-    async def list_models() -> dict[str, Any]:
-        """List the bundles (names, emotions, sizes, intended use, misuse) and the limits."""
-        return {
-            "models": await asyncio.to_thread(_list_models, context),
-            "limits": context.limits.model_dump() | {"live": context.service.live_sessions},
-            "videos": context.has_videos,
-            "study": context.has_study,
-        }
-
     return router
 
 
@@ -143,14 +129,3 @@ async def _answer_with_video(context: ApiContext, form: SyncForm) -> Response:
         deadline = began + context.limits.draw_seconds
         # The stream keeps its place until it has ended.
         return VideoResponse(with_deadline(first, parts, deadline), on_end=stack.pop_all().close)
-
-
-def _list_models(context: ApiContext) -> list[dict[str, Any]]:
-    teacher = context.service.teacher
-    found = []
-    for name, uri in context.settings.uris().items():
-        card = read_card(uri, "speech2video")
-        faces = card["reference"] or bool(teacher and teacher.dim == card["identity_dim"])
-        shown = {key: card[key] for key in CARD_KEYS}
-        found.append({"name": name, "size": card["recipe"]["media"]["size"], "faces": faces, **shown})
-    return found

@@ -1,4 +1,4 @@
-"""Videos over HTTP: answered at once, or stored and fetched later; the list of bundles, and overload."""
+"""Videos over HTTP: answered at once, or stored and fetched later; overload."""
 
 from __future__ import annotations
 
@@ -67,20 +67,6 @@ def test_fields_change_the_video(client: TestClient) -> None:
 def test_videos_are_resized(client: TestClient, stream: str) -> None:
     response = post(client, data={"size": "64x64", "stream": stream}, speech=wav(speech(0.4)))
     assert frames_of(response.content).shape == (10, 64, 64, 3)
-
-
-def test_bundles_are_listed_with_their_misuse(client: TestClient) -> None:
-    found = client.get("/v1/models").json()
-    assert [(m["name"], m["reference"], m["faces"]) for m in found["models"]] == [
-        ("default", False, True),
-        ("reference", True, True),
-    ]
-    assert found["models"][0]["emotions"] == ["neutral", "happy", "angry"]
-    assert found["models"][0]["misuse"]
-    assert found["models"][0]["size"] == 32
-    assert found["limits"]["sync_seconds"] == 5
-    assert found["limits"]["live"] == 4
-    assert (found["videos"], found["study"]) == (True, False)
 
 
 def test_overload_is_refused_and_ends(make_client: Callable[..., TestClient]) -> None:
