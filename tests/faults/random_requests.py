@@ -83,6 +83,7 @@ def send_random_requests(address: str, token: str, examples: int, seed: int) -> 
         {
             "seed": seed,
             "headers": {"Authorization": f"Bearer {token}"},
+            "request-timeout": 60,
             "continue-on-failure": True,
             "generation": {"max-examples": examples, "database": "none"},
             "checks": {"positive_data_acceptance": {"expected-statuses": CONTENT_STATUSES}},

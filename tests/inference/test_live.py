@@ -101,7 +101,7 @@ def test_memory_does_not_grow(moving: Predictor) -> None:
         for _ in session.drain():
             pass
         sizes.append(session.state_bytes())
-    assert max(sizes[50:]) <= max(sizes[:50])
+    assert max(sizes[50:]) <= 1.001 * max(sizes[:50])  # segments of motion differ in length
     assert session.frames == 400 - session.encoder.delay - 1
 
 
