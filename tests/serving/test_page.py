@@ -192,10 +192,16 @@ def test_a_live_session_with_the_keyboard(browser: Any, address: str) -> None:
     shown = {canvas_of(browser)}
     until(lambda: shown.add(canvas_of(browser)) or len(shown) >= 3, "frames that change")
     assert find(browser, "#live").get_attribute("aria-pressed") == "true"
+    assert browser.execute_script("return session.volume.gain.value") == 0
+    browser.execute_script("$('playback').click()")
+    assert browser.execute_script("return [session.volume.gain.value, session.delay.delayTime.value > 0]") == [1, True]
     assert find(browser, "#stage .badge").is_displayed()  # synthetic
     ActionChains(browser).send_keys(Keys.SPACE).perform()
     until(lambda: find(browser, "#status").text == "The live session has ended.", "the end")
     assert find(browser, "#live").get_attribute("aria-pressed") == "false"
+    find(browser, "#generate").click()  # the speech of the session
+    until(lambda: find(browser, "#status").text.startswith("Done"), "the video of the speech")
+    assert find(browser, "#download").is_displayed()
     assert browser_errors(browser) == []
 
 
