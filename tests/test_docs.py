@@ -91,7 +91,7 @@ def test_reference_pages_name_every_key_command_and_route(render: ModuleType) ->
     assert "`--student`" in commands
     assert "## POST /v1/videos" in http
     assert "| `speech` | body |" in http
-    assert "/v1/jobs/{job}" in http
+    assert "/v1/videos/{video_id}" in http
 
 
 def test_what_a_benchmark_writes_is_a_table(

@@ -33,8 +33,8 @@ Teacher = Annotated[
     ),
 ]
 Detector = Annotated[str | None, typer.Option(metavar="URI", help="Face detector: haar (default), or YuNet weights.")]
-Jobs = Annotated[
-    str | None, typer.Option(metavar="URI", help="Folder of the jobs; default of `serve`: a temporary one.")
+Videos = Annotated[
+    str | None, typer.Option(metavar="URI", help="Folder of the videos; default of `serve`: a temporary one.")
 ]
 StudyUri = Annotated[str | None, typer.Option("--study", metavar="URI", help="A study of `s2v study make`, at /study.")]
 Replicas = Annotated[
@@ -57,7 +57,7 @@ class EndpointOptions:
     device: str | None
     detector: str | None
     teacher: str | None
-    jobs: str | None
+    videos: str | None
     study: str | None
     reference: str | None
     more: list[str] | None
@@ -66,7 +66,7 @@ class EndpointOptions:
     def settings(self) -> dict[str, Any]:
         """Return the fields of ``ServeSettings`` that were given."""
         given: dict[str, Any] = {"token_env": self.token_env, "device": self.device, "detector": self.detector}
-        for name, uri in (("teacher", self.teacher), ("jobs", self.jobs), ("study", self.study)):
+        for name, uri in (("teacher", self.teacher), ("videos", self.videos), ("study", self.study)):
             given[name] = storage.absolute(uri) if uri else None
         given["reference"] = bundle_of(self.reference) if self.reference else None
         pairs = [word.partition("=") for word in self.more or ()]
@@ -85,7 +85,7 @@ def serve(
     more: More = None,
     teacher: Teacher = None,
     detector: Detector = None,
-    jobs: Jobs = None,
+    videos: Videos = None,
     study: StudyUri = None,
     replicas: Replicas = None,
     device: Device = None,
@@ -103,9 +103,9 @@ def serve(
 
     if host not in LOOPBACK and not token_env:
         logger.warning("everyone who reaches %s can use this endpoint: require a token with --token-env", host)
-    options = EndpointOptions(token_env, device, detector, teacher, jobs, study, reference, more, replicas)
-    with tempfile.TemporaryDirectory(prefix="s2v-jobs-") as folder:
-        settings = parse_settings({"bundle": bundle_of(bundle), "jobs": folder} | options.settings())
+    options = EndpointOptions(token_env, device, detector, teacher, videos, study, reference, more, replicas)
+    with tempfile.TemporaryDirectory(prefix="s2v-videos-") as folder:
+        settings = parse_settings({"bundle": bundle_of(bundle), "videos": folder} | options.settings())
         for uri in settings.uris().values():
             read_card(uri, "speech2video")
 
@@ -130,7 +130,7 @@ def export(
     more: More = None,
     teacher: Teacher = None,
     detector: Detector = None,
-    jobs: Jobs = None,
+    videos: Videos = None,
     study: StudyUri = None,
     replicas: Replicas = None,
     device: Device = None,
@@ -161,7 +161,7 @@ def export(
         if sweep.space.task == "distill":
             return Outcome({"bundle": winner["bundle"]}, winner)
     target = bundle_of(output or bundle or "")
-    options = EndpointOptions(token_env, device, detector, teacher, jobs, study, reference, more, replicas)
+    options = EndpointOptions(token_env, device, detector, teacher, videos, study, reference, more, replicas)
     settings = parse_settings({"bundle": target} | options.settings())
     uri = write_serve_config(settings, host=host, port=port)
     logger.info("wrote %s: `serve deploy` takes it", uri)

@@ -46,13 +46,14 @@ class CodeUpdate:
 class CodeTracker:
     """The codes of every frame of a live session.
 
-    The first codes are those of the speech that is received before frame 0 is generated. Each later segment of
-    speech is encoded once, without its silent frames. The identity is the mean over all segments, the emotion a mean
-    in which earlier segments decay; both weight a segment by its voiced frames. The codes of frames approach these
-    means exponentially. They depend on the speech alone and not on the chunks in which it arrives.
+    The first frames have initial codes. Each segment of speech is encoded once, without its silent frames. The identity
+    is the mean over all segments, the emotion a mean in which earlier segments decay; both weight a segment by its
+    voiced frames. The codes of frames approach these means exponentially. They depend on the speech alone and not on
+    the chunks in which it arrives.
 
     Args:
         student: in evaluation mode.
+        initial: identity ``[D]`` and emotion ``[E]`` of the first frames.
         identity: ``[D]``, replaces the predicted identity, or None.
         emotion: ``[E]``, replaces the predicted emotion, or None.
 
@@ -60,10 +61,12 @@ class CodeTracker:
         updates: predicted codes in the order of their frames, for whoever reads and clears them.
     """
 
-    def __init__(self, student: Student, identity: Tensor | None, emotion: Tensor | None) -> None:
+    def __init__(
+        self, student: Student, initial: tuple[Tensor, Tensor], identity: Tensor | None, emotion: Tensor | None
+    ) -> None:
         self._student, self._identity, self._emotion = student, identity, emotion
         self._predicts = identity is None or emotion is None
-        self._segment = sum(student.content.futures) + 1  # received before frame 0 is generated
+        self._segment = SEGMENT_FRAMES[0]
         self._received = torch.zeros(0)
         self._next = 0  # frame at which the current segment begins
         self._segments = self._voiced = 0
@@ -71,7 +74,7 @@ class CodeTracker:
         self._weighted_emotion: tuple[Tensor, Tensor, float] | None = None
         self._pending: deque[CodeUpdate] = deque()
         self._target: SpeechCodes | None = None
-        self._now: tuple[Tensor, Tensor] | None = None
+        self._now = initial[0] if identity is None else identity, initial[1] if emotion is None else emotion
         self.updates: deque[CodeUpdate] = deque(maxlen=8)
 
     def push(self, speech: Tensor) -> None:
@@ -84,17 +87,10 @@ class CodeTracker:
         return [self._received]
 
     @torch.no_grad()
-    def encode(self, finished: bool = False) -> None:
-        """Predicts codes from every segment that is complete; if the speech is finished, also from a short first one.
-
-        Args:
-            finished: whether no more speech follows.
-        """
+    def encode(self) -> None:
+        """Predicts codes from every segment that is complete."""
         while self._predicts and len(self._received) >= self._segment * SAMPLES_PER_FRAME:
             self._encode_segment(self._segment)
-        whole = len(self._received) // SAMPLES_PER_FRAME
-        if finished and self._predicts and not self._segments and whole:
-            self._encode_segment(whole)
 
     def _encode_segment(self, frames: int) -> None:
         speech, self._received = (
@@ -103,22 +99,18 @@ class CodeTracker:
         )
         mask = speech.view(frames, -1).square().mean(1).sqrt() > SILENCE_RMS
         voiced = int(mask.sum())
-        first, self._next = not self._segments, self._next + frames
-        self._segment = SEGMENT_FRAMES[min(self._segments, len(SEGMENT_FRAMES) - 1)]
+        self._next += frames
         self._segments += 1
-        if voiced < MIN_VOICED_FRAMES and not first:
+        self._segment = SEGMENT_FRAMES[min(self._segments, len(SEGMENT_FRAMES) - 1)]
+        if voiced < MIN_VOICED_FRAMES:
             return
         device = self._student.emotion_codes.device
-        used = mask if voiced else ~mask
-        output = self._student(speech[None].to(device), used[None].to(device), content=False)
-        self._add(output, voiced, frames)
-        start = 0 if first else self._next
-        self._pending.append(CodeUpdate(start, self._voiced, self._mean(output)))
+        output = self._student(speech[None].to(device), mask[None].to(device), content=False)
+        self._pending.append(CodeUpdate(self._next, self._voiced + voiced, self._add(output, voiced, frames)))
+        self._voiced += voiced
 
-    def _add(self, output: StudentOutput, voiced: int, frames: int) -> None:
-        """Adds the codes of a segment to the means; those of silence have no weight."""
-        if not voiced:
-            return
+    def _add(self, output: StudentOutput, voiced: int, frames: int) -> SpeechCodes:
+        """Adds the codes of a segment to the means, which it returns."""
         identity = voiced * output.identity[0]
         self._weighted_identity = identity if self._weighted_identity is None else self._weighted_identity + identity
         emotion, logits, weight = voiced * output.emotion[0], voiced * output.emotion_logits[0], float(voiced)
@@ -131,48 +123,29 @@ class CodeTracker:
                 weight + decay * before[2],
             )
         self._weighted_emotion = emotion, logits, weight
-        self._voiced += voiced
-
-    def _mean(self, output: StudentOutput) -> SpeechCodes:
-        """Mean codes so far; those of ``output`` after nothing but silence."""
-        if self._weighted_identity is None or self._weighted_emotion is None:
-            return SpeechCodes(output.identity[0], output.emotion[0], output.emotion_logits[0])
-        emotion, logits, weight = self._weighted_emotion
         return SpeechCodes(F.normalize(self._weighted_identity, dim=0), emotion / weight, logits / weight)
 
     def draw(self, first: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Returns identity ``[frames, D]`` and emotion ``[frames, E]`` of the next frames, starting at ``first``.
-
-        Raises:
-            ValueError: no speech was encoded yet.
-        """
+        """Returns identity ``[frames, D]`` and emotion ``[frames, E]`` of the next frames, starting at ``first``."""
         codes = []
         for frame in range(first, first + frames):
             while self._pending and self._pending[0].frame <= frame:
                 update = self._pending.popleft()
                 self._target = update.codes
                 self.updates.append(update)
-            codes.append(self._step(SMOOTHING_SHARE))
+            codes.append(self._step())
         if not codes:
             known = self._student.emotion_codes
             return known.new_zeros(0, self._student.identity_dim), known.new_zeros(0, known.shape[1])
         identity, emotion = (torch.stack(column) for column in zip(*codes, strict=True))
         return F.normalize(identity, dim=1), emotion
 
-    def _step(self, share: float) -> tuple[Tensor, Tensor]:
+    def _step(self) -> tuple[Tensor, Tensor]:
         """Moves the codes of the current frame towards the predicted ones."""
-        target = self._target
-        if self._identity is not None and self._emotion is not None:
-            return self._identity, self._emotion
-        if target is None:
-            raise ValueError("codes of frames are asked for before any speech was encoded")
-        wanted = (
-            target.identity if self._identity is None else self._identity,
-            target.emotion if self._emotion is None else self._emotion,
-        )
-        if self._now is None:
-            self._now = wanted
-        else:
-            identity, emotion = ((1 - share) * now + share * goal for now, goal in zip(self._now, wanted, strict=True))
-            self._now = identity, emotion
+        identity, emotion = self._now
+        if self._target is not None and self._identity is None:
+            identity = identity + SMOOTHING_SHARE * (self._target.identity - identity)
+        if self._target is not None and self._emotion is None:
+            emotion = emotion + SMOOTHING_SHARE * (self._target.emotion - emotion)
+        self._now = identity, emotion
         return self._now

@@ -113,7 +113,8 @@ class LiveSession:
         self._white = white.to(predictor.device)
         self.encoder = ContentEncoder(predictor.model.student)
         self.content = self.encoder.open()
-        self._codes = CodeTracker(predictor.model.student, identity, emotion)
+        initial = predictor.model.take_prior.mean_codes()
+        self._codes = CodeTracker(predictor.model.student, initial, identity, emotion)
         self.received = self.lost = self.frames = self.skipped = 0
         self.finished = False
 
@@ -173,7 +174,7 @@ class LiveSession:
     def next_inputs(self, content: Tensor) -> LiveInputs:
         """Inputs of the next frames, whose content is ``[t, C]``, without those of frames that are skipped."""
         first, t = self.frames, len(content)
-        self._codes.encode(self.finished)
+        self._codes.encode()
         identity, emotion = self._codes.draw(first, t)
         motion = self._motion.draw(t)[0].to(content.device)
         noise = self._noise.draw(t)[0].to(content.device)

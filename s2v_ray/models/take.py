@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s2v_ray.config import GeneratorConfig
 from s2v_ray.media.mouth import mouth_mask
@@ -143,6 +144,16 @@ class TakePrior(nn.Module):
             self.identities[i], self.emotions[i], self.means[i] = take.identity, take.emotion, take.mean
             self.scales[i] = (0.5 * take.log_variance).exp()
         self.stored.fill_(len(takes))
+
+    def mean_codes(self) -> tuple[Tensor, Tensor]:
+        """Mean identity ``[D]``, of unit length, and mean emotion ``[E]`` of the stored clips.
+
+        If none are stored, all entries of the identity are equal, and the emotion is 0.
+        """
+        n = int(self.stored)
+        if not n:
+            return F.normalize(torch.ones_like(self.identities[0]), dim=0), torch.zeros_like(self.emotions[0])
+        return F.normalize(self.identities[:n].mean(0), dim=0), self.emotions[:n].mean(0)
 
     def sample(self, identity: Tensor, emotion: Tensor, white: Tensor) -> Tensor:
         """Draws takes; from N(0, I) if none are stored.

@@ -1,1 +1,1 @@
-"""Serving: an HTTP API for bundles with live video, jobs, a page and a user study. Only ``app`` uses Ray."""
+"""Serving: an HTTP API for bundles with videos, live sessions, a page and a user study. Only ``app`` uses Ray."""

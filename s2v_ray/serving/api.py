@@ -9,10 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from s2v_ray.serving.context import ApiContext
-from s2v_ray.serving.errors import ApiError
+from s2v_ray.serving.errors import OTHER_ERRORS, ApiError
+from s2v_ray.serving.forms import SHOWN_CHARACTERS
 from s2v_ray.serving.guard import ERROR_CODE, Guard
 from s2v_ray.serving.routes import include_routes
 from s2v_ray.serving.service import Service
@@ -28,6 +30,7 @@ HTTP_ERRORS = {
     413: ("upload_too_large", None),
 }
 """Status of Starlette's own errors -> code, and message if it is not that of the error."""
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def create_app(service: Service, token: str = "") -> ASGIApp:
@@ -60,6 +63,8 @@ def make_api(context: ApiContext) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         description=DESCRIPTION,
+        responses=OTHER_ERRORS,
+        generate_unique_id_function=lambda route: route.name,  # links between operations refer to these names
     )
     include_routes(app, context)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -73,7 +78,15 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ApiError):
         return _respond(request, error)
     code, message = HTTP_ERRORS.get(error.status_code, ("bad_request", None))
-    return _respond(request, ApiError(code, message or str(error.detail)))
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else None
+    return _respond(request, ApiError(code, message or str(error.detail), headers=headers))
+
+
+def _allowed_methods(request: Request) -> str:
+    """The methods of all routes at the address of a request: Starlette names those of the first route only."""
+    scopes = [{**request.scope, "method": method} for method in METHODS]
+    routes = request.app.routes
+    return ", ".join(s["method"] for s in scopes if any(route.matches(s)[0] == Match.FULL for route in routes))
 
 
 async def _on_internal_error(request: Request, _: Exception) -> Response:
@@ -84,7 +97,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), "the handler is registered for this type"
     found = error.errors()[0]
     field = ".".join(str(part) for part in found["loc"][1:]) or "the body"
-    return _respond(request, ApiError("bad_request", f"{field}: {found['msg'][:1].lower()}{found['msg'][1:200]}"))
+    problem = f"{found['msg'][:1].lower()}{found['msg'][1:200]}"
+    if found["type"] == "extra_forbidden":
+        problem = "there is no such field; /openapi.json lists all"
+    return _respond(request, ApiError("bad_request", f"{field[:SHOWN_CHARACTERS]}: {problem}"))
 
 
 def _respond(request: Request, error: ApiError) -> Response:

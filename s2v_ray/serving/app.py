@@ -1,7 +1,7 @@
 """The endpoint on Ray Serve: autoscaled replicas, multiplexed bundles, rolling updates.
 
-A replica is a process with its own API, models and batches. Whatever must outlive it (jobs, answers of a study) is at a
-URI. ``app`` is the import path of a Serve config file; ``local_endpoint`` is an endpoint on this machine alone.
+A replica is a process with its own API, models and batches. Whatever must outlive it (videos, answers of a study) is at
+a URI. ``app`` is the import path of a Serve config file; ``local_endpoint`` is an endpoint on this machine alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROXY_TIMEOUTS = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROX
 MAX_LOADED_BUNDLES = 3
 """Number of bundles in the memory of a replica. Serve routes requests that name their bundle in the header."""
 SHUTDOWN_SECONDS = 60.0
-"""Longest time that a replica which is removed may take for its open requests; jobs go to other replicas."""
+"""Longest time that a replica which is removed may take for its open requests; its videos go to other replicas."""
 DOWNSCALE_SECONDS = 120
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ class ConcurrencyLimit:
     Args:
         limit: largest number of requests at a time.
         code: code of the error for refused requests.
-        message: its message.
+        message: its message, in which ``{limit}`` stands for the limit.
         retry_after: its number of seconds after which to try again.
 
     Attributes:
@@ -40,7 +40,7 @@ class ConcurrencyLimit:
             ApiError: all places are occupied.
         """
         if self.active >= self.limit:
-            raise ApiError(self._code, self._message, self._retry_after)
+            raise ApiError(self._code, self._message.format(limit=self.limit), self._retry_after)
         self.active += 1
         try:
             yield

@@ -5,11 +5,11 @@ from __future__ import annotations
 from s2v_ray.serving.concurrency import ConcurrencyLimit
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.forms import FormReader
-from s2v_ray.serving.jobs import Jobs
 from s2v_ray.serving.live import LiveSessions
 from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.service import Service
 from s2v_ray.serving.study import Study
+from s2v_ray.serving.videos import Videos
 
 
 class ApiContext:
@@ -23,7 +23,7 @@ class ApiContext:
         settings: settings of the endpoint.
         limits: its limits.
         metrics: its metrics.
-        videos: limit of the videos that are generated at a time.
+        sync: limit of the requests for videos that are read or answered at a time.
         forms: reads forms.
         live: the live sessions.
 
@@ -36,23 +36,23 @@ class ApiContext:
         self.settings, self.limits = service.settings, service.settings.limits
         self.metrics = Metrics()
         service.on_frames = self.metrics.frames.inc
-        self.videos = ConcurrencyLimit(
-            self.limits.videos,
+        self.sync = ConcurrencyLimit(
+            self.limits.sync,
             "busy",
-            f"{self.limits.videos} videos are being generated already: try again in a moment",
+            "{limit} requests for videos are open already: try again in a moment",
             retry_after=2,
         )
         self.forms = FormReader(service)
         self.live = LiveSessions(service, self.forms, self.metrics, token)
-        self._jobs = Jobs(service, self.settings.jobs, self.settings) if self.settings.jobs else None
+        self._videos = Videos(service, self.settings.videos, self.settings) if self.settings.videos else None
         self._study = Study(self.settings.study) if self.settings.study else None
-        self.metrics.videos.set_function(lambda: self.videos.active)
-        self.metrics.jobs.set_function(lambda: len(self._jobs.held) if self._jobs else 0)
+        self.metrics.sync.set_function(lambda: self.sync.active)
+        self.metrics.videos.set_function(lambda: len(self._videos.held) if self._videos else 0)
 
     @property
-    def has_jobs(self) -> bool:
-        """Whether the endpoint accepts jobs."""
-        return self._jobs is not None
+    def has_videos(self) -> bool:
+        """Whether the endpoint stores videos."""
+        return self._videos is not None
 
     @property
     def has_study(self) -> bool:
@@ -60,15 +60,15 @@ class ApiContext:
         return self._study is not None
 
     @property
-    def jobs(self) -> Jobs:
-        """The jobs of the endpoint.
+    def videos(self) -> Videos:
+        """The videos of the endpoint.
 
         Raises:
-            ApiError: not_found, if the endpoint accepts no jobs.
+            ApiError: not_found, if the endpoint stores no videos.
         """
-        if self._jobs is None:
-            raise ApiError("not_found", "this endpoint accepts no jobs: it was started without a folder for them")
-        return self._jobs
+        if self._videos is None:
+            raise ApiError("not_found", "this endpoint stores no videos: use POST /v1/videos/sync")
+        return self._videos
 
     @property
     def study(self) -> Study:
@@ -82,19 +82,20 @@ class ApiContext:
         return self._study
 
     async def start(self) -> None:
-        """Starts the service, unless it is started, and the jobs.
+        """Starts the service, unless it is started, and the videos.
 
         Raises:
             ArtifactError: bundle or teacher cannot be loaded.
         """
         if not self.service.ready:
             await self.service.start()
-        if self._jobs:
-            await self._jobs.start()
+        self.live.limit.limit = self.service.live_sessions
+        if self._videos:
+            await self._videos.start()
 
     async def stop(self) -> None:
-        """Ends the live sessions, releases the jobs and unloads the bundles."""
+        """Ends the live sessions, releases the videos and unloads the bundles."""
         self.live.stop()
-        if self._jobs:
-            await self._jobs.stop()
+        if self._videos:
+            await self._videos.stop()
         await self.service.close()

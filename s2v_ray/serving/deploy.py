@@ -10,7 +10,7 @@ from s2v_ray.serving.settings import ServeSettings
 
 SERVE_FILE = "serve.yaml"
 IMPORT_PATH = "s2v_ray.serving.app:app"
-ALWAYS_WRITTEN = {"bundle", "replicas", "token_env", "jobs"}
+ALWAYS_WRITTEN = {"bundle", "replicas", "token_env", "videos"}
 """Settings that the file contains even if they have their default."""
 
 _HEADER = """\

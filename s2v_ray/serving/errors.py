@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 
@@ -20,11 +22,11 @@ CODES = {
     "foreign_origin": ErrorCode(403, "the request comes from a page of another site"),
     "not_found": ErrorCode(404, "there is nothing at this address"),
     "unknown_model": ErrorCode(404, "no bundle has that name; GET /v1/models lists them"),
-    "unknown_job": ErrorCode(404, "there is no such job, or it has expired"),
+    "unknown_video": ErrorCode(404, "there is no such video, or it has expired"),
     "method_not_allowed": ErrorCode(405, "this address takes another method"),
     "upload_too_slow": ErrorCode(408, "the request did not arrive in time"),
     "session_idle": ErrorCode(408, "a live session received nothing for too long"),
-    "job_not_done": ErrorCode(409, "the job has no video, or not yet"),
+    "video_not_completed": ErrorCode(409, "the video has no content, or not yet"),
     "already_answered": ErrorCode(409, "this trial of the study has an answer"),
     "upload_too_large": ErrorCode(413, "the request has too many bytes"),
     "speech_too_long": ErrorCode(413, "a speech is longer than allowed, or takes too long to decode"),
@@ -34,17 +36,19 @@ CODES = {
     "picture_unreadable": ErrorCode(415, "the picture cannot be decoded: send JPEG or PNG"),
     "speech_too_short": ErrorCode(422, "the speech is shorter than one frame, 40 ms"),
     "not_one_face": ErrorCode(422, "the picture shows no face, or several"),
+    "unsupported_size": ErrorCode(422, "the size is not square, odd, too small or too large"),
+    "conflicting_fields": ErrorCode(422, "fields that cannot be sent together"),
     "unknown_emotion": ErrorCode(422, "the bundle does not have that emotion"),
     "face_not_usable": ErrorCode(422, "the endpoint has no identity teacher, so a face cannot replace a voice"),
     "face_needed": ErrorCode(422, "a reference bundle needs a picture of the speaker"),
-    "too_many_jobs": ErrorCode(429, "too many jobs are waiting; see Retry-After"),
+    "too_many_videos": ErrorCode(429, "too many videos are queued; see Retry-After"),
     "audio_too_fast": ErrorCode(429, "the audio of a live session arrives faster than it is spoken"),
     "internal": ErrorCode(500, "an error of the endpoint"),
-    "busy": ErrorCode(503, "too many videos are being generated; see Retry-After"),
+    "busy": ErrorCode(503, "too many requests are open; see Retry-After"),
     "too_many_sessions": ErrorCode(503, "all live sessions of the replica are in use; connect again later"),
     "stopping": ErrorCode(503, "the replica stops; connect again"),
     "not_ready": ErrorCode(503, "the bundle is being loaded; see Retry-After"),
-    "too_slow": ErrorCode(504, "the video took longer than a request may; submit a job"),
+    "too_slow": ErrorCode(504, "the video took longer than a request may; use POST /v1/videos"),
 }
 """Code -> status and meaning. Codes are added over time, never renamed."""
 
@@ -56,10 +60,13 @@ class ApiError(HTTPException):
         code: key of ``CODES``.
         message: what is wrong and what to do.
         retry_after: number of seconds after which the client should try again.
+        headers: further headers of the response.
     """
 
-    def __init__(self, code: str, message: str, retry_after: int | None = None) -> None:
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    def __init__(
+        self, code: str, message: str, retry_after: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        headers = {**(headers or {}), **({} if retry_after is None else {"Retry-After": str(retry_after)})}
         if code == "unauthorized":
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(CODES[code].status, message, headers)
@@ -75,13 +82,33 @@ def not_ready() -> ApiError:
     return ApiError("not_ready", "the bundle is being loaded: try again in a moment", retry_after=5)
 
 
-def describe_errors(*statuses: int) -> dict[int | str, dict[str, str]]:
+class ErrorDetail(BaseModel):
+    """What is wrong."""
+
+    code: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every error response."""
+
+    error: ErrorDetail
+
+
+OTHER_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorResponse, "description": "another error of the request"}
+}
+"""Description of the error responses that any route can have, for OpenAPI."""
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Descriptions of the error responses with these statuses, for OpenAPI: every code with its meaning."""
     return {
         status: {
+            "model": ErrorResponse,
             "description": ", ".join(
                 f"`{name}`: {code.meaning}" for name, code in CODES.items() if code.status == status
-            )
+            ),
         }
         for status in statuses
     }

@@ -70,7 +70,7 @@ class Guard:
         self.app, self.context = app, context
         requests = context.limits.requests
         self.requests = ConcurrencyLimit(
-            requests, "busy", f"{requests} requests are open already: try again in a moment", retry_after=2
+            requests, "busy", "{limit} requests are open already: try again in a moment", retry_after=2
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -66,14 +66,15 @@ class LiveSessions:
         self.service, self.forms, self.metrics, self.token = service, forms, metrics, token
         self.settings, self.limits = service.settings, service.settings.limits
         self.limit = ConcurrencyLimit(
-            self.limits.live,
+            0,  # until the service has measured its capacity
             "too_many_sessions",
-            f"{self.limits.live} live sessions are open already: connect again later",
+            "{limit} live sessions are open already: connect again later",
             retry_after=5,
         )
         self._open: set[LiveConnection] = set()
         self._stopping = False
         metrics.live.set_function(lambda: self.limit.active)
+        metrics.live_limit.set_function(lambda: self.limit.limit)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one connection until it is closed."""

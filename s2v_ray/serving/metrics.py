@@ -18,9 +18,10 @@ class Metrics:
         seconds: seconds of requests to the last byte, by path.
         first_byte: seconds from the start of a request to the first byte of video.
         frames: counts generated frames.
-        videos: number of videos that are being generated.
-        jobs: number of jobs that wait or run.
+        sync: number of requests for videos that are read or answered.
+        videos: number of videos that are queued or in progress.
         live: number of live sessions.
+        live_limit: largest number of live sessions.
         live_skipped: counts frames that live sessions skipped, when a session has ended.
         live_lost: counts seconds of audio that clients declared lost, when a session has ended.
     """
@@ -39,8 +40,9 @@ class Metrics:
             registry=registry,
         )
         self.frames = Counter("s2v_frames", "Generated frames.", registry=registry)
-        self.videos = Gauge("s2v_videos", "Videos that are being generated.", registry=registry)
-        self.jobs = Gauge("s2v_jobs", "Jobs that wait or run.", registry=registry)
+        self.sync = Gauge("s2v_sync", "Requests for videos that are read or answered.", registry=registry)
+        self.videos = Gauge("s2v_videos", "Videos that are queued or in progress.", registry=registry)
         self.live = Gauge("s2v_live_sessions", "Live sessions.", registry=registry)
+        self.live_limit = Gauge("s2v_live_limit", "Largest number of live sessions.", registry=registry)
         self.live_skipped = Counter("s2v_live_skipped_frames", "Frames skipped by live sessions.", registry=registry)
         self.live_lost = Counter("s2v_live_lost_seconds", "Seconds of audio lost by live sessions.", registry=registry)

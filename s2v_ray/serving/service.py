@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -23,10 +24,13 @@ from s2v_ray.models.teachers import FaceNetwork, load
 from s2v_ray.serving.bundles import BundleLoader
 from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError
+from s2v_ray.serving.live_capacity import measure_capacity
 from s2v_ray.serving.settings import ServeSettings
 
 STREAM_CODE_FRAMES = seconds_to_frames(4.0)
 """Number of frames from which a stream predicts identity and emotion: longer than a clip of distillation."""
+
+logger = logging.getLogger(__name__)
 
 
 def _ignore(_: int) -> None:
@@ -40,12 +44,12 @@ class VideoRequest:
     Attributes:
         generation: speech and codes.
         model: name of the bundle.
-        size: side of the video in pixels, or 0 for the bundle's own.
+        size: side of the video, in pixels.
     """
 
     generation: GenerationRequest
     model: str
-    size: int = 0
+    size: int
 
     @property
     def frames(self) -> int:
@@ -62,6 +66,7 @@ class Service:
 
     Attributes:
         ready: whether the bundle is loaded and has generated a frame.
+        live_sessions: largest number of live sessions: that of the settings, or measured at the start.
         teacher: identity teacher, which computes the image identity of a face; None if the settings name none.
         detector: finds faces in pictures.
         on_frames: called with the number of frames of each generated chunk.
@@ -70,12 +75,15 @@ class Service:
     def __init__(self, settings: ServeSettings, bundles: BundleLoader) -> None:
         self.settings, self.bundles = settings, bundles
         self.ready = False
+        self.live_sessions = settings.limits.live or 0
         self.teacher: FaceNetwork | None = None
         self.detector: Detector | None = None
         self.on_frames: Callable[[int], None] = _ignore
 
     async def start(self) -> None:
         """Loads the default bundle, and generates one frame with it, so that the first request does not wait for that.
+
+        Then it measures how many live sessions the replica can serve, unless the settings say it.
 
         Raises:
             ArtifactError: bundle or teacher cannot be loaded.
@@ -90,6 +98,9 @@ class Service:
         async with aclosing(batcher.generate(request)) as parts:
             async for _ in parts:
                 pass
+        if not self.live_sessions:
+            self.live_sessions = await batcher.run(lambda: measure_capacity(batcher.predictor))
+            logger.info("this replica serves %d live sessions at a time", self.live_sessions)
         self.ready = True
 
     async def close(self) -> None:
@@ -123,7 +134,7 @@ class Service:
         async with aclosing(batcher.generate(request.generation)) as parts:
             async for part in parts:
                 self.on_frames(len(part))
-                if request.size in (0, part.shape[1]):
+                if request.size == part.shape[1]:
                     yield part
                 else:
                     yield await run_in_thread(_resize, part, request.size)
@@ -185,7 +196,7 @@ class Service:
             except TimeoutError:
                 raise ApiError(
                     "too_slow",
-                    f"the video took longer than {seconds:g} s: submit it to /v1/jobs, or send shorter speech",
+                    f"the video took longer than {seconds:g} s: submit it to /v1/videos, or send shorter speech",
                 ) from None
             return path.open("rb")
 

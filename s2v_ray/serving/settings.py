@@ -23,16 +23,22 @@ class Limits(Section):
 
     upload_mb: Positive = Field(64, description="Largest size of a request, MiB.")
     body_seconds: float = Field(60, gt=0, description="Longest time for a request to arrive.")
-    video_seconds: float = Field(120, gt=0, description="Longest speech of POST /v1/videos.")
-    job_seconds: float = Field(1800, gt=0, description="Longest speech of POST /v1/jobs.")
+    video_seconds: float = Field(1800, gt=0, description="Longest speech of POST /v1/videos.")
+    sync_seconds: float = Field(120, gt=0, description="Longest speech of POST /v1/videos/sync.")
     other_seconds: float = Field(30, gt=0, description="Longest speech that gives identity or emotion.")
     decode_seconds: float = Field(20, gt=0, description="Longest time to decode one upload.")
-    draw_seconds: float = Field(600, gt=0, description="Longest time to generate one video; jobs have no such limit.")
+    draw_seconds: float = Field(600, gt=0, description="Longest time of POST /v1/videos/sync to generate a video.")
     picture_pixels: Positive = Field(16_000_000, description="Largest number of pixels of a picture.")
     side: Positive = Field(512, description="Largest side of a video.")
-    videos: Positive = Field(32, description="Videos that a replica generates at a time; a further request gets 503.")
-    jobs: Positive = Field(8, description="Jobs that wait or run in a replica; a further request gets 429.")
-    live: Positive = Field(4, description="Live sessions of a replica at a time; a further one is refused.")
+    videos: Positive = Field(
+        8, description="Videos of a replica that are queued or in progress; a further request gets 429."
+    )
+    sync: Positive = Field(
+        32, description="Requests for videos that a replica reads or answers at a time; a further one gets 503."
+    )
+    live: Positive | None = Field(
+        None, description="Live sessions of a replica at a time; a further one is refused. Default: measured at start."
+    )
     live_seconds: float = Field(14_400, gt=0, description="Longest live session.")
     live_idle_seconds: float = Field(
         30, gt=0, description="Longest time in which a live session receives nothing, the first message included."
@@ -56,8 +62,10 @@ class ServeSettings(Section):
         "replace a voice.",
     )
     detector: str = Field("haar", description="Finds faces in pictures: haar, or the URI of YuNet weights.")
-    jobs: str = Field("", description="URI of the folder of jobs, the same for all replicas; empty: no jobs.")
-    job_hours: float = Field(24, gt=0, description="Hours after which a job and its video are removed.")
+    videos: str = Field(
+        "", description="URI of the folder of videos, the same for all replicas; empty: only POST /v1/videos/sync."
+    )
+    video_hours: float = Field(24, gt=0, description="Hours after which a video is removed.")
     study: str = Field("", description="URI of the study made by `s2v study make`; empty: no study.")
     token_env: str = Field("", description="Environment variable with the bearer token; empty: no token is required.")
     device: str = Field("cpu", description="cpu or cuda.")

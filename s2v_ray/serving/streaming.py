@@ -62,7 +62,7 @@ async def with_deadline(
         yield first
         async for data in rest:
             if time.monotonic() > deadline:
-                raise TimeoutError("a stream took longer than a request may: submit a job")
+                raise TimeoutError("a stream took longer than a request may")
             yield data
 
 

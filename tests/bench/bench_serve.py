@@ -43,7 +43,7 @@ def wav(seconds: float, seed: int = 0) -> bytes:
 
 
 def post(address: str, sound: bytes, **data: str) -> requests.Response:
-    return requests.post(f"{address}/v1/videos", files={"speech": sound}, data=data, timeout=600)
+    return requests.post(f"{address}/v1/videos/sync", files={"speech": sound}, data=data, timeout=600)
 
 
 def directly(predictor: Predictor, sounds: list[np.ndarray], batch_frames: int, folder: Path) -> float:
@@ -92,7 +92,7 @@ def first_fragment(address: str, sound: bytes) -> float:
     """Seconds until the first frames can be shown."""
     began = time.perf_counter()
     with requests.post(
-        f"{address}/v1/videos", files={"speech": sound}, data={"stream": "true"}, stream=True, timeout=600
+        f"{address}/v1/videos/sync", files={"speech": sound}, data={"stream": "true"}, stream=True, timeout=600
     ) as answer:
         got = b""
         for block in answer.iter_content(None):
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     args = parser.parse_args()
     settings = parse_settings(
-        {"bundle": str(Path(args.bundle).resolve()), "limits": {"video_seconds": 700, "draw_seconds": 1200}}
+        {"bundle": str(Path(args.bundle).resolve()), "limits": {"sync_seconds": 700, "draw_seconds": 1200}}
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -152,7 +152,7 @@ def serve(story: Story) -> dict[str, Any]:
                     f"{json.dumps(hosts.get('/api/serve/applications/'), default=str)[-3000:]}"
                 )
             time.sleep(1.0)
-        answer = http.post(f"{url}/v1/videos", files={"speech": ("speech.wav", tone(), "audio/wav")})
+        answer = http.post(f"{url}/v1/videos/sync", files={"speech": ("speech.wav", tone(), "audio/wav")})
     if answer.status_code != 200:
         raise SystemExit(f"the endpoint answered {answer.status_code}: {answer.text[:500]}")
     story.seconds["serve"] = time.monotonic() - began

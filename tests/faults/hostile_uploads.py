@@ -31,7 +31,7 @@ from s2v_ray.serving.errors import CODES
 from tests.helpers import sounds
 
 HEAD = (
-    b"POST /v1/videos HTTP/1.1\r\nHost: x\r\n"
+    b"POST /v1/videos/sync HTTP/1.1\r\nHost: x\r\n"
     b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
 )
 Files = dict[str, tuple[str, bytes]]
@@ -94,7 +94,7 @@ class Attacks:
         ]  # fmt: skip
 
     def post(self, files: Files, **data: str) -> requests.Response:
-        return requests.post(f"{self.address}/v1/videos", files=files, data=data, timeout=120)
+        return requests.post(f"{self.address}/v1/videos/sync", files=files, data=data, timeout=120)
 
     def mutate(self, data: bytes) -> bytes:
         out = bytearray(data)
@@ -168,7 +168,7 @@ class Attacks:
             self.random.choice([b"", b"--x", b"--x\r\n\r\n--x--\r\n", part, bytes(9999)]),
             self.random.choice(kinds),
         )
-        return requests.post(f"{self.address}/v1/videos", data=body, headers={"Content-Type": kind}, timeout=60)
+        return requests.post(f"{self.address}/v1/videos/sync", data=body, headers={"Content-Type": kind}, timeout=60)
 
     def raw(self, sent: list[bytes], pause: float = 0.0) -> str:
         parts = urlsplit(self.address)
@@ -187,7 +187,7 @@ class Attacks:
         )
 
     def garbage_http(self) -> object:
-        negative = b"POST /v1/videos HTTP/1.1\r\nContent-Length: -5\r\n\r\n"
+        negative = b"POST /v1/videos/sync HTTP/1.1\r\nContent-Length: -5\r\n\r\n"
         return self.raw(
             [self.random.choice([bytes(300), b"GET / HTTP/9.9\r\n\r\n", negative, b"\x16\x03\x01\x02\x00"])]
         )

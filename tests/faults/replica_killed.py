@@ -34,7 +34,7 @@ def request_video(address: str, sound: bytes, met: Counter[str]) -> bool:
     """Sends a request until it gets its video, and counts the outcomes; returns whether it got one."""
     for attempt in range(ATTEMPTS):
         try:
-            answer = requests.post(f"{address}/v1/videos", files={"speech": sound}, timeout=120)
+            answer = requests.post(f"{address}/v1/videos/sync", files={"speech": sound}, timeout=120)
         except requests.RequestException as e:
             met[type(e).__name__] += 1
         else:

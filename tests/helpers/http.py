@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 from s2v_ray.serving.errors import CODES
 
 
-def post(client: TestClient, path: str = "/v1/videos", /, data: dict[str, str] | None = None, **files: bytes) -> Any:
+def post(
+    client: TestClient, path: str = "/v1/videos/sync", /, data: dict[str, str] | None = None, **files: bytes
+) -> Any:
     """Posts a form; ``files``: field -> content."""
     return client.post(path, data=data or {}, files={name: ("upload", content) for name, content in files.items()})
 

@@ -15,6 +15,8 @@ from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.student import Student
 from tests.helpers.sounds import speech
 
+INITIAL = F.normalize(torch.ones(32), dim=0), torch.zeros(4)
+
 
 @pytest.fixture(scope="module")
 def student(predictor: Predictor) -> Student:
@@ -39,43 +41,35 @@ def encode(student: Student, received: Tensor) -> tuple[Tensor, Tensor]:
     return output.identity[0], output.emotion[0]
 
 
-def test_the_first_codes_are_those_of_what_is_heard_before_the_first_frame(student: Student) -> None:
-    start = sum(student.content.futures) + 1
-    received = sound(start + 25)
-    tracker = CodeTracker(student, None, None)
-    tracker.push(received)
+def test_the_first_frames_have_the_initial_codes(student: Student) -> None:
+    tracker = CodeTracker(student, INITIAL, None, None)
+    tracker.push(sound(40))
     tracker.encode()
-    identity, emotion = tracker.draw(0, start)
-    expected = encode(student, received[: start * SAMPLES_PER_FRAME])
-    torch.testing.assert_close(identity, expected[0].expand(start, -1), atol=1e-6, rtol=0)
-    torch.testing.assert_close(emotion, expected[1].expand(start, -1), atol=1e-6, rtol=0)
+    identity, emotion = tracker.draw(0, 26)
+    torch.testing.assert_close(identity[:25], INITIAL[0].expand(25, -1))
+    torch.testing.assert_close(emotion[:25], INITIAL[1].expand(25, -1))
+    assert not torch.equal(emotion[25], INITIAL[1])
+    assert [update.frame for update in tracker.updates] == [25]
 
 
 def test_codes_approach_the_means_over_the_segments(student: Student) -> None:
-    start = sum(student.content.futures) + 1
-    received = sound(start + 25 + 50)
-    edges = torch.tensor([0, start, start + 25, start + 75]) * SAMPLES_PER_FRAME
-    segments = [received[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
-    frames, codes = (start, 25, 50), [encode(student, segment) for segment in segments]
-    tracker = CodeTracker(student, None, None)
+    received = sound(25 + 50)
+    parts = received[: 25 * SAMPLES_PER_FRAME], received[25 * SAMPLES_PER_FRAME :]
+    (first, second), frames = [encode(student, part) for part in parts], (25, 50)
+    tracker = CodeTracker(student, INITIAL, None, None)
     tracker.push(received)
     tracker.encode()
     identity, emotion = draw_all(tracker, 400, 16)
-    mean = F.normalize(sum((n * c[0] for n, c in zip(frames, codes, strict=True)), torch.zeros(())), dim=0)
-    decay = [math.exp(-75 / (25 * EMOTION_SECONDS)), math.exp(-50 / (25 * EMOTION_SECONDS)), 1.0]
-    weights = [n * d for n, d in zip(frames, decay, strict=True)]
-    slow = sum((w * c[1] for w, c in zip(weights, codes, strict=True)), torch.zeros(())) / sum(weights)
+    decayed = 25 * math.exp(-50 / (25 * EMOTION_SECONDS))
+    mean = F.normalize(frames[0] * first[0] + frames[1] * second[0], dim=0)
     torch.testing.assert_close(identity[-1], mean, atol=1e-4, rtol=0)
+    slow = (decayed * first[1] + 50 * second[1]) / (decayed + 50)
     torch.testing.assert_close(emotion[-1], slow, atol=1e-4, rtol=0)
-    assert [(u.frame, u.voiced) for u in tracker.updates] == [
-        (0, start),
-        (start + 25, start + 25),
-        (start + 75, 75 + start),
-    ]
+    assert [(u.frame, u.voiced) for u in tracker.updates] == [(25, 25), (75, 75)]
 
 
 def test_codes_change_by_a_bounded_share_in_each_frame(student: Student) -> None:
-    tracker = CodeTracker(student, None, None)
+    tracker = CodeTracker(student, INITIAL, None, None)
     tracker.push(torch.cat([sound(100), 0.5 * sound(200, 3)]))
     tracker.encode()
     _, emotion = draw_all(tracker, 300, 7)
@@ -88,7 +82,7 @@ def test_codes_change_by_a_bounded_share_in_each_frame(student: Student) -> None
 @pytest.mark.parametrize("size", [100, 641, 30_000])
 def test_codes_do_not_depend_on_the_chunks(student: Student, size: int) -> None:
     received = torch.from_numpy(speech(6.0))
-    whole, chunked = CodeTracker(student, None, None), CodeTracker(student, None, None)
+    whole, chunked = CodeTracker(student, INITIAL, None, None), CodeTracker(student, INITIAL, None, None)
     whole.push(received)
     whole.encode()
     expected = draw_all(whole, 150, 16)
@@ -104,17 +98,17 @@ def test_codes_do_not_depend_on_the_chunks(student: Student, size: int) -> None:
 
 
 def test_silence_does_not_change_the_codes(student: Student) -> None:
-    tracker = CodeTracker(student, None, None)
+    tracker = CodeTracker(student, INITIAL, None, None)
     tracker.push(torch.cat([sound(30), torch.zeros(300 * SAMPLES_PER_FRAME)]))
     tracker.encode()
     draw_all(tracker, 330, 16)
-    assert [u.voiced for u in tracker.updates] == [4, 29]  # the third segment has one voiced frame, the others none
+    assert [u.voiced for u in tracker.updates] == [25]  # the second segment has five voiced frames, the others none
     assert len(tracker._received) < 100 * SAMPLES_PER_FRAME
 
 
 def test_given_codes_are_constant_and_nothing_is_encoded(student: Student) -> None:
     identity, emotion = F.normalize(torch.arange(32.0), dim=0), torch.tensor([0.1, 0.2, 0.3, 0.4])
-    tracker = CodeTracker(student, identity, emotion)
+    tracker = CodeTracker(student, INITIAL, identity, emotion)
     tracker.push(sound(10))
     tracker.encode()
     drawn = tracker.draw(0, 3)
@@ -122,17 +116,3 @@ def test_given_codes_are_constant_and_nothing_is_encoded(student: Student) -> No
     torch.testing.assert_close(drawn[1], emotion.expand(3, -1))
     assert not tracker.updates
     assert not len(tracker._received)
-
-
-def test_codes_without_speech_are_an_error(student: Student) -> None:
-    with pytest.raises(ValueError, match="before any speech was encoded"):
-        CodeTracker(student, None, None).draw(0, 1)
-
-
-def test_a_short_speech_that_is_finished_has_codes(student: Student) -> None:
-    tracker = CodeTracker(student, None, None)
-    tracker.push(sound(2))
-    tracker.encode()
-    assert not tracker._pending
-    tracker.encode(finished=True)
-    assert tracker.draw(0, 2)[0].shape == (2, 32)

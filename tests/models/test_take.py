@@ -90,6 +90,17 @@ def test_an_empty_prior_is_standard_normal_and_a_full_one_takes_no_more() -> Non
     assert int(prior.stored) == CONFIG.take_clips
 
 
+def test_mean_codes_are_those_of_the_stored_clips() -> None:
+    prior = TakePrior(6, 4, CONFIG)
+    identity, emotion = prior.mean_codes()
+    torch.testing.assert_close(identity, torch.full((6,), 6**-0.5))
+    assert emotion.eq(0).all()
+    prior.fill([known(0, 1.0, emotion=-1.0), known(0, 2.0, emotion=0.0), known(1, 3.0, emotion=-0.5)])
+    identity, emotion = prior.mean_codes()
+    torch.testing.assert_close(identity, torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]) / 5**0.5)
+    torch.testing.assert_close(emotion, torch.full((4,), -0.5))
+
+
 def test_motion_in_chunks_of_any_length_is_one_sequence() -> None:
     prior = filled_prior()
     whole = MotionSequence(prior, torch.Generator().manual_seed(3)).draw(90)

@@ -69,12 +69,12 @@ def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
     ray.shutdown()  # the endpoint starts its own Ray instance
     second = make_bundle(tmp_path / "second", seed=7)
     settings = parse_settings(
-        {"bundle": uris["bundle"], "bundles": {"second": second}, "jobs": str(tmp_path / "jobs"), "cpus": 0.5}
+        {"bundle": uris["bundle"], "bundles": {"second": second}, "videos": str(tmp_path / "videos"), "cpus": 0.5}
     )
     sound = wav(speech(1.0))
 
     def post(data: dict[str, str] | None = None, **more: Any) -> requests.Response:
-        return requests.post(f"{address}/v1/videos", files={"speech": sound}, data=data or {}, timeout=60, **more)
+        return requests.post(f"{address}/v1/videos/sync", files={"speech": sound}, data=data or {}, timeout=60, **more)
 
     with local_endpoint(settings, "127.0.0.1", free_port()) as address:
         assert requests.get(f"{address}/readyz", timeout=10).json() == {"status": "ready"}
@@ -92,12 +92,13 @@ def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
         assert talk[0]["type"] == "started"
         assert talk[-1]["type"] == "ended"
         assert talk[-1]["sent"] + talk[-1]["skipped"] == 25
-        job = requests.post(f"{address}/v1/jobs", files={"speech": sound}, timeout=30).json()
+        created = requests.post(f"{address}/v1/videos", files={"speech": sound}, timeout=30).json()
+        video = f"{address}/v1/videos/{created['id']}"
         deadline = time.monotonic() + 60
-        while (state := requests.get(f"{address}/v1/jobs/{job['id']}", timeout=10).json())["state"] != "done":
-            assert time.monotonic() < deadline, state
+        while (found := requests.get(video, timeout=10).json())["status"] != "completed":
+            assert time.monotonic() < deadline, found
             time.sleep(0.1)
-        assert requests.get(address + state["result"], timeout=10).content[4:8] == b"ftyp"
+        assert requests.get(f"{video}/content", timeout=10).content[4:8] == b"ftyp"
 
         statuses: list[int] = []
         contents: list[bytes] = []

@@ -18,19 +18,19 @@ def make_context(**settings: str) -> ApiContext:
     return ApiContext(Service(parsed, LocalBundles(parsed)))
 
 
-def test_jobs_and_study_are_optional() -> None:
+def test_videos_and_study_are_optional() -> None:
     context = make_context()
-    assert not context.has_jobs and not context.has_study
-    for name in ("jobs", "study"):
+    assert not context.has_videos and not context.has_study
+    for name in ("videos", "study"):
         with pytest.raises(ApiError) as caught:
             getattr(context, name)
         assert caught.value.code == "not_found"
 
 
-def test_jobs_and_study_of_the_settings(tmp_path: Path) -> None:
-    context = make_context(jobs=str(tmp_path / "jobs"), study=make_small_study(tmp_path / "study"))
-    assert context.has_jobs and context.has_study
-    assert context.jobs.held == {}
+def test_videos_and_study_of_the_settings(tmp_path: Path) -> None:
+    context = make_context(videos=str(tmp_path / "videos"), study=make_small_study(tmp_path / "study"))
+    assert context.has_videos and context.has_study
+    assert context.videos.held == {}
     assert len(context.study.plan.items) == 6
 
 

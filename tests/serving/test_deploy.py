@@ -17,7 +17,7 @@ from s2v_ray.storage import ArtifactError
 def test_serve_accepts_the_config(uris: dict[str, str]) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    settings = ServeSettings(bundle=uris["bundle"], replicas=(1, 4), token_env="TOKEN", jobs="s3://bucket/jobs")
+    settings = ServeSettings(bundle=uris["bundle"], replicas=(1, 4), token_env="TOKEN", videos="s3://bucket/videos")
     config = ServeDeploySchema.model_validate(yaml.safe_load(serve_config(settings)))
     (application,) = config.applications
     assert application.import_path == IMPORT_PATH
@@ -27,7 +27,7 @@ def test_serve_accepts_the_config(uris: dict[str, str]) -> None:
 
 def test_the_config_contains_what_was_set(uris: dict[str, str]) -> None:
     config = yaml.safe_load(serve_config(ServeSettings(bundle=uris["bundle"], threads=2), host="0.0.0.0", port=9))
-    assert config["applications"][0]["args"].keys() == {"bundle", "replicas", "token_env", "jobs", "threads"}
+    assert config["applications"][0]["args"].keys() == {"bundle", "replicas", "token_env", "videos", "threads"}
     assert config["http_options"] == {"host": "0.0.0.0", "port": 9}
 
 

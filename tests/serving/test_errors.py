@@ -22,7 +22,7 @@ def test_codes_have_a_status_and_a_meaning() -> None:
 def test_descriptions_name_all_codes_of_a_status() -> None:
     described = describe_errors(404, 503)
     assert described.keys() == {404, 503}
-    for name in ("not_found", "unknown_model", "unknown_job"):
+    for name in ("not_found", "unknown_model", "unknown_video"):
         assert f"`{name}`: {CODES[name].meaning}" in described[404]["description"]
     assert "`busy`" in described[503]["description"]
     assert "`busy`" not in described[404]["description"]

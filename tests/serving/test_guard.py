@@ -27,7 +27,7 @@ def test_an_upload_without_a_length_is_refused_as_it_arrives(client: TestClient)
         for _ in range(40):
             yield bytes(64 << 10)
 
-    assert_refused(client.post("/v1/videos", content=endless(), headers=FORM_HEADERS), "upload_too_large")
+    assert_refused(client.post("/v1/videos/sync", content=endless(), headers=FORM_HEADERS), "upload_too_large")
 
 
 def test_a_slow_sender_is_refused(make_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +89,9 @@ def test_probes_and_pages_need_no_token(client: TestClient) -> None:
 
 def test_pages_of_other_sites_cannot_post(client: TestClient) -> None:
     files = {"speech": ("s", wav(speech(0.1)))}
-    foreign = client.post("/v1/videos", files=files, headers={"Origin": "https://elsewhere.example"})
+    foreign = client.post("/v1/videos/sync", files=files, headers={"Origin": "https://elsewhere.example"})
     assert_refused(foreign, "foreign_origin")
-    assert client.post("/v1/videos", files=files, headers={"Origin": "http://testserver"}).status_code == 200
+    assert client.post("/v1/videos/sync", files=files, headers={"Origin": "http://testserver"}).status_code == 200
 
 
 def test_open_requests_are_limited(make_client: Callable[..., TestClient]) -> None:

@@ -32,7 +32,7 @@ def address(make_client: Callable[..., Any]) -> Iterator[str]:
 def run_client(folder: Path, address: str, token: str) -> subprocess.CompletedProcess[str]:
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (folder / "client.py").write_text(block)
-    (folder / "speech.wav").write_bytes(wav(speech(1.0)))
+    (folder / "speech.wav").write_bytes(wav(speech(1.2)))
     command = [sys.executable, "client.py", address, "speech.wav", "frames"]
     environment = {**os.environ, "S2V_TOKEN": token}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
@@ -45,9 +45,9 @@ def test_the_client_of_the_page_stores_the_frames(address: str, tmp_path: Path) 
     kinds = [event["type"] for event in events]
     assert (kinds[0], kinds[-1]) == ("started", "ended")
     assert "codes" in kinds
-    assert events[-1]["seconds"] == 1.0
+    assert events[-1]["seconds"] == 1.2
     files = sorted((tmp_path / "frames").iterdir())
-    assert len(files) == events[-1]["sent"] == 25 - events[-1]["skipped"]
+    assert len(files) == events[-1]["sent"] == 30 - events[-1]["skipped"]
     assert cv2.imread(str(files[-1])).shape == (SIZE, SIZE, 3)
 
 

@@ -27,6 +27,7 @@ def test_names_of_metrics() -> None:
         "s2v_first_byte_seconds_count",
         "s2v_frames_total",
         "s2v_videos",
-        "s2v_jobs",
+        "s2v_sync",
+        "s2v_live_limit",
     ):
         assert f"\n{name} " in text, name

@@ -117,13 +117,13 @@ def test_requests_that_fail_for_a_moment_are_repeated(browser: Any, address: str
           () => new Response("a video"),
         ];
         window.fetch = async (path, options) => { requests.push(path); return responses[requests.length - 1](); };
-        call("v1/videos", {method: "POST"})
+        call("v1/videos/sync", {method: "POST"})
           .then((response) => response.text(), (error) => error.message)
           .then((text) => { window.fetch = fetch; done([requests.length, text]); });"""
     assert browser.execute_async_script(script) == [4, "a video"]
-    job = script.replace('call("v1/videos"', 'call("v1/jobs"')
-    assert browser.execute_async_script(job) == [1, "cut off"], (
-        "a job that may have been accepted is not submitted twice"
+    stored = script.replace("v1/videos/sync", "v1/videos")
+    assert browser.execute_async_script(stored) == [1, "cut off"], (
+        "a video that may have been created is not created twice"
     )
 
 
@@ -192,10 +192,16 @@ def test_a_live_session_with_the_keyboard(browser: Any, address: str) -> None:
     shown = {canvas_of(browser)}
     until(lambda: shown.add(canvas_of(browser)) or len(shown) >= 3, "frames that change")
     assert find(browser, "#live").get_attribute("aria-pressed") == "true"
+    assert browser.execute_script("return session.volume.gain.value") == 0
+    browser.execute_script("$('playback').click()")
+    assert browser.execute_script("return [session.volume.gain.value, session.delay.delayTime.value > 0]") == [1, True]
     assert find(browser, "#stage .badge").is_displayed()  # synthetic
     ActionChains(browser).send_keys(Keys.SPACE).perform()
     until(lambda: find(browser, "#status").text == "The live session has ended.", "the end")
     assert find(browser, "#live").get_attribute("aria-pressed") == "false"
+    find(browser, "#generate").click()  # the speech of the session
+    until(lambda: find(browser, "#status").text.startswith("Done"), "the video of the speech")
+    assert find(browser, "#download").is_displayed()
     assert browser_errors(browser) == []
 
 

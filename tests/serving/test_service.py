@@ -20,7 +20,7 @@ from s2v_ray.serving.bundles import LocalBundles
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.service import Service, VideoRequest, speech_of
 from s2v_ray.serving.settings import parse_settings
-from tests.helpers.bundles import DIM
+from tests.helpers.bundles import DIM, SIZE
 from tests.helpers.http import frames_of
 from tests.helpers.sounds import speech
 
@@ -36,6 +36,7 @@ def test_a_service_loads_what_it_needs(uris: dict[str, str]) -> None:
         assert not service.ready
         await service.start()
         assert service.ready and service.teacher is not None and service.detector is not None
+        assert service.live_sessions >= 1, "measured"
         codes = await service.encode_speech("default", speech(0.5))
         assert codes.identity.shape == (DIM,)
         identity = await service.image_identity("default", np.zeros((32, 32, 3), np.uint8))
@@ -79,7 +80,9 @@ def test_progress_is_the_number_of_written_frames(uris: dict[str, str], tmp_path
 
     async def run() -> None:
         service = make_service(uris)
-        await service.write(VideoRequest(GenerationRequest(speech(2.0)), "default"), tmp_path / "a.mp4", done.append)
+        await service.write(
+            VideoRequest(GenerationRequest(speech(2.0)), "default", SIZE), tmp_path / "a.mp4", done.append
+        )
         await service.close()
 
     asyncio.run(run())
@@ -124,7 +127,7 @@ class EndlessFrames(Service):
             await asyncio.sleep(0)
 
 
-LONG = VideoRequest(GenerationRequest(np.zeros(3200 * 640, np.float32)), "default")
+LONG = VideoRequest(GenerationRequest(np.zeros(3200 * 640, np.float32)), "default", 64)
 
 
 @pytest.fixture
@@ -210,9 +213,9 @@ def test_a_stream_predicts_codes_from_its_first_seconds(uris: dict[str, str], mo
         batcher = await service.bundles.load("default")
         generate = batcher.generate
         monkeypatch.setattr(batcher, "generate", lambda r: seen.append(r.code_frames) or generate(r))
-        async for _ in service.stream(VideoRequest(GenerationRequest(speech(0.4), torch.ones(DIM)), "default")):
+        async for _ in service.stream(VideoRequest(GenerationRequest(speech(0.4), torch.ones(DIM)), "default", SIZE)):
             pass
-        with await service.render(VideoRequest(GenerationRequest(speech(0.4)), "default")):
+        with await service.render(VideoRequest(GenerationRequest(speech(0.4)), "default", SIZE)):
             pass
         await service.close()
 

@@ -8,8 +8,7 @@ let recorder = null;
 let request = null; // AbortController of the current generation
 let players = [];
 let models = [];
-let limits = { video_seconds: 0 };
-let jobs = false;
+let stored = false; // whether the endpoint stores videos
 
 // ---- the API
 
@@ -26,7 +25,7 @@ const ATTEMPTS = 4; // a request is repeated when a replica dies or the endpoint
 
 async function call(path, options = {}, attempts = ATTEMPTS) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const once = options.method === "POST" && path === "v1/jobs"; // a repeated request would create a second job
+  const once = options.method === "POST" && path === "v1/videos"; // a repeated request would create a second video
   const response = await fetch(path, { ...options, headers }).catch((error) => {
     if (once || attempts === 1 || options.signal?.aborted) throw error;
     return null;
@@ -48,7 +47,8 @@ async function loadModels() {
   const found = await (await call("v1/models")).json();
   if ($("token").value) sessionStorage.setItem("token", $("token").value);
   $("token-field").hidden = true;
-  ({ models, limits, jobs } = found);
+  models = found.models;
+  stored = found.videos;
   const speechOnly = models.filter((m) => !m.reference);
   $("model").replaceChildren(...speechOnly.map((m) => new Option(m.name, m.name)));
   $("model-field").hidden = speechOnly.length < 2;
@@ -233,11 +233,11 @@ async function generate(event) {
     form.append("stream", "true");
     let response;
     try {
-      response = await call("v1/videos", { method: "POST", body: form, signal: mine.signal });
+      response = await call("v1/videos/sync", { method: "POST", body: form, signal: mine.signal });
     } catch (error) {
-      if (error.code !== "speech_too_long" || !jobs) throw error;
+      if (error.code !== "speech_too_long" || !stored) throw error;
       form.delete("stream");
-      response = await asJob(form, mine.signal);
+      response = await createVideo(form, mine.signal);
     }
     const fed = player.feed(response);
     const elapsed = () => ((performance.now() - began) / 1000).toFixed(1);
@@ -249,7 +249,7 @@ async function generate(event) {
       const hasFace = document.querySelector("input[name=identity]:checked").value === "face";
       const second = formFor("reference", hasFace ? null : await player.snapshot());
       second.append("stream", "true");
-      await other.feed(await call("v1/videos", { method: "POST", body: second, signal: mine.signal }));
+      await other.feed(await call("v1/videos/sync", { method: "POST", body: second, signal: mine.signal }));
     }
     await fed;
     showStatus(`Done after ${elapsed()} s.`);
@@ -269,19 +269,20 @@ async function generate(event) {
   }
 }
 
-// Submits speech that is too long for one request as a job, and fetches its video when it is done.
-async function asJob(form, signal) {
-  let job = await (await call("v1/jobs", { method: "POST", body: form, signal })).json();
-  signal.addEventListener("abort", () => call(`v1/jobs/${job.id}`, { method: "DELETE" }).catch(() => {}));
+// Creates a video of speech that is too long for one request, and fetches its content when it is completed.
+async function createVideo(form, signal) {
+  let video = await (await call("v1/videos", { method: "POST", body: form, signal })).json();
+  const path = `v1/videos/${video.id}`;
+  signal.addEventListener("abort", () => call(path, { method: "DELETE" }).catch(() => {}));
   $("progress").hidden = false;
-  while (job.state === "queued" || job.state === "running") {
-    showStatus(`Long speech is generated as a job: ${Math.round(100 * job.progress)} %`);
-    $("progress").value = job.progress;
+  while (video.status === "queued" || video.status === "in_progress") {
+    showStatus(`Long speech is generated in the background: ${video.progress} %`);
+    $("progress").value = video.progress / 100;
     await new Promise((resolve) => setTimeout(resolve, 1000));
-    job = await (await call(`v1/jobs/${job.id}`, { signal })).json();
+    video = await (await call(path, { signal })).json();
   }
-  if (job.state !== "done") throw new Error(job.error?.message ?? `the job is ${job.state}`);
-  return job.result.startsWith("/") ? call(job.result.slice(1), { signal }) : fetch(job.result, { signal });
+  if (video.status !== "completed") throw new Error(video.error.message);
+  return call(`${path}/content`, { signal });
 }
 
 function stop() {

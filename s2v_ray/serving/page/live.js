@@ -3,6 +3,7 @@
 
 const RECONNECT_CODES = [1006, 1012, 1013]; // the connection was lost, the replica stops, try again later
 const HEADER_BYTES = 16; // before the picture
+const MAX_RECORDED_SECONDS = 600;
 let session = null;
 
 class LiveSession {
@@ -10,6 +11,8 @@ class LiveSession {
     this.canvas = $("stage").querySelector("canvas");
     this.attempts = 0;
     this.stopped = false;
+    this.recorded = []; // blocks of 16-bit samples
+    this.recordedSamples = 0;
   }
 
   async start() {
@@ -21,7 +24,12 @@ class LiveSession {
     await this.audio.audioWorklet.addModule("worklet.js");
     const capture = new AudioWorkletNode(this.audio, "capture", { numberOfOutputs: 0 });
     capture.port.onmessage = ({ data }) => this.send(data);
-    this.audio.createMediaStreamSource(this.microphone).connect(capture);
+    const source = this.audio.createMediaStreamSource(this.microphone);
+    source.connect(capture);
+    this.delay = this.audio.createDelay(5); // of the voice, so that it is in sync with the frames
+    this.volume = this.audio.createGain();
+    source.connect(this.delay).connect(this.volume).connect(this.audio.destination);
+    this.setPlayback();
     if (this.stopped) return this.release();
     this.connect();
   }
@@ -46,6 +54,23 @@ class LiveSession {
     if (!this.open) return;
     this.socket.send(block);
     this.sent += block.byteLength / 2;
+    if (this.recordedSamples > MAX_RECORDED_SECONDS * this.audio.sampleRate) return;
+    this.recorded.push(block);
+    this.recordedSamples += block.byteLength / 2;
+  }
+
+  setPlayback() { this.volume.gain.value = $("playback").checked ? 1 : 0; }
+
+  // What was said, as a WAV file.
+  recording() {
+    const bytes = 2 * this.recordedSamples, rate = this.audio.sampleRate;
+    const header = new DataView(new ArrayBuffer(44));
+    const text = (at, word) => [...word].forEach((c, i) => header.setUint8(at + i, c.charCodeAt(0)));
+    text(0, "RIFF"); header.setUint32(4, 36 + bytes, true); text(8, "WAVEfmt ");
+    header.setUint32(16, 16, true); header.setUint16(20, 1, true); header.setUint16(22, 1, true); // PCM, mono
+    header.setUint32(24, rate, true); header.setUint32(28, 2 * rate, true);
+    header.setUint16(32, 2, true); header.setUint16(34, 16, true); text(36, "data"); header.setUint32(40, bytes, true);
+    return new Blob([header, ...this.recorded], { type: "audio/wav" });
   }
 
   onEvent(event) {
@@ -74,7 +99,9 @@ class LiveSession {
     $("stage").querySelector(".badge").hidden = false;
     $("stage").querySelector(".hint").textContent = "";
     const behind = this.sent / this.audio.sampleRate - header.getFloat64(8, true);
-    if (index % 10 === 0) $("latency").textContent = `${Math.round(1000 * behind)} ms behind the voice`;
+    if (index % 10 !== 0) return;
+    $("latency").textContent = `${Math.round(1000 * behind)} ms behind the voice`;
+    this.delay.delayTime.setTargetAtTime(Math.max(0, behind), this.audio.currentTime, 0.2);
   }
 
   onClose(event) {
@@ -100,8 +127,10 @@ class LiveSession {
 }
 
 function stopLive(text, bad = false) {
-  session?.release();
+  const ended = session;
   session = null;
+  ended?.release();
+  if (ended?.recordedSamples) setSpeech(ended.recording(), "Your speech");
   $("live").textContent = "Start live";
   $("live").setAttribute("aria-pressed", "false");
   $("latency").textContent = "";
@@ -124,4 +153,5 @@ async function toggleLive() {
 }
 
 $("live").addEventListener("click", toggleLive);
+$("playback").addEventListener("change", () => session?.volume && session.setPlayback());
 $("form").addEventListener("submit", () => { if (session) stopLive("The live session has ended"); }, true);

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from s2v_ray.serving.context import ApiContext
-from s2v_ray.serving.routes import health, jobs, live, page, study, videos
+from s2v_ray.serving.routes import health, live, models, page, study, videos
 
-GROUPS = (videos, jobs, live, health, study, page)
+GROUPS = (videos, models, live, health, study, page)
 
 
 def include_routes(app: FastAPI, context: ApiContext) -> None:

@@ -1,57 +1,122 @@
-"""Routes that generate videos and list bundles."""
+"""Routes that generate, store and list videos."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Query
+from fastapi.responses import RedirectResponse, Response
+from starlette.convertors import Convertor, register_url_convertor
 
-from s2v_ray.models.bundle import read_card
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
-from s2v_ray.serving.forms import SentForm, VideoForm, check_fields
-from s2v_ray.serving.streaming import VideoResponse, read_blocks, with_deadline
+from s2v_ray.serving.forms import MEDIA_TYPES, SentSyncForm, SentVideoForm, SyncForm
+from s2v_ray.serving.streaming import SYNTHETIC_HEADER, VideoResponse, read_blocks, with_deadline
+from s2v_ray.serving.video_store import ID_PATTERN
+from s2v_ray.serving.videos import DeletedVideo, Video, VideoList
 
 VIDEO_CONTENT: dict[str, Any] = {"content": {"video/mp4": {}}}
-FORM_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 503, 504)
+FORM_ERRORS = (400, 401, 403, 404, 408, 413, 415, 422, 503)
 """Statuses of the errors of a request with a form."""
-CARD_KEYS = ("emotions", "reference", "notice", "intended_use", "misuse", "risks", "parameters", "sha256")
-"""Keys of a bundle's card that GET /v1/models shows."""
+FORM_BODY: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {"encoding": {name: {"contentType": kinds} for name, kinds in MEDIA_TYPES.items()}}
+        }
+    }
+}
+LINKS: dict[str, Any] = {
+    "links": {
+        name: {"operationId": name, "parameters": {"video_id": "$response.body#/id"}}
+        for name in ("get_video", "get_video_content", "delete_video")
+    }
+}
+"""What can be done with a video that a response describes."""
+
+
+class VideoIdConvertor(Convertor[str]):
+    """Part of a path that is the id of a video: any but "sync", which has a route of its own."""
+
+    regex = "(?!sync$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        """The id in a path."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The id in a path."""
+        return value
+
+
+register_url_convertor("video", VideoIdConvertor())
+
+PageSize = Annotated[int, Query(ge=1, le=100, description="Largest number of videos of the page.")]
+After = Annotated[str | None, Query(pattern=ID_PATTERN, description="Id of the last video of the page before.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="By time of creation; desc: the newest video first.")]
+Variant = Annotated[Literal["video"], Query(description="What to get of the video.")]
 
 
 def make_router(context: ApiContext) -> APIRouter:
-    """The routes POST /v1/videos and GET /v1/models."""
+    """The routes /v1/videos and below."""
     router = APIRouter()
 
-    @router.post("/v1/videos", response_class=Response, responses={200: VIDEO_CONTENT, **describe_errors(*FORM_ERRORS)})
-    async def create_video(request: Request, form: SentForm) -> Response:
-        """Generate a talking face for speech: an MP4, or with `stream=true` fragmented MP4 while it is generated."""
-        check_fields(await request.form())
-        return await _create_video(context, form)
+    @router.post("/v1/videos", responses={200: LINKS, **describe_errors(*FORM_ERRORS, 429)}, openapi_extra=FORM_BODY)
+    async def create_video(form: SentVideoForm) -> Video:
+        """Create a video of a talking face for speech. Get its content when it is completed."""
+        videos = context.videos
+        with context.sync.slot():
+            return await videos.create(await context.forms.read(form, context.limits.video_seconds), form.prompt)
 
-    @router.get("/v1/models", responses=describe_errors(400, 401))
-    async def list_models() -> dict[str, Any]:
-        """List the bundles (names, emotions, sizes, intended use, misuse) and the limits."""
-        return {
-            "models": await asyncio.to_thread(_list_models, context),
-            "limits": context.limits.model_dump(),
-            "jobs": context.has_jobs,
-            "study": context.has_study,
-        }
+    @router.post(
+        "/v1/videos/sync",
+        response_class=Response,
+        responses={200: VIDEO_CONTENT, **describe_errors(*FORM_ERRORS, 504)},
+        openapi_extra=FORM_BODY,
+    )
+    async def create_video_sync(form: SentSyncForm) -> Response:
+        """Generate a video and answer with it: an MP4, or with `stream=true` fragmented MP4 while it is generated."""
+        return await _answer_with_video(context, form)
+
+    @router.get("/v1/videos", responses=describe_errors(400, 401, 404))
+    async def list_videos(after: After = None, limit: PageSize = 20, order: Order = "desc") -> VideoList:
+        """List the videos."""
+        return await context.videos.list_page(after, limit, order)
+
+    @router.get("/v1/videos/{video_id:video}", responses=describe_errors(401, 404))
+    async def get_video(video_id: str) -> Video:
+        """Get status and progress of a video."""
+        return await context.videos.get(video_id)
+
+    @router.get(
+        "/v1/videos/{video_id:video}/content",
+        response_class=Response,
+        responses={
+            200: VIDEO_CONTENT,
+            307: {"description": "The content is at a presigned URL of S3."},
+            **describe_errors(400, 401, 404, 409),
+        },
+    )
+    async def get_video_content(video_id: str, variant: Variant = "video") -> Response:  # noqa: ARG001  # only checked
+        """Get the MP4 of a video that is completed."""
+        url, data = await context.videos.content(video_id)
+        return RedirectResponse(url, 307) if url else Response(data, media_type="video/mp4", headers=SYNTHETIC_HEADER)
+
+    @router.delete("/v1/videos/{video_id:video}", responses=describe_errors(401, 403, 404))
+    async def delete_video(video_id: str) -> DeletedVideo:
+        """Delete a video. One that is queued or in progress is not generated any further."""
+        return await context.videos.delete(video_id)
 
     return router
 
 
-async def _create_video(context: ApiContext, form: VideoForm) -> Response:
+async def _answer_with_video(context: ApiContext, form: SyncForm) -> Response:
     began = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(context.videos.slot())
-        request = await context.forms.read(form, context.limits.video_seconds)
+        stack.enter_context(context.sync.slot())
+        request = await context.forms.read(form, context.limits.sync_seconds)
         if not form.stream:
             file = await context.service.render(request)
             context.metrics.first_byte.observe(time.monotonic() - began)
@@ -64,14 +129,3 @@ async def _create_video(context: ApiContext, form: VideoForm) -> Response:
         deadline = began + context.limits.draw_seconds
         # The stream keeps its place until it has ended.
         return VideoResponse(with_deadline(first, parts, deadline), on_end=stack.pop_all().close)
-
-
-def _list_models(context: ApiContext) -> list[dict[str, Any]]:
-    teacher = context.service.teacher
-    found = []
-    for name, uri in context.settings.uris().items():
-        card = read_card(uri, "speech2video")
-        faces = card["reference"] or bool(teacher and teacher.dim == card["identity_dim"])
-        shown = {key: card[key] for key in CARD_KEYS}
-        found.append({"name": name, "size": card["recipe"]["media"]["size"], "faces": faces, **shown})
-    return found

@@ -31,6 +31,6 @@ def test_generated_frames_are_counted(make_client: Callable[..., TestClient]) ->
         text = client.get("/metrics").text
     assert "s2v_frames_total 25.0" in text
     assert 's2v_refused_total{code="speech_unreadable"} 1.0' in text
-    assert 's2v_requests_total{path="/v1/videos",status="200"} 1.0' in text
+    assert 's2v_requests_total{path="/v1/videos/sync",status="200"} 1.0' in text
     assert "s2v_first_byte_seconds_count 1.0" in text
-    assert "s2v_videos 0.0" in text
+    assert "s2v_sync 0.0" in text

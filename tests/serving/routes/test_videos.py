@@ -1,11 +1,13 @@
-"""Videos over HTTP, the list of bundles, and overload."""
+"""Videos over HTTP: answered at once, or stored and fetched later; overload."""
 
 from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,6 +47,8 @@ def test_fields_change_the_video(client: TestClient) -> None:
     sound, other, png = wav(speech(0.4)), wav(speech(0.6, seed=5)), make_png()
     plain = frames_of(post(client, speech=sound).content)
     assert np.abs(plain - frames_of(post(client, speech=sound).content)).max() == 0
+    assert np.array_equal(frames_of(post(client, input_reference=sound).content), plain)
+    assert len(frames_of(post(client, data={"seconds": "0.2"}, speech=sound).content)) == 5
     forms: dict[str, tuple[dict[str, str], dict[str, bytes]]] = {
         "emotion": ({"emotion": "happy"}, {}),
         "seed": ({"seed": "9"}, {}),
@@ -61,25 +65,12 @@ def test_fields_change_the_video(client: TestClient) -> None:
 
 @pytest.mark.parametrize("stream", ["false", "true"])
 def test_videos_are_resized(client: TestClient, stream: str) -> None:
-    response = post(client, data={"size": "64", "stream": stream}, speech=wav(speech(0.4)))
+    response = post(client, data={"size": "64x64", "stream": stream}, speech=wav(speech(0.4)))
     assert frames_of(response.content).shape == (10, 64, 64, 3)
 
 
-def test_bundles_are_listed_with_their_misuse(client: TestClient) -> None:
-    found = client.get("/v1/models").json()
-    assert [(m["name"], m["reference"], m["faces"]) for m in found["models"]] == [
-        ("default", False, True),
-        ("reference", True, True),
-    ]
-    assert found["models"][0]["emotions"] == ["neutral", "happy", "angry"]
-    assert found["models"][0]["misuse"]
-    assert found["models"][0]["size"] == 32
-    assert found["limits"]["video_seconds"] == 5
-    assert (found["jobs"], found["study"]) == (True, False)
-
-
 def test_overload_is_refused_and_ends(make_client: Callable[..., TestClient]) -> None:
-    with make_client(limits={"videos": 2}) as small:
+    with make_client(limits={"sync": 2}) as small:
         sound = wav(speech(4.0))
         responses = []
         threads = [threading.Thread(target=lambda: responses.append(post(small, speech=sound))) for _ in range(12)]
@@ -96,7 +87,7 @@ def test_overload_is_refused_and_ends(make_client: Callable[..., TestClient]) ->
 
 
 def test_a_stream_releases_its_place(make_client: Callable[..., TestClient]) -> None:
-    with make_client(limits={"videos": 1}) as small:
+    with make_client(limits={"sync": 1}) as small:
         for _ in range(3):
             assert post(small, data={"stream": "true"}, speech=wav(speech(0.4))).status_code == 200
         assert_refused(post(small, data={"stream": "true"}, speech=b"no sound"), "speech_unreadable")
@@ -115,10 +106,90 @@ def test_an_internal_error_has_a_plain_message(
 
 def test_a_slow_video_is_refused(make_client: Callable[..., TestClient]) -> None:
     with make_client(limits={"draw_seconds": 0.001}) as started:
-        assert "/v1/jobs" in assert_refused(post(started, speech=wav(speech(2.0))), "too_slow")
+        assert "/v1/videos" in assert_refused(post(started, speech=wav(speech(2.0))), "too_slow")
 
 
 def test_sound_of_a_stream_can_be_decoded(client: TestClient) -> None:
     content = post(client, data={"stream": "true"}, speech=wav(speech(1.0))).content
     with av.open(io.BytesIO(content)) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) >= 16000
+
+
+# ---- stored videos
+
+
+def wait(client: TestClient, video: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while (found := client.get(f"/v1/videos/{video}").json())["status"] in ("queued", "in_progress"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_a_video_is_created_fetched_and_deleted(client: TestClient) -> None:
+    sound = wav(speech(6.0))  # too long for /v1/videos/sync
+    data = {"emotion": "angry", "seed": "3", "prompt": "a greeting", "size": "64x64"}
+    response = post(client, "/v1/videos", data=data, speech=sound)
+    assert response.status_code == 200
+    created = response.json()
+    assert created | {"id": "", "created_at": 0, "expires_at": 0} == {
+        "id": "",
+        "object": "video",
+        "status": "queued",
+        "progress": 0,
+        "model": "default",
+        "prompt": "a greeting",
+        "seconds": "6",
+        "size": "64x64",
+        "created_at": 0,
+        "completed_at": None,
+        "expires_at": 0,
+        "error": None,
+    }
+    video = created["id"]
+    found = wait(client, video)
+    assert (found["status"], found["progress"], found["error"]) == ("completed", 100, None)
+    assert found["completed_at"] >= found["created_at"]
+    content = client.get(f"/v1/videos/{video}/content")
+    assert content.headers["x-synthetic"] == "true"
+    assert frames_of(content.content).shape == (150, 64, 64, 3)
+    assert client.delete(f"/v1/videos/{video}").json() == {"id": video, "object": "video.deleted", "deleted": True}
+    assert_refused(client.get(f"/v1/videos/{video}"), "unknown_video")
+
+
+def test_videos_are_listed_in_pages(make_client: Callable[..., TestClient], tmp_path: Path) -> None:
+    with make_client(videos=str(tmp_path)) as started:
+        assert started.get("/v1/videos").json() == {
+            "object": "list",
+            "data": [],
+            "first_id": None,
+            "last_id": None,
+            "has_more": False,
+        }
+        ids = []
+        for _ in range(3):
+            ids.append(post(started, "/v1/videos", speech=wav(speech(0.2))).json()["id"])
+            time.sleep(0.002)  # ids sort by milliseconds
+        first = started.get("/v1/videos", params={"limit": 2}).json()
+        assert [video["id"] for video in first["data"]] == [ids[2], ids[1]]
+        assert (first["first_id"], first["last_id"], first["has_more"]) == (ids[2], ids[1], True)
+        rest = started.get("/v1/videos", params={"limit": 2, "after": ids[1]}).json()
+        assert ([video["id"] for video in rest["data"]], rest["has_more"]) == ([ids[0]], False)
+        oldest = started.get("/v1/videos", params={"order": "asc"}).json()
+        assert [video["id"] for video in oldest["data"]] == ids
+        for name, value in (("limit", "0"), ("order", "up"), ("after", "../x")):
+            assert_refused(started.get("/v1/videos", params={name: value}), "bad_request")
+
+
+def test_unknown_videos_are_refused(client: TestClient) -> None:
+    for video in ("video_" + "0" * 32, "..", "%2e%2e%2fetc", "x" * 500):
+        assert client.get(f"/v1/videos/{video}").json()["error"]["code"] in ("unknown_video", "not_found")
+    assert_refused(client.get("/v1/videos/x/content"), "unknown_video")
+    assert_refused(client.delete("/v1/videos/x"), "unknown_video")
+    assert_refused(client.get("/v1/videos/x/content", params={"variant": "thumbnail"}), "bad_request")
+
+
+def test_without_a_folder_no_videos_are_stored(make_client: Callable[..., TestClient]) -> None:
+    with make_client() as plain:
+        assert "/v1/videos/sync" in assert_refused(post(plain, "/v1/videos", speech=wav(speech(0.2))), "not_found")
+        assert_refused(plain.get("/v1/videos"), "not_found")

@@ -1,0 +1,100 @@
+"""Requests and states of videos are read as they were written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from s2v_ray.inference.request import GenerationRequest
+from s2v_ray.serving.service import VideoRequest
+from s2v_ray.serving.video_store import ID_PATTERN, VideoError, VideoState, VideoStatus, VideoStore, make_id
+from tests.helpers.sounds import speech
+
+VIDEO = "video_" + "0123456789abcdef" * 2
+
+
+def make_state(error: VideoError | None = None) -> VideoState:
+    return VideoState(
+        id=VIDEO,
+        status="in_progress",
+        progress=25,
+        model="default",
+        prompt="a greeting",
+        frames=25,
+        size=64,
+        created_at=1000.0,
+        updated_at=1001.0,
+        completed_at=None,
+        expires_at=5000.0,
+        error=error,
+        owner="owner",
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VideoStore:
+    return VideoStore(str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [None, VideoError("internal", "an error")])
+def test_a_state_is_read_as_written(store: VideoStore, error: VideoError | None) -> None:
+    store.write_state(make_state(error))
+    assert store.read_state(VIDEO) == make_state(error)
+    assert store.list_videos() == {VIDEO: False}
+
+
+@pytest.mark.parametrize("emotion", [None, "happy", torch.tensor([0.5, -0.25])])
+def test_a_request_is_read_as_written(store: VideoStore, emotion: str | torch.Tensor | None) -> None:
+    still = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    generation = GenerationRequest(
+        speech(0.5), torch.tensor([1.0, 2.0]), emotion, still, take=255 - still, seed=2**62 + 1
+    )
+    store.write_request(VIDEO, VideoRequest(generation, "other", size=64))
+    found = store.read_request(VIDEO)
+    assert (found.model, found.size, found.frames) == ("other", 64, 13)
+    np.testing.assert_allclose(found.generation.speech, generation.speech, atol=1 / 32768)
+    assert torch.equal(found.generation.identity, generation.identity)
+    assert np.array_equal(found.generation.still, still) and np.array_equal(found.generation.take, 255 - still)
+    assert found.generation.seed == 2**62 + 1
+    if isinstance(emotion, torch.Tensor):
+        assert torch.equal(found.generation.emotion, emotion)
+    else:
+        assert found.generation.emotion == emotion
+
+
+def test_names_of_clients_are_not_paths(store: VideoStore) -> None:
+    for name in ("..", "../x", "", "x" * 500, VIDEO.upper(), VIDEO + "\n", VIDEO[6:]):
+        with pytest.raises(FileNotFoundError):
+            store.read_state(name)
+
+
+def test_deletion_content_and_removal(store: VideoStore, tmp_path: Path) -> None:
+    store.write_state(make_state())
+    assert not store.is_deleted(VIDEO)
+    store.mark_deleted(VIDEO)
+    assert store.is_deleted(VIDEO)
+    assert store.list_videos() == {VIDEO: True}
+    (tmp_path / "local.mp4").write_bytes(b"video")
+    store.write_content(VIDEO, tmp_path / "local.mp4")
+    assert store.read_content(VIDEO) == b"video"
+    assert store.content_url(VIDEO) is None, "local files have no presigned URL"
+    store.remove(VIDEO)
+    assert store.list_videos() == {}
+
+
+def test_ids_sort_by_time() -> None:
+    times = [0.0, 1000.0, 1000.001, 1.7e9, 1e10]
+    ids = [make_id(time) for time in times]
+    assert ids == sorted(ids)
+    assert all(re.fullmatch(ID_PATTERN, name) for name in ids)
+    assert make_id(0.0) != ids[0]
+
+
+def test_open_states() -> None:
+    statuses: tuple[VideoStatus, ...] = ("queued", "in_progress", "completed", "failed")
+    assert [status for status in statuses if replace(make_state(), status=status).open] == ["queued", "in_progress"]
