@@ -54,7 +54,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> str:
                 np.zeros(8 * 640, np.float32),
             )
         items.append({"clip": f"c{n}", "speaker": "s", "emotion": ("happy", "sad")[n], "clips": clips})
-    fields: dict[str, Any] = {"seed": 1, "pairs": 1, "singles": 1, "emotions": ["happy", "sad"], "items": items}
+    fields: dict[str, Any] = {
+        "seed": 1,
+        "pairs": 1,
+        "singles": 1,
+        "checks": 0,
+        "emotions": ["happy", "sad"],
+        "items": items,
+    }
     storage.write_manifest(str(folder), "study", STUDY_SCHEMA, config_digest="", parents={}, **fields)
     return str(folder)
 
