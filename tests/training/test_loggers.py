@@ -101,5 +101,5 @@ def test_a_logger_that_fails_is_reported_once_and_samples_are_still_written(tmp_
 
 
 def test_an_unknown_logger_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no logger 'wandb'; known: tensorboard"):
-        RunLoggers(str(tmp_path), 0, ["wandb"])
+    with pytest.raises(ValueError, match="no logger 'comet'; known: tensorboard"):
+        RunLoggers(str(tmp_path), 0, ["comet"])
