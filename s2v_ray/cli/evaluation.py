@@ -83,10 +83,11 @@ def study(
 
     study_uri = storage.absolute(uri)
     if action is StudyAction.report:
-        result = compute_report(study_uri)
+        answers = read_answers(study_uri)
+        result = compute_report(answers)
         print(format_report(result))
         if csv:
-            storage.write_bytes(storage.absolute(csv), answers_csv(read_answers(study_uri)).encode())
+            storage.write_bytes(storage.absolute(csv), answers_csv(answers).encode())
         return Outcome({"csv": csv} if csv else {}, dict(result))
     if not corpus or not bundle:
         raise ValueError("study make needs --corpus and --bundle")

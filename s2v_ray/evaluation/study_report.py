@@ -88,15 +88,11 @@ def read_answers(uri: str) -> list[dict[str, Any]]:
     return [answer | {"counted": answer["participant"] not in excluded} for answer in answers]
 
 
-def compute_report(uri: str) -> StudyReport:
-    """Compute the report of the study at ``uri``.
+def compute_report(found: Sequence[dict[str, Any]]) -> StudyReport:
+    """Compute the report of a study from its answers (``read_answers``).
 
     The intervals assume that answers are independent. With few participants they are too narrow.
-
-    Raises:
-        ArtifactError: there is no study, or an answer is damaged.
     """
-    found = read_answers(uri)
     answers = [answer for answer in found if answer["counted"] and answer["kind"] != "check"]
     preferred: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     recognised: dict[str, Counter[bool]] = defaultdict(Counter)

@@ -34,7 +34,7 @@ def test_answers_are_counted(tmp_path: Path) -> None:
     uri = make_small_study(tmp_path)
     participants = [f"{n:032x}" for n in range(2, 4)]
     write_answers(uri, participants)
-    result = compute_report(uri)
+    result = compute_report(read_answers(uri))
     assert (result["participants"], result["excluded"], result["answers"]) == (2, 0, 30)
     preference = {(r["condition"], r["over"]): r for r in result["preference"]}
     assert preference[REAL, SPEECH]["share"] == 1.0
@@ -54,10 +54,10 @@ def test_answers_are_counted(tmp_path: Path) -> None:
 def test_the_left_side_is_preferred_as_often_for_either_condition(tmp_path: Path) -> None:
     uri = make_small_study(tmp_path)
     write_answers(uri, [f"{n:032x}" for n in range(40)])
-    found = compute_report(uri)["equivalence"]
+    found = compute_report(read_answers(uri))["equivalence"]
     assert found is not None
     assert (found["answers"], found["answers_needed"]) == (120, 215)
-    text = format_report(compute_report(uri))
+    text = format_report(compute_report(read_answers(uri)))
     verdict = "equivalent" if found["equivalent"] else "not shown to be equivalent"
     assert f"speech only and reference baseline: {verdict} within 10%" in text
 
@@ -65,16 +65,16 @@ def test_the_left_side_is_preferred_as_often_for_either_condition(tmp_path: Path
 def test_participants_who_fail_the_attention_checks_are_excluded(tmp_path: Path) -> None:
     uri = make_small_study(tmp_path)
     write_answers(uri, ["a" * 32])
-    alone = compute_report(uri)
+    alone = compute_report(read_answers(uri))
     write_answers(uri, ["b" * 32, "c" * 32], attentive=False)
-    result = compute_report(uri)
+    result = compute_report(read_answers(uri))
     assert result == alone | {"excluded": 2}
     assert "1 participants, 2 excluded by the attention checks, 15 answers" in format_report(result)
     assert {a["participant"][0] for a in read_answers(uri) if not a["counted"]} == {"b", "c"}
 
 
 def test_a_study_without_answers(tmp_path: Path) -> None:
-    result = compute_report(make_small_study(tmp_path))
+    result = compute_report(read_answers(make_small_study(tmp_path)))
     empty = {"participants": 0, "excluded": 0, "answers": 0, "preference": [], "equivalence": None, "emotion": []}
     assert result == empty
     assert format_report(result).startswith("0 participants, 0 answers")
