@@ -17,9 +17,9 @@ import jinja2
 TAG = "ray2.60.0-py3.11"
 """Versions in the tags of the images; a test compares it with the pinned ones."""
 PROVIDERS: dict[str, dict[str, object]] = {
-    "aws": {"where": "on AWS", "firewall": "Ray's security group"},
-    "gcp": {"where": "on Google Cloud", "firewall": "Ray's firewall rule"},
-    "onprem": {"where": "of your own machines", "hosts": 2},
+    "aws": {"where": "on AWS", "firewall": "Ray's security group", "autoscaler": 2},
+    "gcp": {"where": "on Google Cloud", "firewall": "Ray's firewall rule", "autoscaler": 2},
+    "onprem": {"where": "of your own machines", "hosts": 2, "autoscaler": 1},
 }
 """Name of the file -> values of the template."""
 

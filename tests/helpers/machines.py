@@ -24,6 +24,7 @@ BRIDGE, NET = "s2vup", "10.78.0"
 STORE = Path("/var/lib/containers/storage")
 """Where podman keeps this machine's images."""
 USER, USER_ID = "ubuntu", 1000
+ENVIRONMENT = {"HOME": f"/home/{USER}", "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 
 SETUP = r"""
 set -eu
@@ -112,7 +113,7 @@ class Machine:
         self.folder = machines.folder / name
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def boot(self) -> None:
         for part in ("up", "work", "root", "storage"):
             (self.folder / part).mkdir(parents=True)
         inner = f"s2vin{self.number}"
@@ -137,7 +138,16 @@ class Machine:
             "FILES": str(min(65536, _hard_limit_of_files())),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
-        line = ["nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork"]
+        line = [
+            "nsenter",
+            f"--net=/run/netns/{self.namespace}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+        ]
         with (self.folder / "machine.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*line, "--kill-child", "sh", "-c", SETUP], env=own, stdout=log, stderr=subprocess.STDOUT
@@ -149,16 +159,25 @@ class Machine:
             time.sleep(0.2)
         raise MachineError(f"{self.name} does not start: {(self.folder / 'machine.log').read_text()[-2000:]}")
 
-    def run(self, command: list[str], user: str = USER, **options: object) -> subprocess.CompletedProcess[str]:
-        """Runs a command on the machine in a login shell's environment; gives its output."""
-        line = ["nsenter", "--all", "--target", str(self._init()), "runuser", "-u", user, "--", *command]
-        own = {"HOME": "/root" if user == "root" else f"/home/{user}", "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin"}
-        return subprocess.run(line, env=own, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
+    def run(
+        self, command: list[str], user: str = USER, check: bool = False, timeout: float = 120, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command on the machine; gives its output."""
+        line = self._line(command, user)
+        return subprocess.run(
+            line, env=ENVIRONMENT, capture_output=True, text=True, check=check, timeout=timeout, input=input
+        )
 
-    def start_command(self, command: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-        line = ["nsenter", "--all", "--target", str(self._init()), "runuser", "-u", USER, "--", *command]
+    def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        """Starts a command as root, without waiting."""
         with log.open("ab") as out:
-            return subprocess.Popen(line, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+            line = self._line(command, "root")
+            return subprocess.Popen(
+                line, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def _line(self, command: list[str], user: str) -> list[str]:
+        return ["nsenter", "--all", "--target", str(self._init()), "runuser", "-u", user, "--", *command]
 
     def processes(self) -> list[str]:
         """Command lines of what runs on the machine, without sshd."""
@@ -206,14 +225,12 @@ class Machines:
 
     def __enter__(self) -> Machines:
         try:
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True
-            )
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
             _ip("link", "add", BRIDGE, "type", "bridge")
             _ip("addr", "add", f"{self.gateway}/24", "dev", BRIDGE)
             _ip("link", "set", BRIDGE, "up")
             for machine in self.machines.values():
-                machine.start()
+                machine.boot()
         except BaseException:
             self._stop()
             raise
