@@ -1,4 +1,4 @@
-"""What Ray's AWS provider calls for ``cluster/aws.yaml``, against moto's EC2 and IAM, compared with the head's policy."""
+"""What Ray's AWS provider calls for ``cluster/aws.yaml``, on moto's EC2 and IAM, compared with the head's policy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Call = tuple[str, dict[str, Any]]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Call]]:
-    """Every call to AWS by its IAM action and parameters, in the account of moto with what docs/clusters.md asks for."""
+    """Every call to AWS by its IAM action and parameters; the account has the roles that docs/clusters.md asks for."""
     found: list[Call] = []
 
     def record(params: dict[str, Any], model: Any, **_: Any) -> None:
@@ -59,7 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Call
 
 
 def launched(calls: list[Call], tmp_path: Path) -> tuple[NodeProviderAdapter, dict[str, Any]]:
-    """What `ray up` does on the user's machine: bootstrap, and the head. Then the head's autoscaler, which has no node."""
+    """What `ray up` does on the user's machine, bootstrap and the head; gives the provider of the head's autoscaler."""
     raw = (
         (CLUSTER / "aws.yaml")
         .read_text()

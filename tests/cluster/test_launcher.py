@@ -1,8 +1,7 @@
-"""The configs of Ray's launcher: one source, Ray's own checks, and what Ray's AWS provider calls against the policies."""
+"""The configs of Ray's launcher: they come from one source, and Ray accepts them."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import yaml
 from ray.autoscaler._private.gcp.config import get_node_type
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from s2v_ray.cluster import launcher
-from s2v_ray.cluster.launcher import PROVIDERS, TAG, differing, main, render
+from s2v_ray.cluster.launcher import PROVIDERS, differing, main, render
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

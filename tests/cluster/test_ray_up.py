@@ -1,13 +1,14 @@
 """`ray up cluster/onprem.yaml` with real containers: machines, cluster, jobs, and nothing left after `ray down`.
 
-The machines are namespaces (``tests/helpers/machines.py``); a fourth one is the user's. `make test-containers` builds the
-image and runs this.
+The machines are namespaces (``tests/helpers/machines.py``); a fourth one is the user's. `make test-containers` builds
+the image and runs this.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,16 +101,22 @@ class User:
         try:
             yield
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C
             process.wait()
+
+
+def get(head: Machine, token: str, path: str) -> str:
+    """What Ray's dashboard answers."""
+    request = urllib.request.Request(f"http://{head.address}:8265{path}")
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        text: str = response.read().decode()
+        return text
 
 
 def nodes(head: Machine, token: str) -> dict[str, str]:
     """Address -> role label, of the living nodes."""
-    request = urllib.request.Request(f"http://{head.address}:8265/api/v0/nodes?detail=1")
-    request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=30) as response:
-        found = json.loads(response.read())["data"]["result"]["result"]
+    found = json.loads(get(head, token, "/api/v0/nodes?detail=1"))["data"]["result"]["result"]
     return {node["node_ip"]: node["labels"].get("s2v-role", "") for node in found if node["state"] == "ALIVE"}
 
 
@@ -167,12 +174,13 @@ def test_from_nothing_to_a_trained_run_and_nothing_left(machines: Machines, s3: 
         assert token not in inspected and SECRET not in inspected
         with user.dashboard():
             run_the_chain(user)
-            jobs = user.run("curl", "-s", "-H", f"Authorization: Bearer {token}", "http://localhost:8265/api/jobs/")
+            jobs = get(machines["head"], token, "/api/jobs/")
         assert jobs.count('"SUCCEEDED"') == 4 and token not in jobs and SECRET not in jobs
     finally:
         user.run("ray", "down", "--yes", f"{HOME}/cluster.yaml", check=False)
     for name in NODES:
-        assert machines[name].containers() == [] and machines[name].processes() == []
+        left = machines[name].containers(), machines[name].processes()
+        assert left == ([], []), name
 
 
 def run_the_chain(user: User) -> None:

@@ -1,4 +1,4 @@
-"""Machines of a small cluster on one Linux machine: each has its own root file system, processes, host name and address.
+"""Machines of a small cluster on one Linux machine, each with its own root file system, processes, name and address.
 
 A machine is a network namespace on a bridge, with an overlay of this machine's file system as its root (nothing that it
 writes is seen outside) and its own process numbers. It runs sshd; a user ``ubuntu`` may run ``docker``, which is podman
@@ -169,11 +169,16 @@ class Machine:
         )
 
     def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
-        """Starts a command as root, without waiting."""
+        """Starts a command as root in a process group of its own, without waiting."""
         with log.open("ab") as out:
             line = self._line(command, "root")
             return subprocess.Popen(
-                line, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                line,
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def _line(self, command: list[str], user: str) -> list[str]:
