@@ -11,6 +11,8 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from aiobotocore.client import AioBaseClient
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws import utils as aws_utils
@@ -20,6 +22,8 @@ from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_NODE_KIND, TAG_RAY_NODE_
 from ray.autoscaler.v2.instance_manager.config import FileConfigReader
 from ray.autoscaler.v2.instance_manager.node_provider import NodeProviderAdapter
 
+from s2v_ray import conditional, storage
+
 CLUSTER = Path(__file__).parents[2] / "cluster"
 IMPLIED = {
     "iam:PassRole",  # RunInstances with a profile
@@ -27,6 +31,24 @@ IMPLIED = {
 }
 """Rights that a call of another service needs, and that have no call of their own."""
 WAIT_SECONDS = 30
+
+PULL = {"ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+"""Rights of `docker login` and `docker pull`, as in AWS's policy AmazonEC2ContainerRegistryPullOnly."""
+S3_RIGHTS = {
+    "AbortMultipartUpload": "AbortMultipartUpload",
+    "CompleteMultipartUpload": "PutObject",
+    "CreateMultipartUpload": "PutObject",
+    "DeleteObject": "DeleteObject",
+    "DeleteObjects": "DeleteObject",
+    "GetObject": "GetObject",
+    "HeadObject": "GetObject",
+    "ListObjectsV2": "ListBucket",
+    "PutObject": "PutObject",
+    "UploadPart": "PutObject",
+}
+"""Operation of S3 -> the right that it needs, as AWS's service authorization reference lists them."""
+MULTIPART_BYTES = 2 * 50 * 2**20
+"""More than s3fs writes in one request."""
 
 Call = tuple[str, dict[str, Any]]
 
@@ -100,9 +122,9 @@ def statements(name: str = "iam-head") -> dict[str, dict[str, Any]]:
     return {s["Sid"]: s for s in json.loads((CLUSTER / f"{name}.json").read_text())["Statement"]}
 
 
-def granted() -> set[str]:
+def granted(name: str = "iam-head") -> set[str]:
     found: set[str] = set()
-    for statement in statements().values():
+    for statement in statements(name).values():
         found |= {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
     return found
 
@@ -150,3 +172,35 @@ def test_workers_are_reached_only_from_inside_and_by_ssh(calls: list[Call], tmp_
     (described,) = boto3.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
     outside = [rule for rule in described["IpPermissions"] if rule.get("IpRanges")]
     assert [(rule["FromPort"], rule["ToPort"]) for rule in outside] == [(22, 22)]
+
+
+def test_nodes_have_the_rights_on_data_that_they_use_and_no_others(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that ``storage`` and ``conditional`` do, and the clean-up of an upload that fails."""
+    operations: list[str] = []
+    refused: list[str] = []
+    call = AioBaseClient._make_api_call
+
+    async def recorded(client: AioBaseClient, name: str, parameters: dict[str, Any]) -> Any:
+        operations.append(name)
+        if name in refused:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, name)
+        return await call(client, name, parameters)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", recorded)
+    root = storage.join(bucket, "data")
+    one, shared = storage.join(root, "one"), storage.join(root, "shared")
+    storage.check_writable(root)
+    storage.write_bytes(one, b"1")
+    storage.write_bytes(storage.join(root, "large"), bytes(MULTIPART_BYTES))
+    assert storage.read_tail(one, 1) == storage.read_bytes(one) == b"1"
+    storage.download(one, str(tmp_path))
+    assert storage.exists(one) and len(storage.list_files(root)) == 2 and storage.fingerprint(root)
+    conditional.write(shared, b"2", conditional.write(shared, b"1", None))
+    assert conditional.read(shared)
+    storage.remove(root)
+    refused.append("UploadPart")
+    with pytest.raises(OSError):
+        storage.write_bytes(storage.join(root, "large"), bytes(MULTIPART_BYTES))
+    assert granted("iam-data") == {f"s3:{S3_RIGHTS[name]}" for name in operations} | PULL
