@@ -133,6 +133,14 @@ def wait_for_nodes(machines: Machines, token: str, seconds: float = 180) -> None
     )
 
 
+def logs_with(machines: Machines, *secrets: str) -> list[str]:
+    """Files of Ray and of the jobs, on all nodes, that contain a secret."""
+    search = ["docker", "exec", "--interactive", "s2v", "grep", "-rlF", "-f", "-", "/tmp/ray"]
+    done = {name: machines[name].run(search, input="\n".join(secrets)) for name in NODES}
+    assert all(found.returncode in (0, 1) for found in done.values()), done
+    return [f"{name}: {file}" for name, found in done.items() for file in found.stdout.splitlines()]
+
+
 @pytest.fixture
 def machines() -> Iterator[Machines]:
     if lacking := missing():
@@ -176,6 +184,7 @@ def test_from_nothing_to_a_trained_run_and_nothing_left(machines: Machines, s3: 
             run_the_chain(user)
             jobs = get(machines["head"], token, "/api/jobs/")
         assert jobs.count('"SUCCEEDED"') == 4 and token not in jobs and SECRET not in jobs
+        assert logs_with(machines, token, SECRET) == []
     finally:
         user.run("ray", "down", "--yes", f"{HOME}/cluster.yaml", check=False)
     for name in NODES:
