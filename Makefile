@@ -10,12 +10,14 @@ PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-chec
 
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo test test-all check docs wheel-test audit clean wheel
+.PHONY: help install demo test test-all test-containers check docs wheel-test audit clean wheel
 
 help:
 	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
 	@echo "make test      install, then run the tests that need no GPU and take no minutes each"
 	@echo "make test-all  install, then run every test that needs no GPU"
+	@echo "make test-containers  as root, with podman, openssh-server, rsync, sudo and iproute2: build the image, and start"
+	@echo "               a cluster of containers with ray up (about 15 minutes)"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make docs      install, then build the documentation site into site/"
 	@echo "make wheel-test  build the wheel twice (equal bytes), install it alone into a fresh environment, list what it"
@@ -29,10 +31,16 @@ demo: $(VENV)/.installed
 	$(BIN)/s2v demo $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not minutes" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not minutes and not containers" $(ARGS)
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not containers" $(ARGS)
+
+# BUILD builds the image: another command where the registries are not reached.
+BUILD ?= podman build
+test-containers: $(VENV)/.installed-dev
+	$(BUILD) -f cluster/Dockerfile --target cpu -t localhost/s2v_ray:ray2.60.0-py3.11-cpu .
+	$(BIN)/python -m pytest -m containers -s $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -16,8 +16,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from s2v_ray.errors import scrub
+
 PACKAGE = "s2v_ray"
 """The parent of all loggers of this package."""
+FORMAT = "S2V_LOG_FORMAT"
+"""Environment variable: "json" for one JSON object per record."""
 
 
 _ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default={})  # noqa: B039  # never changed in place
@@ -92,6 +96,14 @@ def to_json(record: logging.LogRecord) -> str:
         **ids_of(record),
     }
     return json.dumps(fields if progress is None else {**fields, "progress": asdict(progress)})
+
+
+class JsonHandler(logging.Handler):
+    """Prints every record as one line of JSON."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print(scrub(to_json(record)), flush=True)
 
 
 def record_to_dict(record: logging.LogRecord) -> dict[str, Any]:

@@ -15,8 +15,8 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 EDGES: dict[str, set[str]] = {
     # from the bottom up: a package may import what its line names, and itself
     "": set(),
-    "logs": set(),
     "errors": set(),
+    "logs": {"errors"},
     "storage": {"errors"},
     "conditional": {"storage"},
     "recipes": set(),
@@ -61,7 +61,7 @@ EDGES: dict[str, set[str]] = {
         "storage",
         "training",
     },
-    "serving": {"cluster.runtime", "config", "evaluation", "inference", "media", "models", "storage"},
+    "serving": {"cluster.runtime", "config", "evaluation", "inference", "logs", "media", "models", "storage"},
     "cluster": {"config", "logs", "media", "models", "shards", "storage", "training"},
     "teach": {"config", "ingest", "training"},
     "demo": {

@@ -17,10 +17,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from s2v_ray import storage
-from s2v_ray.logs import Progress, progress_of, to_json
-
-FORMAT = "S2V_LOG_FORMAT"
-"""Environment variable: "json" for one JSON object per record."""
+from s2v_ray.logs import FORMAT, JsonHandler, Progress, progress_of
 
 LINE_SECONDS = 5.0
 """Smallest interval between two progress lines of one stage in a pipe; the last one of a stage is always printed."""
@@ -57,14 +54,6 @@ class LineHandler(logging.Handler):
                 return
             self._printed[progress.stage] = now
         print(f"[{now - self.began:7.1f} s] {storage.scrub(record.getMessage())}", flush=True)
-
-
-class JsonHandler(logging.Handler):
-    """Prints every record as one line of JSON."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        print(storage.scrub(to_json(record)), flush=True)
 
 
 class TerminalHandler(logging.Handler):

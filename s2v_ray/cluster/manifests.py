@@ -109,10 +109,10 @@ def read_pins(constraints: str, pyproject: str) -> Pins:
 
 
 def load_cluster(uri: str) -> Cluster:
-    """Reads ``cluster/aws.yaml`` or a manifest of KubeRay.
+    """Reads ``cluster/aws.yaml``, ``cluster/gcp.yaml`` or a manifest of KubeRay.
 
     Raises:
-        ManifestError: it is not YAML, or neither of the two.
+        ManifestError: it is not YAML, or none of these.
     """
     try:
         data = yaml.safe_load(storage.read_bytes(uri))
@@ -217,8 +217,9 @@ def _parse_ray_up(data: dict[str, Any]) -> Cluster:
             max_nodes=1 if name == head else min(kind.get("max_workers", 0), data["max_workers"]),
             head=name == head,
             image=image if name == head else kind.get("docker", {}).get("worker_image", image),
-            instance=node["InstanceType"],
-            spot=node.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
+            instance=node["InstanceType"] if "InstanceType" in node else node["machineType"],
+            spot=node.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+            or node.get("scheduling", {}).get("provisioningModel") == "SPOT",
         )
         groups.append(group)
     options = data["docker"].get("run_options", [])

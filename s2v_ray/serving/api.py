@@ -16,6 +16,7 @@ from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import OTHER_ERRORS, ApiError
 from s2v_ray.serving.forms import SHOWN_CHARACTERS
 from s2v_ray.serving.guard import ERROR_CODE, Guard
+from s2v_ray.serving.request_log import RequestLog
 from s2v_ray.serving.routes import include_routes
 from s2v_ray.serving.service import Service
 
@@ -44,7 +45,7 @@ def create_app(service: Service, token: str = "") -> ASGIApp:
         ArtifactError: the settings name a study that does not exist.
     """
     context = ApiContext(service, token)
-    return Guard(make_api(context), context)
+    return RequestLog(Guard(make_api(context), context))
 
 
 def make_api(context: ApiContext) -> FastAPI:

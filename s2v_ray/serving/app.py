@@ -20,6 +20,7 @@ import ray
 from ray import serve
 from starlette.types import ASGIApp
 
+from s2v_ray import logs
 from s2v_ray.cluster.runtime import node_selector, nodes_for, start_ray
 from s2v_ray.serving.api import create_app
 from s2v_ray.serving.batching import Batcher
@@ -78,7 +79,10 @@ class Endpoint:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        logging.getLogger("s2v_ray").setLevel(logging.INFO)
+        package = logging.getLogger(logs.PACKAGE)
+        package.setLevel(logging.INFO)
+        if os.environ.get(logs.FORMAT) == "json":
+            package.addHandler(logs.JsonHandler())
         self.settings = parse_settings(settings)
         self.service = Service(self.settings, MultiplexedBundles(self.settings))
 

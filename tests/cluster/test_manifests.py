@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -28,6 +29,7 @@ from s2v_ray.config import load_recipe
 
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster" / "aws.yaml"
+GCP = ROOT / "cluster" / "gcp.yaml"
 KUBERAY = ROOT / "cluster" / "kuberay"
 RAYCLUSTER = KUBERAY / "raycluster.yaml"
 RAY_KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayService"}
@@ -54,7 +56,7 @@ def kuberay_schema(kind: str) -> dict[str, Any]:
     return {"definitions": known["definitions"], "allOf": [known["spec"][kind]]}
 
 
-@pytest.mark.parametrize("path", [AWS, KUBERAY / "raycluster.yaml", KUBERAY / "rayjob.yaml"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [AWS, GCP, RAYCLUSTER, KUBERAY / "rayjob.yaml"], ids=lambda p: p.name)
 def test_the_recipe_full_fits(path: Path) -> None:
     assert find_problems(load_cluster(str(path)), pins(), FULL) == []
 
@@ -77,15 +79,14 @@ def test_what_is_read_from_aws() -> None:
     assert workers_on(train, FULL) == 4  # 48 CPUs hold 8 workers of 6, the GPUs only 4
 
 
-def test_ray_accepts_the_cluster() -> None:
-    schema = json.loads((package_folder("ray") / "autoscaler" / "ray-schema.json").read_text())
-    jsonschema.validate(yaml.safe_load(AWS.read_text()), schema)
-
-
-def test_rays_schema_refuses_a_misspelt_key() -> None:
-    schema = json.loads((package_folder("ray") / "autoscaler" / "ray-schema.json").read_text())
-    with pytest.raises(jsonschema.ValidationError, match="max_wokers"):
-        jsonschema.validate(yaml.safe_load(AWS.read_text()) | {"max_wokers": 1}, schema)
+def test_what_is_read_from_google() -> None:
+    """The same groups as on AWS, on other machines."""
+    aws, gcp = load_cluster(str(AWS)), load_cluster(str(GCP))
+    machines = {"head": "n2-standard-4", "train": "g2-standard-48", "ingest": "n2-standard-32"}
+    assert [g.instance for g in gcp.groups] == list(machines.values())
+    assert gcp == dataclasses.replace(
+        aws, groups=tuple(dataclasses.replace(g, instance=machines[g.name]) for g in aws.groups)
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), RAY_KINDS.items())

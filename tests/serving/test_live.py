@@ -46,7 +46,7 @@ def base64_of(data: bytes) -> str:
 
 def context_of(client: TestClient) -> Any:
     app: Any = client.app
-    return app.context
+    return app.app.context
 
 
 # ---- frames and events
