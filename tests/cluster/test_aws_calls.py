@@ -14,6 +14,7 @@ import yaml
 from aiobotocore.client import AioBaseClient
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.backends import get_backend
 from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws import utils as aws_utils
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -65,18 +66,25 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Call
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("HOME", str(tmp_path))  # the key pair that Ray makes
-    with mock_aws():
-        for cache in (aws_utils.resource_cache, aws_utils.client_cache, aws_config._get_subnets_or_die):
-            cache.cache_clear()
-        iam = boto3.client("iam")
-        for name in ("s2v-head", "s2v-worker"):
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
-            iam.create_instance_profile(InstanceProfileName=name)
-            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-        boto3.setup_default_session()
-        assert boto3.DEFAULT_SESSION is not None
-        boto3.DEFAULT_SESSION.events.register("provide-client-params.*.*", record)
+    # The buckets of moto's S3 server, which is in this process, stay: only these two services begin anew.
+    aws = mock_aws()
+    aws.start(reset=False)
+    for service in ("ec2", "iam"):
+        get_backend(service).reset()
+    for cache in (aws_utils.resource_cache, aws_utils.client_cache, aws_config._get_subnets_or_die):
+        cache.cache_clear()
+    iam = boto3.client("iam")
+    for name in ("s2v-head", "s2v-worker"):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+        iam.create_instance_profile(InstanceProfileName=name)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    boto3.setup_default_session()
+    assert boto3.DEFAULT_SESSION is not None
+    boto3.DEFAULT_SESSION.events.register("provide-client-params.*.*", record)
+    try:
         yield found
+    finally:
+        aws.stop(remove_data=False)
     boto3.setup_default_session()
 
 
