@@ -16,19 +16,15 @@ import jinja2
 
 TAG = "ray2.60.0-py3.11"
 """Versions in the tags of the images; a test compares it with the pinned ones."""
-PROVIDERS: dict[str, dict[str, object]] = {
-    "aws": {"where": "on AWS", "firewall": "Ray's security group", "autoscaler": 2},
-    "gcp": {"where": "on Google Cloud", "firewall": "Ray's firewall rule", "autoscaler": 2},
-    "onprem": {"where": "of your own machines", "hosts": 2, "autoscaler": 1},
-}
-"""Name of the file -> values of the template."""
+PROVIDERS = {"aws": "on AWS", "gcp": "on Google Cloud", "onprem": "of your own machines"}
+"""Name of the file -> where its machines are."""
 
 
 def render(provider: str) -> str:
     """Return the config for a provider (a key of ``PROVIDERS``), in which the user replaces what is marked REPLACE."""
     source = (resources.files("s2v_ray.cluster") / "templates" / "ray-up.yaml").read_text()
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(source).render(name=provider, tag=TAG, **PROVIDERS[provider]).rstrip() + "\n"
+    return environment.from_string(source).render(name=provider, where=PROVIDERS[provider], tag=TAG).rstrip() + "\n"
 
 
 def differing(folder: Path) -> list[str]:

@@ -60,7 +60,7 @@ class User:
 
     def __init__(self, machines: Machines) -> None:
         self.machine, self.gateway = machines["laptop"], machines.gateway
-        self.environment = {
+        environment = {
             "HOME": HOME,
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin",
             "PYTHONPATH": str(ROOT),
@@ -68,6 +68,7 @@ class User:
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
+        self.prefix = ["env", "--chdir", str(ROOT), *(f"{name}={value}" for name, value in environment.items())]
         self.write(".ssh/key", machines.key.read_text())
         self.write(".aws/credentials", f"[default]\naws_access_key_id = test\naws_secret_access_key = {SECRET}\n")
         self.write(".aws/config", f"[default]\nregion = us-east-1\nendpoint_url = http://{self.gateway}:9000\n")
@@ -79,8 +80,7 @@ class User:
 
     def run(self, *command: str, check: bool = True, timeout: float = JOBS_SECONDS) -> str:
         began = time.monotonic()
-        words = [f"{name}={value}" for name, value in self.environment.items()]
-        done = self.machine.run(["env", "--chdir", str(ROOT), *words, *command], user="root", timeout=timeout)
+        done = self.machine.run([*self.prefix, *command], user="root", timeout=timeout)
         said = done.stdout + done.stderr
         print(f"{' '.join(command)[:100]}: status {done.returncode}, {time.monotonic() - began:.0f} s", flush=True)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {said[-6000:]}"
@@ -95,9 +95,8 @@ class User:
     @contextmanager
     def dashboard(self) -> Iterator[None]:
         """`ray dashboard`, which forwards the port 8265 of the head."""
-        words = [f"{name}={value}" for name, value in self.environment.items()]
         log = self.machine.folder / "dashboard.log"
-        process = self.machine.start(["env", *words, "ray", "dashboard", f"{HOME}/cluster.yaml"], log)
+        process = self.machine.start([*self.prefix, "ray", "dashboard", f"{HOME}/cluster.yaml"], log)
         try:
             yield
         finally:
