@@ -39,7 +39,8 @@ test-all: $(VENV)/.installed-dev
 # BUILD builds the image: another command where the registries are not reached.
 BUILD ?= podman build
 test-containers: $(VENV)/.installed-dev
-	$(BUILD) -f cluster/Dockerfile --target cpu -t localhost/s2v_ray:ray2.60.0-py3.11-cpu .
+	$(BUILD) -f cluster/Dockerfile --target cpu \
+	  -t "localhost/s2v_ray:$$($(BIN)/python -c 'from s2v_ray.cluster.launcher import TAG; print(TAG)')-cpu" .
 	$(BIN)/python -m pytest -m containers -s $(ARGS)
 
 check: $(VENV)/.installed-dev

@@ -27,10 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.helpers import network
+
 ROOT = Path(__file__).parents[2]
-BRIDGE, NET = "s2vchaos", "10.77.0"
-BRIDGE_MAC = "02:53:32:56:00:fe"
-"""A fixed address: by default it is the smallest of its ports', which changes with the hosts and loses packets."""
+BRIDGE, BRIDGE_MAC, NET = "s2vchaos", "02:53:32:56:00:fe", "10.77.0"
 RAY_PORT, DASHBOARD_PORT, S3_PORT = 6379, 8265, 9000
 RAY_FILES = "/tmp/ray"
 STARTUP_SECONDS, ATTEMPTS = 120.0, 3
@@ -149,8 +149,7 @@ class Hosts:
         """All processes of the host, at once, by SIGKILL."""
         host = self.hosts.pop(name)
         self._kill_processes(host)
-        subprocess.run(["ip", "netns", "del", host.namespace], capture_output=True)
-        subprocess.run(["ip", "link", "del", host.link], capture_output=True)
+        network.unplug(host.namespace, host.link)
         return host
 
     def drain(self, name: str, seconds: int) -> None:
@@ -169,10 +168,10 @@ class Hosts:
         )
 
     def cut(self, name: str) -> None:
-        _ip("link", "set", self.hosts[name].link, "down")
+        network.ip("link", "set", self.hosts[name].link, "down")
 
     def repair(self, name: str) -> None:
-        _ip("link", "set", self.hosts[name].link, "up")
+        network.ip("link", "set", self.hosts[name].link, "up")
 
     def pause(self, name: str, stop: bool) -> None:
         """Freezes all processes of a host, or lets them go on."""
@@ -196,9 +195,7 @@ class Hosts:
     def __enter__(self) -> Hosts:
         try:
             self._clean()
-            _ip("link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
-            _ip("addr", "add", f"{NET}.254/24", "dev", BRIDGE)
-            _ip("link", "set", BRIDGE, "up")
+            network.add_bridge(BRIDGE, BRIDGE_MAC, f"{NET}.254/24")
             head, s3 = self._plug("head", "driver"), self._plug("s3", "s3")
             self._start(s3, [str(Path(sys.executable).with_name("moto_server")), "-H", "0.0.0.0", "-p", str(S3_PORT)])
             _wait_for_port(s3.address, S3_PORT)
@@ -260,18 +257,7 @@ class Hosts:
     def _plug(self, name: str, role: str) -> Host:
         self._number += 1
         host = Host(name, self._number, role)
-        inner = f"s2vi{host.number}"
-        _ip("netns", "add", host.namespace)
-        _ip("link", "add", host.link, "type", "veth", "peer", "name", inner)
-        _ip("link", "set", inner, "netns", host.namespace)
-        _ip("link", "set", host.link, "master", BRIDGE)
-        _ip("link", "set", host.link, "up")
-        for words in (
-            ["addr", "add", f"{host.address}/24", "dev", inner],
-            ["link", "set", inner, "up"],
-            ["link", "set", "lo", "up"],
-        ):
-            _ip("-n", host.namespace, *words)
+        network.plug(host.namespace, host.link, BRIDGE, f"{host.address}/24")
         self.hosts[name] = host
         return host
 
@@ -354,12 +340,6 @@ def _has_sockets(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
-    if done.returncode:
-        raise HostsError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
 def _wait_for_port(address: str, port: int) -> None:

@@ -18,9 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from tests.helpers import network
+
 NEEDED = ("ip", "sshd", "ssh", "rsync", "sudo", "podman", "unshare", "pivot_root")
 """Programs that this module runs."""
-BRIDGE, NET = "s2vup", "10.78.0"
+BRIDGE, BRIDGE_MAC, NET = "s2vup", "02:53:32:56:01:fe", "10.78.0"
 STORE = Path("/var/lib/containers/storage")
 """Where podman keeps this machine's images."""
 USER, USER_ID = "ubuntu", 1000
@@ -116,15 +118,7 @@ class Machine:
     def boot(self) -> None:
         for part in ("up", "work", "root", "storage"):
             (self.folder / part).mkdir(parents=True)
-        inner = f"s2vin{self.number}"
-        _ip("netns", "add", self.namespace)
-        _ip("link", "add", self.link, "type", "veth", "peer", "name", inner)
-        _ip("link", "set", inner, "netns", self.namespace)
-        _ip("link", "set", self.link, "master", BRIDGE)
-        _ip("link", "set", self.link, "up")
-        _ip("-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", inner)
-        _ip("-n", self.namespace, "link", "set", inner, "up")
-        _ip("-n", self.namespace, "link", "set", "lo", "up")
+        network.plug(self.namespace, self.link, BRIDGE, f"{self.address}/24")
         own = {
             "DIR": str(self.folder),
             "NAME": self.name,
@@ -198,8 +192,7 @@ class Machine:
             with suppress(OSError):
                 os.kill(self._init(), signal.SIGKILL)  # and with it all processes of the machine
             self.process.wait()
-        subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True)
-        subprocess.run(["ip", "link", "del", self.link], capture_output=True)
+        network.unplug(self.namespace, self.link)
 
     def _init(self) -> int:
         """Number, on this machine, of the first process of the other: the only child of unshare."""
@@ -231,9 +224,7 @@ class Machines:
     def __enter__(self) -> Machines:
         try:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
-            _ip("link", "add", BRIDGE, "type", "bridge")
-            _ip("addr", "add", f"{self.gateway}/24", "dev", BRIDGE)
-            _ip("link", "set", BRIDGE, "up")
+            network.add_bridge(BRIDGE, BRIDGE_MAC, f"{self.gateway}/24")
             for machine in self.machines.values():
                 machine.boot()
         except BaseException:
@@ -251,12 +242,6 @@ class Machines:
             machine.stop()
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
-    if done.returncode:
-        raise MachineError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
 def _hard_limit_of_files() -> int:
