@@ -221,6 +221,18 @@ def test_a_live_session_that_is_refused_shows_why(browser: Any, address: str) ->
     assert find(browser, "#live").get_attribute("aria-pressed") == "false"
 
 
+def test_the_status_stays_done_when_the_first_frame_is_drawn_later(browser: Any, address: str, tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes(wav(speech(1.0)))
+    browser.get(address)
+    until(lambda: len(find(browser, "#emotion").find_elements("css selector", "option")) == 4, "the bundle's emotions")
+    browser.execute_script("window.requestAnimationFrame = (draw) => setTimeout(draw, 2000)")
+    find(browser, "#file").send_keys(str(tmp_path / "speech.wav"))
+    find(browser, "#generate").click()
+    until(lambda: find(browser, "#status").text.startswith("Done"), "the video")
+    until(lambda: int(find(browser, "#stage canvas").get_attribute("data-frames") or 0) >= 1, "the first frame")
+    assert find(browser, "#status").text.startswith("Done")
+
+
 def test_a_file_is_compared_with_the_reference_baseline(browser: Any, address: str, tmp_path: Path) -> None:
     (tmp_path / "speech.wav").write_bytes(wav(speech(2.0)))
     browser.get(address)

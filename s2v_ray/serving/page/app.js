@@ -241,7 +241,9 @@ async function generate(event) {
     }
     const fed = player.feed(response);
     const elapsed = () => ((performance.now() - began) / 1000).toFixed(1);
-    player.first.then(() => showStatus(`First frame after ${elapsed()} s; generating the rest.`));
+    player.first.then(() => { // a short video may be complete before its first frame is drawn
+      if (!player.done) showStatus(`First frame after ${elapsed()} s; generating the rest.`);
+    });
     if (compare) {
       const other = new Player($("stage-reference"));
       players.push(other);
