@@ -1,14 +1,18 @@
 """Checkpoints of a run at any URI. A checkpoint is either complete or ignored.
 
-    RUN/checkpoints/step-00001000/attempt-0002/<engine>/...      state of each engine, each worker its own part
-    RUN/checkpoints/step-00001000/attempt-0002/worker-00000.pt   state of the task and random generators of a worker
-    RUN/checkpoints/step-00001000/attempt-0002/manifest.json     step, workers, validation metrics and SHA-256 of every
-    file; written last
-    RUN/lease.json                                               list of the committed checkpoints (``training.lease``)
+    RUN/lease.json                                  list of the committed checkpoints (``training.lease``)
+    RUN/checkpoints/step-00001000/attempt-0002/
+      generator/worker-00000.safetensors            pieces of an engine or an average that worker 0 has
+      worker-00000.pt                               state of the task and random generators of worker 0
+      manifest.json                                 step, workers, validation metrics and SHA-256 of every file; written
+                                                    last
 
 Each attempt writes under its own name, and a checkpoint counts when it is listed in ``lease.json``, which only the
 attempt that holds the run's lease can change. Folders that are not listed are removed only by a later attempt, or by
 the same one.
+
+Each tensor is stored once, in pieces. At a resume each file is read by one worker, and the workers exchange the pieces
+(``training.shard_files``), so the bytes that are read do not grow with the workers, whose number may have changed.
 
 The position in the data needs no state: it is a function of the step (``training.data.plan``).
 
@@ -39,14 +43,17 @@ import torch.distributed as dist
 
 from s2v_ray import storage
 from s2v_ray.metrics import VALIDATION
-from s2v_ray.training.collective import barrier, worker
-from s2v_ray.training.engine import Engine, copy_to_cpu
+from s2v_ray.training.collective import barrier, from_first, gather, worker
+from s2v_ray.training.engine import copy_to_cpu
+from s2v_ray.training.engine.state import Sharded
 from s2v_ray.training.lease import Attempt, LeaseLostError, read_state
+from s2v_ray.training.shard_files import PieceFiles, write_pieces
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SCHEMA = 3
+CHECKPOINT_SCHEMA = 4
 STEP, ATTEMPT = "step-", "attempt-"
+PIECES_SUFFIX = ".safetensors"
 PATIENCE_SECONDS = 300.0
 """How long a failing upload of one checkpoint is retried before training continues without it."""
 
@@ -59,11 +66,13 @@ class Checkpoint:
         uri: folder of its files.
         step: steps that were done.
         workers: number of workers that wrote it.
+        sha256: SHA-256 of its files by name.
     """
 
     uri: str
     step: int
     workers: int
+    sha256: Mapping[str, str]
 
 
 class Saver:
@@ -97,7 +106,7 @@ class Saver:
     def save(
         self,
         step: int,
-        engines: Mapping[str, Engine],
+        sharded: Mapping[str, Sharded],
         state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
@@ -105,16 +114,15 @@ class Saver:
 
         Args:
             step: steps that are done.
-            engines: the task's engines by name.
-            state: this worker's tensors and plain values beyond the engines'.
+            sharded: the task's engines and averages by name.
+            state: this worker's tensors and plain values beyond those.
             metrics: figures of the validation at this step, if there was one.
         """
         self.wait()
         began = time.monotonic()
-        files = {
-            f"{name}/{file}": content for name, engine in engines.items() for file, content in engine.snapshot().items()
-        }
-        files[f"worker-{worker()[0]:05d}.pt"] = {"state": copy_to_cpu(dict(state)), "random": random_state()}
+        own = _worker_file(worker()[0])
+        files: dict[str, Any] = {f"{name}/{own}{PIECES_SUFFIX}": part.snapshot() for name, part in sharded.items()}
+        files[f"{own}.pt"] = {"state": copy_to_cpu(dict(state)), "random": random_state()}
         self._thread = threading.Thread(target=self._write, args=(step, files, dict(metrics or {})), name="checkpoint")
         self._thread.start()
         self.waited += time.monotonic() - began
@@ -184,7 +192,8 @@ class Saver:
             for name in list(files):
                 path = Path(local or scratch) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(files.pop(name), path)
+                write = write_pieces if path.suffix == PIECES_SUFFIX else _write_plain
+                write(path, files.pop(name))
                 with path.open("r+b") as f:
                     os.fsync(f.fileno())
                     digests[name] = hashlib.file_digest(f, "sha256").hexdigest()
@@ -239,44 +248,116 @@ class Saver:
                 _remove_folder(self.run, step, attempt)
 
 
-def load(checkpoint: Checkpoint, engines: Mapping[str, Engine]) -> dict[str, Any]:
-    """Restore the engines and the random generators, and return the task's ``state``. All workers call it.
+def resume(
+    run: str, sharded: Mapping[str, Sharded], begin_from: str = ""
+) -> tuple[Checkpoint, dict[str, Any]] | None:
+    """Restore the newest checkpoint that is not damaged. All workers call it.
 
-    On another number of workers than saved it, worker r takes the state of worker r modulo that number; additional
-    workers seed their random generators anew.
+    Args:
+        run: URI of the run folder.
+        sharded: the task's engines and averages by name.
+        begin_from: checkpoint of another run that is restored if ``run`` has none.
+
+    Returns:
+        the checkpoint and the task's ``state``; None if there is no checkpoint.
+
+    Raises:
+        ArtifactError: ``begin_from`` is missing or damaged.
+    """
+    first = worker()[0] == 0
+    for found in from_first(_readable(run) if first else None):
+        try:
+            return found, load(found, sharded)
+        except storage.StoreError:
+            raise  # otherwise an outage of the store would discard the newest checkpoints
+        except (storage.ArtifactError, FileNotFoundError) as e:
+            if first:
+                _pass_over(found.step, e)
+    if not begin_from:
+        return None
+    found = from_first(open_checkpoint(begin_from) if first else None)
+    return found, load(found, sharded)
+
+
+def load(checkpoint: Checkpoint, sharded: Mapping[str, Sharded]) -> dict[str, Any]:
+    """Restore engines, averages and random generators, and return the task's ``state``. All workers call it.
+
+    Worker r reads the files of the saved workers r, r + n, r + 2n, ... of n workers now, and checks them before
+    anything is restored. On another number of workers than saved, worker r takes the random generators and the state of
+    worker r modulo that number; additional workers seed their random generators anew.
+
+    Raises:
+        ArtifactError: on all workers, if a file is damaged.
+        FileNotFoundError: on all workers, if a file is missing.
     """
     rank, world = worker()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = storage.local_path(checkpoint.uri)
-        if folder is None:
-            with storage.translate_errors("read", checkpoint.uri):
-                fs, path = storage.filesystem(checkpoint.uri)
-                fs.get(path.rstrip("/") + "/", temporary + "/", recursive=True)
-            folder = temporary
-        for name, engine in engines.items():
-            engine.load(str(Path(folder) / name), reshard=checkpoint.workers != world)
-        own = torch.load(
-            Path(folder) / f"worker-{rank % checkpoint.workers:05d}.pt", map_location="cpu", weights_only=True
-        )
+    own = f"{_worker_file(rank % checkpoint.workers)}.pt"
+    mine = [
+        f"{name}/{_worker_file(saved)}{PIECES_SUFFIX}"
+        for name in sharded
+        for saved in range(rank, checkpoint.workers, world)
+    ]
+    with tempfile.TemporaryDirectory(prefix="s2v-checkpoint-") as scratch:
+        error: Exception | None = None
+        try:
+            paths = {name: _fetch(checkpoint, name, Path(scratch)) for name in (own, *mine)}
+        except (storage.ArtifactError, OSError) as e:
+            error = e
+        for other in gather(error):
+            if other is not None:
+                raise other
+        for name, part in sharded.items():
+            part.load(PieceFiles(paths[file] for file in mine if file.startswith(f"{name}/")))
+        restored = torch.load(paths[own], map_location="cpu", weights_only=True)
         barrier()
-    set_random_state(own["random"])
+    set_random_state(restored["random"])
     if rank >= checkpoint.workers:
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(int(torch.randint(2**31, (1,))) + rank)
-    state: dict[str, Any] = own["state"]
+    state: dict[str, Any] = restored["state"]
     return state
 
 
 def latest(run: str) -> Checkpoint | None:
-    """Return the newest complete checkpoint, or None. Incomplete and damaged ones are skipped with a warning."""
+    """Return the newest checkpoint whose manifest is readable, or None. Its files are not read."""
+    return next(iter(_readable(run)), None)
+
+
+def _readable(run: str) -> list[Checkpoint]:
+    """Return the checkpoints whose manifest is readable, newest first; a warning names the others."""
+    found = []
     for step, attempt in sorted(read_state(run).checkpoints.items(), reverse=True):
         try:
-            return open_checkpoint(_folder(run, step, attempt))
+            found.append(open_checkpoint(_folder(run, step, attempt)))
         except storage.StoreError:
-            raise  # otherwise an outage of the store would discard the newest checkpoints
-        except (storage.ArtifactError, FileNotFoundError, KeyError) as e:
-            logger.warning("checkpoint of step %d passed over: %s", step, e)
-    return None
+            raise  # says nothing about the checkpoint
+        except (storage.ArtifactError, KeyError) as e:
+            _pass_over(step, e)
+    return found
+
+
+def _pass_over(step: int, error: Exception) -> None:
+    logger.warning("checkpoint of step %d passed over: %s", step, error)
+
+
+def _fetch(checkpoint: Checkpoint, name: str, scratch: Path) -> Path:
+    """Return a local path of a file of a checkpoint, whose SHA-256 is checked."""
+    uri = storage.join(checkpoint.uri, name)
+    local = storage.local_path(uri)
+    path = Path(local) if local else scratch / name
+    if local is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.translate_errors("read", uri):
+            fs, source = storage.filesystem(uri)
+            fs.get_file(source, str(path))
+    with path.open("rb") as f:
+        if hashlib.file_digest(f, "sha256").hexdigest() != checkpoint.sha256.get(name):
+            raise storage.ArtifactError(f"{uri} is damaged: its SHA-256 is not the manifest's")
+    return path
+
+
+def _worker_file(rank: int) -> str:
+    return f"worker-{rank:05d}"
 
 
 def uri_of(run: str, step: int) -> str:
@@ -302,17 +383,15 @@ def folder_of(uri: str) -> str:
 
 
 def open_checkpoint(uri: str) -> Checkpoint:
-    """Open the checkpoint at ``uri`` and check its digests.
+    """Open the checkpoint at ``uri``; its files are checked when they are loaded.
 
     Raises:
-        ArtifactError: it is missing or damaged.
-        FileNotFoundError: one of its files is missing.
+        ArtifactError: it is missing, or its manifest is damaged.
         KeyError: its manifest is incomplete.
     """
     folder = folder_of(uri)
     manifest = storage.read_manifest(folder, "checkpoint", CHECKPOINT_SCHEMA)
-    _check_digests(folder, manifest["sha256"])
-    return Checkpoint(folder, manifest["step"], manifest["workers"])
+    return Checkpoint(folder, manifest["step"], manifest["workers"], manifest["sha256"])
 
 
 def _folder(run: str, step: int, attempt: int) -> str:
@@ -345,12 +424,8 @@ def _remove_folder(run: str, step: int, attempt: int) -> None:
             Path(local).rmdir()
 
 
-def _check_digests(uri: str, digests: Mapping[str, str]) -> None:
-    fs, path = storage.filesystem(uri)
-    for name, expected in digests.items():
-        with storage.translate_errors("read", uri), fs.open(f"{path}/{name}", "rb") as f:
-            if hashlib.file_digest(f, "sha256").hexdigest() != expected:
-                raise storage.ArtifactError(f"{storage.join(uri, name)} is damaged: its SHA-256 is not the manifest's")
+def _write_plain(path: Path, content: Any) -> None:
+    torch.save(content, path)
 
 
 def _upload(path: str, uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -51,3 +52,15 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
     if worker()[1] > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def sum_of_disjoint(value: Tensor) -> Tensor:
+    """Add up tensors of which at most one worker's differs from 0 at each element, exactly, on the CPU.
+
+    All workers call it, with the same shape and type.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value.cpu()
+    moved = value.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True).contiguous()
+    dist.all_reduce(moved.reshape(-1).view(torch.uint8))  # bytes: a sum of floats would lose the sign of -0.0
+    return moved.cpu()

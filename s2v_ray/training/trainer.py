@@ -20,7 +20,8 @@ from s2v_ray.config import LogConfig
 from s2v_ray.logs import Progress, log_progress
 from s2v_ray.training import checkpoint, collective
 from s2v_ray.training.alarms import DATA_ALARMS, Alarm, AlarmMonitor
-from s2v_ray.training.engine import Engine, NonFiniteLossError
+from s2v_ray.training.engine import NonFiniteLossError
+from s2v_ray.training.engine.state import Sharded
 from s2v_ray.training.lease import Attempt, begin_attempt
 from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
 from s2v_ray.training.stalls import DATA, EXPORT, STEP, VALIDATION
@@ -48,7 +49,9 @@ class Batch(Protocol):
 class Task(Protocol):
     """A network in training. All workers call every method equally often."""
 
-    engines: dict[str, Engine]
+    @property
+    def sharded(self) -> Mapping[str, Sharded]:
+        """Engines and averages by name: what all workers save together."""
 
     @property
     def alarms(self) -> Sequence[Alarm]:
@@ -66,7 +69,7 @@ class Task(Protocol):
         """Update every player once; return detached scalars to record, with the same names on every worker."""
 
     def state(self) -> dict[str, Any]:
-        """Return this worker's tensors and plain values beyond the engines', for the checkpoint."""
+        """Return this worker's tensors and plain values beyond ``sharded``, for the checkpoint."""
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned."""
@@ -219,7 +222,7 @@ class Trainer:
         if draw:
             self._draw_samples(done)
         if save:
-            self.saver.save(done, self.task.engines, self.task.state(), self.validated if validate else {})
+            self.saver.save(done, self.task.sharded, self.task.state(), self.validated if validate else {})
         if validate and self.hooks.report is not None:
             if save and self.hooks.report_after_checkpoint:
                 self.saver.wait()
@@ -312,17 +315,15 @@ class Trainer:
 
     def _resume(self) -> int:
         """Load the last complete checkpoint; return its step, or 0."""
-        run, begin_from = self.config.run, self.config.begin_from
-        found: checkpoint.Checkpoint | None = None
-        if collective.worker()[0] == 0:
-            found = checkpoint.latest(run) or (checkpoint.open_checkpoint(begin_from) if begin_from else None)
-        found = collective.from_first(found)  # all workers continue from the one that worker 0 found
-        if found is None:
+        begin_from = self.config.begin_from
+        resumed = checkpoint.resume(self.config.run, self.task.sharded, begin_from)
+        if resumed is None:
             return 0
-        self.task.load_state(checkpoint.load(found, self.task.engines))
-        origin = "" if found.uri.startswith(storage.join(run, "")) else f", {begin_from}"
+        found, state = resumed
+        self.task.load_state(state)
+        origin = "" if found.uri.startswith(storage.join(self.config.run, "")) else f", {begin_from}"
         logger.info("%s continues from the checkpoint of step %d%s", self.kind, found.step, origin)
-        return int(found.step)
+        return found.step
 
     def _diverged(self, step: int, error: NonFiniteLossError) -> TrainingDivergedError:
         last = checkpoint.latest(self.config.run)

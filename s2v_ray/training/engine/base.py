@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from s2v_ray.config import ParallelConfig
+from s2v_ray.training.engine.state import Piece, SavedState
 
 ParamGroup = dict[str, Any]
 """As torch optimizers take it: ``params``, and optionally ``lr``, ``name``, ``weight_decay``."""
@@ -116,16 +117,14 @@ class Engine(Protocol):
     def grad_norm(self) -> float | None:
         """Norm of the last step's gradients before clipping; None at stage 0, which does not report it."""
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return this worker's part of the state as copies: file name -> content for ``torch.save``."""
+    def own_weights(self) -> dict[str, Piece]:
+        """Return the piece of each trained parameter that this worker saves, by the parameter's name; no copies."""
 
-    def load(self, folder: str, *, reshard: bool = False) -> None:
-        """Read the files that ``snapshot`` gave on all workers; before the first step.
+    def snapshot(self) -> dict[str, Piece]:
+        """Return copies of this worker's pieces of weights, buffers and moments (``engine.state``)."""
 
-        Args:
-            folder: local folder of the files.
-            reshard: whether they were written by another number of workers.
-        """
+    def load(self, saved: SavedState) -> None:
+        """Continue from what ``snapshot`` gave on any number of workers, at any stage; before the first step."""
 
 
 class EngineFactory(Protocol):

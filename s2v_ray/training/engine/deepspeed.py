@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +12,17 @@ from torch import Tensor, nn
 from s2v_ray.training.collective import copy_from_first
 from s2v_ray.training.engine import deepspeed_api
 from s2v_ray.training.engine.base import BackwardCounter, EngineConfig, copy_to_cpu, set_group_lr
-from s2v_ray.training.engine.reshard import (
-    TORCH_FILE,
-    FullState,
-    copy_weights,
-    optimizer_state_like,
-    read_full_state,
-    shard_of,
+from s2v_ray.training.engine.state import (
+    MOMENTS,
+    STEP,
+    WEIGHTS,
+    Piece,
+    SavedState,
+    load_replicated,
+    read_moments,
+    read_step,
+    replicated_state,
+    share_of,
 )
 
 
@@ -48,7 +51,6 @@ class DeepSpeedEngine:
         settings = deepspeed_config(config, zero_stage, offload_param)
         self._engine = deepspeed_api.initialize(module, optimizer, settings, config.world_size)
         self._optimizer, self._bf16, self._stage = optimizer, config.bf16, zero_stage
-        self._rank = dist.get_rank()
         self._backwards = BackwardCounter(config.accumulate)
         self.module = self._engine.module
         self.device = torch.device(self._engine.device)
@@ -103,7 +105,7 @@ class DeepSpeedEngine:
 
     def gathered_parameters(self) -> AbstractContextManager[Any]:
         """See ``Engine``."""
-        return deepspeed_api.gathered_parameters(self.module) if self._stage == 3 else nullcontext()
+        return deepspeed_api.gathered(self.module.parameters()) if self._stage == 3 else nullcontext()
 
     @property
     def grad_norm(self) -> float | None:
@@ -111,50 +113,60 @@ class DeepSpeedEngine:
         norm = self._engine.get_global_grad_norm()
         return None if norm is None else float(norm)
 
-    def snapshot(self) -> dict[str, Any]:
+    def own_weights(self) -> dict[str, Piece]:
         """See ``Engine``."""
-        return deepspeed_api.snapshot(self._engine)
-
-    def load(self, folder: str, *, reshard: bool = False) -> None:
-        """See ``Engine``."""
-        if reshard or (Path(folder) / TORCH_FILE).exists():
-            self._load_resharded(read_full_state(folder, self._names))
-        else:
-            path, _ = self._engine.load_checkpoint(folder, tag=".")
-            if path is None:
-                raise ValueError(f"there is no engine state in {folder}")
-        copy_from_first(self.module.buffers())
-
-    def _load_resharded(self, state: FullState) -> None:
-        """Continue from the state of another engine: each worker takes the part that its own stage gives it."""
-        gathered = (
-            deepspeed_api.gathered_parameters(self.module, modifier_rank=0) if self._stage == 3 else nullcontext()
-        )
-        with gathered:
-            copy_weights(self.module, state.weights)
         own = dict(self.module.named_parameters())
-        if self._stage == 0:
-            for name in self._names:
-                self._optimizer.state[own[name]] = optimizer_state_like(own[name], state.moments.get(name, {}))
-            return
-        first = state.moments.get(self._names[0], {})  # empty if the state was saved before the first step
-        for flat in deepspeed_api.flat_partitions(self._engine):
-            # Scalars (the step count) are equal for all parameters; the moments are set below.
-            self._optimizer.state[flat] = {
-                k: v.to(flat.device, copy=True) if v.dim() == 0 else torch.zeros_like(flat) for k, v in first.items()
-            }
-        if self._stage < 3 and state.moments:
-            deepspeed_api.link_optimizer_state(self._engine)
-        for name in self._names:
-            self._set_parameter(own[name], state.weights[name], state.moments.get(name, {}))
-
-    def _set_parameter(self, p: Any, weight: Tensor, state: dict[str, Tensor]) -> None:
-        moments = {name: value for name, value in state.items() if value.dim() > 0}
         if self._stage == 3:
-            size = p.ds_tensor.numel()
-            weight = shard_of(weight, size, self._rank)
-            moments = {name: shard_of(value, size, self._rank) for name, value in moments.items()}
-        deepspeed_api.set_sharded_state(self._engine, p, weight, moments)
+            return {name: deepspeed_api.weight_piece(own[name]) for name in self._names}
+        return {name: share_of(own[name].detach()) for name in self._names}
+
+    def snapshot(self) -> dict[str, Piece]:
+        """See ``Engine``."""
+        if self._stage == 0:
+            return replicated_state(self.module, self._optimizer)
+        own = dict(self.module.named_parameters())
+        state = {
+            f"{WEIGHTS}/{name}": deepspeed_api.weight_piece(own[name])
+            if self._stage == 3 and name in own
+            else share_of(value)
+            for name, value in self.module.state_dict().items()
+        }
+        moments = self._optimizer.state.get(deepspeed_api.flat_partitions(self._engine)[0])
+        if moments:  # there are none before the first step
+            state[STEP] = share_of(torch.as_tensor(moments[STEP]))
+            for name in self._names:
+                for key in MOMENTS:
+                    if piece := deepspeed_api.moment_piece(self._engine, own[name], key):
+                        state[f"{key}/{name}"] = piece
+        return {name: piece.copied() for name, piece in state.items()}
+
+    def load(self, saved: SavedState) -> None:
+        """See ``Engine``."""
+        if self._stage == 0:
+            load_replicated(self.module, self._optimizer, saved)
+            return
+        own = dict(self.module.named_parameters())
+        step = read_step(saved)
+        for flat in deepspeed_api.flat_partitions(self._engine):
+            moments = {} if step is None else {key: torch.zeros_like(flat) for key in MOMENTS} | {STEP: step.clone()}
+            self._optimizer.state[flat] = moments
+        if self._stage < 3 and step is not None:
+            deepspeed_api.link_optimizer_state(self._engine)
+        for name, value in self.module.state_dict().items():
+            weight = saved.full(f"{WEIGHTS}/{name}")
+            if name in own:
+                self._set_parameter(own[name], weight, read_moments(saved, name))
+            else:
+                value.copy_(weight)
+
+    @torch.no_grad()
+    def _set_parameter(self, p: Any, weight: Tensor, moments: dict[str, Tensor]) -> None:
+        """Set a parameter and its optimizer state, of which this worker takes the part that its stage gives it."""
+        gathered = deepspeed_api.gathered([p], modifier_rank=0) if self._stage == 3 else nullcontext()
+        with gathered:
+            p.copy_(weight)
+        if p.requires_grad:
+            deepspeed_api.set_sharded_state(self._engine, p, weight.to(p.device), moments)
 
 
 def deepspeed_config(config: EngineConfig, zero_stage: int, offload_param: bool = False) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,7 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
-from s2v_ray.training.engine.base import check_connected, copy_to_cpu
+from s2v_ray.training.engine.base import check_connected
+from s2v_ray.training.engine.state import Piece
 
 BUCKET_ELEMENTS = 25_000_000
 """Gradient elements that are reduced at once (DeepSpeed's default of 5e8 would be 2 GB for each engine)."""
@@ -55,35 +54,48 @@ def connect(world_size: int) -> Any:
 
 
 def initialize(module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], world_size: int) -> Any:
-    """Make a DeepSpeed engine whose checkpoints are read without unpickling code."""
+    """Make a DeepSpeed engine."""
     engine, *_ = connect(world_size).initialize(model=module, optimizer=optimizer, config=config)
-    engine.checkpoint_engine.load = load_without_pickle
     return engine
 
 
-def gathered_parameters(module: nn.Module, modifier_rank: int | None = None) -> AbstractContextManager[Any]:
-    """Return the context in which stage 3 gathers all weights; changes are kept if ``modifier_rank`` is given."""
+def gathered(parameters: Iterable[Tensor], modifier_rank: int | None = None) -> AbstractContextManager[Any]:
+    """Return the context in which stage 3 gathers weights; worker ``modifier_rank``'s changes are kept, if given."""
     import deepspeed
 
-    gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
-        list(module.parameters()), modifier_rank=modifier_rank
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
+        list(parameters), modifier_rank=modifier_rank
     )
-    return gathered
+    return context
 
 
-def snapshot(engine: Any) -> dict[str, Any]:
-    """Collect the files that ``save_checkpoint`` would write on this worker, without writing them."""
-    files: dict[str, Any] = {}
-    writer = engine.checkpoint_engine
-    writer.makedirs = lambda path, exist_ok=True: None  # noqa: ARG005  # DeepSpeed's signature
-    writer.save = lambda state_dict, path: files.update({Path(path).name: copy_to_cpu(state_dict)})
-    engine._copy_recovery_script = lambda path: None  # noqa: ARG005  # DeepSpeed's signature
-    engine.save_checkpoint("snapshot", tag=".", save_latest=False)
-    return files
+def weight_piece(p: Any) -> Piece:
+    """Return this worker's piece of a parameter at stage 3, without the padding at the end."""
+    return _unpadded(p, p.ds_tensor.detach())
 
 
-def set_sharded_state(engine: Any, p: Tensor, weight: Tensor, moments: dict[str, Tensor]) -> None:
-    """Set the float32 weight and the optimizer's tensors of one parameter; at stage 3 this worker's part of them."""
+def moment_piece(engine: Any, p: Any, key: str) -> Piece | None:
+    """Return this worker's piece of one of Adam's moments at stages 1 to 3, or None if it has no part of it.
+
+    The optimizer's states of stages 1 and 2 are linked to the parameters (``link_optimizer_state``).
+    """
+    if engine.zero_optimization_stage() == 3:
+        from deepspeed.utils import safe_get_local_optimizer_state
+
+        return _unpadded(p, safe_get_local_optimizer_state(p, key))
+    mapping = p._hp_mapping
+    if mapping is None:
+        return None
+    return Piece(tuple(p.shape), mapping.lp_fragment_address.start, mapping.get_optim_state_fragment(key))
+
+
+def _unpadded(p: Any, values: Tensor) -> Piece:
+    start = dist.get_rank() * p.ds_tensor.ds_numel
+    return Piece(tuple(p.ds_shape), start, values.flatten()[: max(0, p.ds_numel - start)])
+
+
+def set_sharded_state(engine: Any, p: Any, weight: Tensor, moments: Mapping[str, Tensor]) -> None:
+    """Set this worker's part of the float32 weight and the moments of one parameter, which are given whole."""
     from deepspeed.utils import (
         safe_set_full_fp32_param,
         safe_set_full_optimizer_state,
@@ -91,11 +103,21 @@ def set_sharded_state(engine: Any, p: Tensor, weight: Tensor, moments: dict[str,
         safe_set_local_optimizer_state,
     )
 
-    local = engine.zero_optimization_stage() == 3
-    (safe_set_local_fp32_param if local else safe_set_full_fp32_param)(p, weight)
-    set_state = safe_set_local_optimizer_state if local else safe_set_full_optimizer_state
+    if engine.zero_optimization_stage() == 3:
+        size = p.ds_tensor.numel()
+        safe_set_local_fp32_param(p, padded_shard(weight, size, dist.get_rank()))
+        for name, value in moments.items():
+            safe_set_local_optimizer_state(p, padded_shard(value, size, dist.get_rank()), name)
+        return
+    safe_set_full_fp32_param(p, weight)
     for name, value in moments.items():
-        set_state(p, value, name)
+        safe_set_full_optimizer_state(p, value, name)
+
+
+def padded_shard(value: Tensor, size: int, rank: int) -> Tensor:
+    """Cut out a worker's part of a parameter that stage 3 shards into flat, padded parts of ``size`` elements."""
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    return torch.cat([part, part.new_zeros(size - len(part))])
 
 
 def flat_partitions(engine: Any) -> list[Tensor]:
@@ -112,40 +134,3 @@ def flat_partitions(engine: Any) -> list[Tensor]:
 def link_optimizer_state(engine: Any) -> None:
     """Link the optimizer's flat moments to their parameters, which stages 1 and 2 do at the first step only."""
     engine.optimizer._lazy_init_hp_params_optimizer_state()
-
-
-def convert_to_universal(folder: str, target: str) -> None:
-    """Convert DeepSpeed's files of any number of workers to one file for each parameter and moment."""
-    from deepspeed.checkpoint import ds_to_universal
-
-    settings = {
-        "num_extract_workers": 1,
-        "num_merge_workers": 1,
-        "keep_temp_folder": False,
-        "strict": True,
-        "inject_missing_state": True,
-    }
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        # "target/." because DeepSpeed writes a file "latest_universal" into the parent of the output folder.
-        ds_to_universal.main(SimpleNamespace(input_folder=folder, output_folder=f"{target}/.", **settings))
-
-
-@contextmanager
-def loading_without_pickle() -> Iterator[None]:
-    """Replace ``torch.load`` by ``load_without_pickle``: DeepSpeed's converter calls it with its own options."""
-    original = torch.load
-    torch.load = lambda f, map_location=None, **_: load_without_pickle(f, map_location, original)
-    try:
-        yield
-    finally:
-        torch.load = original
-
-
-def load_without_pickle(path: Any, map_location: Any = None, load: Callable[..., Any] = torch.load) -> Any:
-    """Load tensors, plain values and a few known classes of DeepSpeed; anything else raises ``UnpicklingError``."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-        return load(path, map_location=map_location, weights_only=True)

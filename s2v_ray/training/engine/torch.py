@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2v_ray.training.engine.base import BackwardCounter, EngineConfig, copy_to_cpu, set_group_lr
-from s2v_ray.training.engine.reshard import TORCH_FILE, copy_weights, optimizer_state_like, read_full_state
+from s2v_ray.training.engine.base import BackwardCounter, EngineConfig, set_group_lr
+from s2v_ray.training.engine.state import (
+    Piece,
+    SavedState,
+    load_replicated,
+    replicated_state,
+    share_of,
+)
 
 
 class TorchEngine:
@@ -67,17 +73,15 @@ class TorchEngine:
         """See ``Engine``."""
         return None if self._norm is None else float(self._norm)
 
-    def snapshot(self) -> dict[str, Any]:
-        """See ``Engine``."""
-        states = self._optimizer.state
-        moments = {name: states[p] for name, p in self.module.named_parameters() if p in states}
-        return {TORCH_FILE: copy_to_cpu({"weights": dict(self.module.state_dict()), "moments": moments})}
-
-    def load(self, folder: str, *, reshard: bool = False) -> None:  # noqa: ARG002  # never reshards
+    def own_weights(self) -> dict[str, Piece]:
         """See ``Engine``."""
         names = {p: name for name, p in self.module.named_parameters()}
-        state = read_full_state(folder, [names[p] for p in self._parameters])
-        copy_weights(self.module, state.weights)
-        for p in self._parameters:
-            if names[p] in state.moments:
-                self._optimizer.state[p] = optimizer_state_like(p, state.moments[names[p]])
+        return {names[p]: share_of(p.detach()) for p in self._parameters}
+
+    def snapshot(self) -> dict[str, Piece]:
+        """See ``Engine``."""
+        return replicated_state(self.module, self._optimizer)
+
+    def load(self, saved: SavedState) -> None:
+        """See ``Engine``."""
+        load_replicated(self.module, self._optimizer, saved)

@@ -29,9 +29,10 @@ from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.judges import Judges, open_validators
 from s2v_ray.models.speech2video import Speech2Video, TrainingInputs, TrainingOutputs
 from s2v_ray.provenance import describe_corpus
+from s2v_ray.training.average import MovingAverage
 from s2v_ray.training.balance import GradientBalance
-from s2v_ray.training.collective import copy_from_first
 from s2v_ray.training.engine import Engine, NonFiniteLossError, OptimizerConfig, check_finite, frozen
+from s2v_ray.training.engine.state import Sharded
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.priors import fill_priors
 from s2v_ray.training.schedules import warmup_cosine
@@ -108,7 +109,6 @@ class GanTask:
         fixed = {id(p) for p in model.distilled()} if config.distilled else set()
         for p in model.parameters():
             p.requires_grad_(id(p) not in fixed)
-        self.ema = {name: p.detach().clone().float() for name, p in model.named_parameters() if id(p) not in fixed}
         self.generator = context.make_engine(
             model,
             [{"params": [p for p in model.parameters() if id(p) not in fixed], "name": "generator"}],
@@ -116,7 +116,7 @@ class GanTask:
             zero_stage=parallel.zero_generator,
             offload_param=parallel.offload_param,
         )
-        copy_from_first(self.ema.values())  # the engine has made the parameters equal on all workers
+        self.average = MovingAverage(self.generator)
         self.engines: dict[str, Engine] = {"generator": self.generator}
         self.discriminators: Engine | None = None
         if adversaries.items():
@@ -126,6 +126,7 @@ class GanTask:
                 adversaries, groups, optimizer, zero_stage=parallel.zero_discriminators
             )
             self.engines["discriminators"] = self.discriminators
+        self.sharded: dict[str, Sharded] = {**self.engines, "average": self.average}
 
     def step(self, batch: ClipBatch, step: int) -> Scalars:
         """Update the discriminators that are due, then the generator."""
@@ -151,7 +152,8 @@ class GanTask:
             parts.append({f"g_{name}": value.detach() for name, value in values.items()})
         self.generator.step()
         self.balance.update()
-        self._update_average(step)
+        # The decay grows from 0, so that the random initialisation does not remain in the average.
+        self.average.update(min(config.ema, (step + 1) / (step + 10)))
         return scalars | self.shares.mean(parts)
 
     def _set_modes(self) -> None:
@@ -272,22 +274,14 @@ class GanTask:
                 torch._foreach_copy_(buffers, before)
             yield part
 
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        # The decay grows from 0, so that the random initialisation does not remain in the average.
-        decay = min(self.recipe.gan.ema, (step + 1) / (step + 10))
-        with self.generator.gathered_parameters():
-            parameters = dict(self.generator.module.named_parameters())
-            current = [parameters[name].detach().float() for name in self.ema]
-            torch._foreach_lerp_(list(self.ema.values()), current, 1 - decay)
-
     def averaged(self) -> Speech2Video:
         """Return a copy of the model with the moving average of its parameters."""
         with self.generator.gathered_parameters():
             weights = {name: value.detach().clone() for name, value in self.generator.module.state_dict().items()}
+        average = self.average.gathered()
         with torch.random.fork_rng(devices=[]):  # the initialisation is overwritten
             model = Speech2Video(self.recipe, self.student.identity_dim, self.student.emotions).to(self.device)
-        model.load_state_dict(weights | self.ema)
+        model.load_state_dict(weights | average)
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -320,13 +314,11 @@ class GanTask:
         return fake
 
     def state(self) -> dict[str, Any]:
-        """Return the moving averages of weights and of gradient norms."""
-        return {"ema": self.ema, "gradient_squares": self.balance.squares}
+        """Return the moving averages of gradient norms."""
+        return {"gradient_squares": self.balance.squares}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore the moving averages."""
-        for name, value in state["ema"].items():
-            self.ema[name].copy_(value)
         self.balance.squares = dict(state["gradient_squares"])
 
     def export(self, run: str, metrics: dict[str, float]) -> None:
