@@ -24,6 +24,7 @@ from s2v_ray.training.engine import NonFiniteLossError
 from s2v_ray.training.engine.state import Sharded
 from s2v_ray.training.lease import Attempt, begin_attempt
 from s2v_ray.training.loggers import MetricsFile, RunLoggers, Sample
+from s2v_ray.training.saving import Saver
 from s2v_ray.training.stalls import DATA, EXPORT, STEP, VALIDATION
 from s2v_ray.training.window import Record, Scalar, Window
 
@@ -182,7 +183,7 @@ class Trainer:
         first, steps = collective.worker()[0] == 0, self.config.steps
         self.metrics = MetricsFile(self.config.run, self.start)
         self.loggers = RunLoggers(self.config.run, self.start, self.log.loggers) if first else None
-        self.saver = checkpoint.Saver(self.attempt, self.log.keep_checkpoints, self.log.keep_best)
+        self.saver = Saver(self.attempt, self.log.keep_checkpoints, self.log.keep_best)
         batches = self.data.train(self.start) if self.start < steps else iter(())
         with contextlib.ExitStack() as closing:
             if self.loggers is not None:

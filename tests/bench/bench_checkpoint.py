@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from s2v_ray.training import checkpoint, lease
+from s2v_ray.training import lease, saving
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, make_engine
 from tests.helpers.results import write_result
 
@@ -38,9 +38,9 @@ def measure(options: argparse.Namespace, beside: bool) -> dict[str, float]:
         sizes.append(Path(path).stat().st_size)
         time.sleep(sizes[-1] / (options.speed * 1e6))
 
-    checkpoint._upload = slow
+    saving._upload = slow
     run = f"memory://bench/{beside}"
-    saver = checkpoint.Saver(lease.begin_attempt(run, lease.acquire(run)), 1, patience=0.0)
+    saver = saving.Saver(lease.begin_attempt(run, lease.acquire(run)), 1, patience=0.0)
     x, taken, step = torch.randn(32, width), 0, 0
     began = time.monotonic()
     while time.monotonic() - began < options.seconds:

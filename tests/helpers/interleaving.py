@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from s2v_ray import conditional, storage
-from s2v_ray.training import checkpoint, lease
+from s2v_ray.training import checkpoint, lease, saving
 
 KEEP = 2
 PATCHED: tuple[tuple[Any, str], ...] = (
@@ -24,7 +24,7 @@ PATCHED: tuple[tuple[Any, str], ...] = (
     (conditional, "write"),
     (storage, "write_bytes"),
     (storage, "remove"),
-    (checkpoint, "_remove_quietly"),
+    (saving, "_remove_quietly"),
     (torch, "save"),
 )
 """Each call of these takes a turn."""
@@ -138,7 +138,7 @@ class World:
         attempt = lease.begin_attempt(self.run, token)
         self.writers[threading.current_thread()] = attempt.number
         found = checkpoint.latest(self.run)
-        saver = checkpoint.Saver(attempt, KEEP, patience=0.0)
+        saver = saving.Saver(attempt, KEEP, patience=0.0)
         for step in range(found.step + 1 if found else 1, 100):
             saver._write(step, {"worker-00000.pt": {"step": step, "attempt": attempt.number}}, {})
             saver.wait()
@@ -175,10 +175,13 @@ class World:
     def removed(self, uri: str) -> None:
         """Check that no committed checkpoint is removed."""
         for step, attempt in self.state.checkpoints.items():
-            assert uri not in (checkpoint._folder(self.run, step, attempt), checkpoint.uri_of(self.run, step)), uri
+            assert uri not in (
+                checkpoint.folder_of_attempt(self.run, step, attempt),
+                checkpoint.uri_of(self.run, step),
+            ), uri
 
     def check_complete(self, step: int, attempt: int) -> None:
-        folder = checkpoint._folder(self.run, step, attempt)
+        folder = checkpoint.folder_of_attempt(self.run, step, attempt)
         assert checkpoint.open_checkpoint(folder).step == step
         data = storage.read_bytes(f"{folder}/worker-00000.pt")
         assert torch.load(io.BytesIO(data)) == {"step": step, "attempt": attempt}
@@ -190,7 +193,7 @@ def observed(world: World) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name in PATCHED:
             patch.setattr(module, name, _in_turn(world, name, getattr(module, name)))
-        patch.setattr(checkpoint.os, "fsync", lambda descriptor: None)
+        patch.setattr(saving.os, "fsync", lambda descriptor: None)
         patch.setattr(storage, "versions", dict)
         yield
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig, ParamGroup, make_optimizer
+from s2v_ray.training.engine.state import Piece, SavedState, load_replicated, replicated_state, share_of
 
 
 class PlainEngine:
@@ -72,17 +72,14 @@ class PlainEngine:
     def gathered_parameters(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def snapshot(self) -> dict[str, Any]:
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        return copy.deepcopy(
-            {f"rank{rank}.pt": {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}}
-        )
+    def own_weights(self) -> dict[str, Piece]:
+        return {name: share_of(p.detach()) for name, p in self.module.named_parameters() if p.requires_grad}
 
-    def load(self, folder: str, *, reshard: bool = False) -> None:
-        rank = dist.get_rank() if dist.is_initialized() and not reshard else 0
-        state = torch.load(f"{folder}/rank{rank}.pt", weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def snapshot(self) -> dict[str, Piece]:
+        return replicated_state(self.module, self.optimizer)
+
+    def load(self, saved: SavedState) -> None:
+        load_replicated(self.module, self.optimizer, saved)
 
 
 def make_plain_engine(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from s2v_ray.training.engine import Engine, EngineConfig, EngineFactory, OptimizerConfig, frozen, make_engine
+from s2v_ray.training.shard_files import PieceFiles, write_pieces
 
 STEPS = 3
 GRAD_CLIP = 0.5
@@ -83,7 +84,9 @@ def train_gan(
     players = {"generator": generator, "discriminators": discriminators}
     if start:
         for name, engine in players.items():
-            engine.load(f"{folder}/{name}", reshard=saved_by != world)
+            files = sorted(Path(folder, name).glob("*.safetensors"))
+            assert len(files) == saved_by
+            engine.load(PieceFiles(files[rank::world]))
     norms = []
     for step in range(start, steps):
         parts = [torch.Generator().manual_seed(100 * step + part) for part in ((rank,) if world == 2 else (0, 1))]
@@ -96,8 +99,7 @@ def train_gan(
     if folder and not start:
         for name, engine in players.items():
             Path(folder, name).mkdir(parents=True, exist_ok=True)
-            for file, content in engine.snapshot().items():
-                torch.save(content, f"{folder}/{name}/{file}")
+            write_pieces(Path(folder, name, f"{rank}.safetensors"), engine.snapshot())
         if dist.is_initialized():
             dist.barrier()
     state = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from s2v_ray import storage
-from s2v_ray.training import checkpoint, lease
+from s2v_ray.training import checkpoint, lease, saving
 from s2v_ray.training.engine import EngineConfig, OptimizerConfig
 from tests.helpers.logs import logged
 from tests.helpers.plain_engine import PlainEngine, make_plain_engine
@@ -43,7 +45,7 @@ def save(
     **how: Any,
 ) -> list[str]:
     """Save and wait; return what was logged."""
-    saver = checkpoint.Saver(attempt_of(run), keep, **how)
+    saver = saving.Saver(attempt_of(run), keep, **how)
     with logged() as lines:
         saver.save(step, engines, state, metrics)
         saver.wait()
@@ -80,7 +82,7 @@ def test_damage_is_logged_and_the_one_before_is_used(tmp_path: Path, harm: str) 
     for step in (1, 2):
         save(str(tmp_path), step, {"student": engine()}, {}, 5)
     folder = tmp_path / "checkpoints" / "step-00000002" / "attempt-0002"
-    victim = folder / ("manifest.json" if harm == "no manifest" else "student/rank0.pt")
+    victim = folder / ("manifest.json" if harm == "no manifest" else "student/worker-00000.safetensors")
     data = bytearray(victim.read_bytes())
     if harm == "flip":
         data[len(data) // 2] ^= 1
@@ -90,9 +92,21 @@ def test_damage_is_logged_and_the_one_before_is_used(tmp_path: Path, harm: str) 
     else:
         victim.unlink()
     with logged() as lines:
-        found = checkpoint.latest(str(tmp_path))
-    assert found is not None and found.step == 1
+        resumed = checkpoint.resume(str(tmp_path), {"student": engine()})
+    assert resumed is not None and resumed[0].step == 1
     assert len(lines) == 1 and lines[0].startswith("checkpoint of step 2 passed over: ")
+
+
+def test_a_damaged_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    save(str(tmp_path), 1, {"student": engine(), "other": engine()}, {}, 1)
+    found = checkpoint.latest(str(tmp_path))
+    assert found is not None
+    (Path(found.uri) / "other" / "worker-00000.safetensors").write_bytes(b"")
+    student = engine()
+    before = {name: value.clone() for name, value in student.module.state_dict().items()}
+    with pytest.raises(storage.ArtifactError, match="other/worker-00000.safetensors is damaged"):
+        checkpoint.load(found, {"student": student, "other": engine()})
+    torch.testing.assert_close(student.module.state_dict(), before, rtol=0, atol=0)
 
 
 def test_nothing_there() -> None:
@@ -112,14 +126,14 @@ def test_any_uri(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state is written as it was, although training changes it meanwhile; the next checkpoint waits."""
-    upload, gate = checkpoint._upload, threading.Event()
+    upload, gate = saving._upload, threading.Event()
 
     def slowly(path: str, uri: str) -> None:
         assert gate.wait(30)
         upload(path, uri)
 
-    monkeypatch.setattr(checkpoint, "_upload", slowly)
-    run, e, saver = "memory://slow/run", engine(), checkpoint.Saver(attempt_of("memory://slow/run"), 2)
+    monkeypatch.setattr(saving, "_upload", slowly)
+    run, e, saver = "memory://slow/run", engine(), saving.Saver(attempt_of("memory://slow/run"), 2)
     before = {name: value.clone() for name, value in e.module.state_dict().items()}
     ema = {"w": torch.zeros(2)}
     saver.save(1, {"student": e}, {"ema": ema})  # returns though nothing can be written yet
@@ -145,15 +159,15 @@ def test_training_goes_on_while_a_slow_store_takes_the_checkpoint(monkeypatch: p
 
 
 def test_a_store_that_refuses_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    upload, refused = checkpoint._upload, [storage.StoreError("busy")] * 2
+    upload, refused = saving._upload, [storage.StoreError("busy")] * 2
 
     def sometimes(path: str, uri: str) -> None:
         if refused:
             raise refused.pop()
         upload(path, uri)
 
-    monkeypatch.setattr(checkpoint, "_upload", sometimes)
-    monkeypatch.setattr(checkpoint.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(saving, "_upload", sometimes)
+    monkeypatch.setattr(saving.time, "sleep", lambda seconds: None)
     assert save("memory://busy/run", 1, {"student": engine()}, {}, 1) == []
     found = checkpoint.latest("memory://busy/run")
     assert found is not None and found.step == 1
@@ -210,5 +224,7 @@ def test_foreign_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
     assert found is not None
     evil: Any = {"state": {"x": nn.Linear(1, 1)}, "random": {}}
     torch.save(evil, Path(found.uri) / "worker-00000.pt")
+    digest = hashlib.sha256((Path(found.uri) / "worker-00000.pt").read_bytes()).hexdigest()
+    found = replace(found, sha256={"worker-00000.pt": digest})
     with pytest.raises(Exception, match="Weights only load failed"):
         checkpoint.load(found, {})

@@ -36,7 +36,7 @@ class ToyTask:
         module = nn.Linear(4, 1)
         optimizer = OptimizerConfig(0.05, (0.9, 0.99))
         self.engine = make_plain_engine(module, [{"params": module.parameters()}], optimizer, EngineConfig())
-        self.engines = {"toy": self.engine}
+        self.sharded = {"toy": self.engine}
         self.seen, self.nan_at = 0, set(nan_at)
         self.note = ""
         self.exported: dict[str, float] | None = None

@@ -27,7 +27,7 @@ class EngineParameters:
         trained: parameters with gradients and moments.
         frozen: parameters without.
         stage: of ZeRO.
-        averaged: whether every rank stores a moving average of the trained parameters.
+        averaged: whether there is a moving average of the trained parameters, of which each rank stores its part.
         states_on_cpu: whether the optimizer's states are offloaded.
         weights_on_cpu: whether the weights are offloaded.
     """
@@ -87,7 +87,7 @@ def memory_per_rank(engine: EngineParameters, workers: int) -> dict[str, float]:
         "weights": 0.0 if engine.weights_on_cpu else weights / n if stage == 3 else weights,
         "gradients": p / n if stage >= 2 else p,
         "optimizer": 0.0 if engine.states_on_cpu else 3 * p / n if stage >= 1 else 2 * p,
-        "moving average": p if engine.averaged else 0.0,
+        "moving average": p / n if engine.averaged else 0.0,
         "buckets": min(BUCKET_BYTES, 2 * p) if stage >= 1 else 0.0,
     }
 
@@ -95,15 +95,11 @@ def memory_per_rank(engine: EngineParameters, workers: int) -> dict[str, float]:
 def checkpoint_bytes(engine: EngineParameters, workers: int) -> tuple[float, float]:
     """Computes the size of an engine's checkpoint.
 
-    It contains the weights once, the optimizer's state in N parts, and the moving average of every worker
-    (``training.checkpoint``).
+    It contains the weights, Adam's two moments and the moving average once, in N parts (``training.checkpoint``).
 
     Returns:
-        bytes of the whole checkpoint, and of the part of worker 0, which is the largest.
+        bytes of the whole checkpoint, and of one worker's part.
     """
     p = engine.trained * FP32
-    stage = 0 if uses_plain_torch(engine, workers) else engine.stage
-    weights, state = p + engine.frozen * FP32, (3 if stage else 2) * p
-    average = p if engine.averaged else 0.0
-    parts = workers if stage else 1
-    return weights + state + workers * average, weights + state / parts + average
+    whole = p + engine.frozen * FP32 + 2 * p + (p if engine.averaged else 0.0)
+    return whole, whole / workers

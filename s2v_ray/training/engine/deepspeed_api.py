@@ -75,10 +75,7 @@ def weight_piece(p: Any) -> Piece:
 
 
 def moment_piece(engine: Any, p: Any, key: str) -> Piece | None:
-    """Return this worker's piece of one of Adam's moments at stages 1 to 3, or None if it has no part of it.
-
-    The optimizer's states of stages 1 and 2 are linked to the parameters (``link_optimizer_state``).
-    """
+    """Return this worker's piece of one of Adam's moments at stages 1 to 3, or None if it has no part of it."""
     if engine.zero_optimization_stage() == 3:
         from deepspeed.utils import safe_get_local_optimizer_state
 
@@ -86,7 +83,10 @@ def moment_piece(engine: Any, p: Any, key: str) -> Piece | None:
     mapping = p._hp_mapping
     if mapping is None:
         return None
-    return Piece(tuple(p.shape), mapping.lp_fragment_address.start, mapping.get_optim_state_fragment(key))
+    moments = engine.optimizer.optimizer.state[flat_partitions(engine)[mapping.param_group_index]][key]
+    address = mapping.hp_fragment_address
+    values = moments.narrow(0, address.start, address.numel)
+    return Piece(tuple(p.shape), mapping.lp_fragment_address.start, values)
 
 
 def _unpadded(p: Any, values: Tensor) -> Piece:

@@ -146,7 +146,7 @@ class DistillTask:
             zero_stage=parallel.zero_generator,
             offload_param=parallel.offload_param,
         )
-        self.sharded: dict[str, Engine] = {"student": self.engine}
+        self.sharded = {"student": self.engine}
 
     def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
         """Update the student once."""

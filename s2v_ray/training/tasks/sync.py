@@ -111,7 +111,7 @@ class SyncTask:
         self.network = make_sync(spec.role, spec.width, spec.window, recipe.media.size)
         optimizer = OptimizerConfig(self.config.lr, fused=False)
         self.engine = make_engine(self.network, [{"params": list(self.network.parameters())}], optimizer)
-        self.sharded: dict[str, Engine] = {"sync": self.engine}
+        self.sharded = {"sync": self.engine}
         self.accuracy = float("nan")
 
     @property

@@ -165,7 +165,7 @@ class FaceTask:
         )
         optimizer = OptimizerConfig(self.config.lr, weight_decay=WEIGHT_DECAY, fused=False)
         self.engine = make_engine(self.classifier, [{"params": list(self.classifier.parameters())}], optimizer)
-        self.sharded: dict[str, Engine] = {"network": self.engine}
+        self.sharded = {"network": self.engine}
         self.target = label_indices(stills.labels(spec.role), self.labels)[stills.clip]
         self.network: ConvFace | None = None
         self.figures: dict[str, float] = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from s2v_ray.config import Recipe
-from s2v_ray.training.engine import EngineConfig, EngineFactory, make_engine
+from s2v_ray.training.engine import Engine, EngineConfig, EngineFactory, make_engine
 from s2v_ray.training.tasks.distill import DistillTask
 from s2v_ray.training.tasks.gan import GanTask
 from tests.helpers.plain_engine import make_plain_engine
@@ -48,15 +48,25 @@ def trained(make_task: Any, factory: EngineFactory, settings: Recipe, rank: int,
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     unsure = {
         f"{player}.{name}": mask
-        for player, engine in task.engines.items()
+        for player, engine in engines(task).items()
         for name, mask in getattr(engine, "unsure", {}).items()
     }
-    return {"weights": after, "scalars": scalars, "moved": moved, "ema": task.state().get("ema", {}), "unsure": unsure}
+    return {
+        "weights": after,
+        "scalars": scalars,
+        "moved": moved,
+        "ema": task.average.gathered() if isinstance(task, GanTask) else {},
+        "unsure": unsure,
+    }
+
+
+def engines(task: DistillTask | GanTask) -> dict[str, Engine]:
+    return {"student": task.engine} if isinstance(task, DistillTask) else task.engines
 
 
 def weights(task: DistillTask | GanTask) -> dict[str, Tensor]:
     found = {}
-    for player, engine in task.engines.items():
+    for player, engine in engines(task).items():
         with engine.gathered_parameters():
             found |= {f"{player}.{name}": p.detach().clone() for name, p in engine.module.named_parameters()}
     return found

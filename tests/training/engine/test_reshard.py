@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from s2v_ray.training.engine import Engine, EngineFactory, make_engine
-from s2v_ray.training.engine.reshard import copy_weights, optimizer_state_like, shard_of
+from s2v_ray.training.engine.deepspeed_api import padded_shard
+from s2v_ray.training.shard_files import PieceFiles, write_pieces
 from tests.helpers.plain_engine import make_plain_engine
 from tests.helpers.toy_gan import adam, config, train_gan, with_deepspeed
 from tests.helpers.workers import on_workers
@@ -65,7 +66,7 @@ def read_states(rank: int, world: int, folder: str) -> dict[str, Any]:
             for stage in STAGES
         }
     if world == 2:
-        found["unmoved"] = {stage: read_unmoved(place(folder, "unmoved", stage), stage) for stage in STAGES}
+        found["unmoved"] = {stage: read_unmoved(rank, place(folder, "unmoved", stage), stage) for stage in STAGES}
     return found
 
 
@@ -73,14 +74,13 @@ def save_unmoved(folder: str, stage: int) -> None:
     """Save the state before the first step, as of a run that skipped all batches."""
     engine = linear_engine(seed=0, world=1, stage=stage)
     Path(folder).mkdir(parents=True)
-    for file, content in engine.snapshot().items():
-        torch.save(content, f"{folder}/{file}")
+    write_pieces(Path(folder, "0.safetensors"), engine.snapshot())
 
 
-def read_unmoved(folder: str, stage: int) -> dict[str, Tensor]:
+def read_unmoved(rank: int, folder: str, stage: int) -> dict[str, Tensor]:
     """Read it with an engine that has other weights, and take a step."""
     engine = linear_engine(seed=1, world=2, stage=stage)
-    engine.load(folder, reshard=True)
+    engine.load(PieceFiles([Path(folder, "0.safetensors")] if rank == 0 else []))
     engine.backward(engine(torch.ones(4, 5)).square().sum())
     engine.step()
     with engine.gathered_parameters():
@@ -149,22 +149,5 @@ def test_what_was_saved_before_the_first_step_is_read_too(results: Results) -> N
 
 def test_shards_of_a_parameter_are_padded_at_the_end() -> None:
     value = torch.arange(6.0).reshape(2, 3)
-    parts = [shard_of(value, 4, rank).tolist() for rank in (0, 1)]
+    parts = [padded_shard(value, 4, rank).tolist() for rank in (0, 1)]
     assert parts == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 0.0, 0.0]]
-
-
-def test_flat_optimizer_state_gets_the_shape_of_its_parameter() -> None:
-    state = {"exp_avg": torch.arange(6.0), "step": torch.tensor(3.0)}
-    found = optimizer_state_like(torch.zeros(2, 3), state)
-    assert found["exp_avg"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] and found["step"] == 3.0
-    assert found["exp_avg"].data_ptr() != state["exp_avg"].data_ptr()
-
-
-def test_weights_and_buffers_are_copied_in_place() -> None:
-    source, target = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    source.weight.data.fill_(5.0)
-    source.running_mean.fill_(7.0)  # type: ignore[union-attr]  # tracked by default
-    parameter = target.weight
-    copy_weights(target, source.state_dict())
-    assert target.weight is parameter and parameter.tolist() == [5.0, 5.0]
-    assert target.running_mean.tolist() == [7.0, 7.0]  # type: ignore[union-attr]  # tracked by default
