@@ -28,7 +28,7 @@ from s2v_ray.models.teachers import load as load_teacher
 from s2v_ray.provenance import describe_corpus
 from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.collective import gather
-from s2v_ray.training.engine import Engine, OptimizerConfig, check_finite
+from s2v_ray.training.engine import OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
 from s2v_ray.training.shares import Shares

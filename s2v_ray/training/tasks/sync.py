@@ -16,7 +16,7 @@ from s2v_ray.config import Recipe
 from s2v_ray.losses.sync import sync_accuracy, sync_contrast
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.models.sync import WINDOW_SLACK, SyncRole, make_sync, sync_window
-from s2v_ray.training.engine import Engine, EngineFactory, OptimizerConfig, check_finite
+from s2v_ray.training.engine import EngineFactory, OptimizerConfig, check_finite
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import warmup_cosine
 

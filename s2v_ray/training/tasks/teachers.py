@@ -20,7 +20,7 @@ from s2v_ray.config import Recipe
 from s2v_ray.models.face_card import Card
 from s2v_ray.models.face_input import postprocess, preprocess
 from s2v_ray.models.teachers import ConvFace, FaceNetwork
-from s2v_ray.training.engine import Engine, EngineFactory, OptimizerConfig, check_finite
+from s2v_ray.training.engine import EngineFactory, OptimizerConfig, check_finite
 from s2v_ray.training.face_figures import classifier_figures, label_indices, leak_figures, mouth_figures
 from s2v_ray.training.loggers import Sample
 from s2v_ray.training.schedules import one_cycle
