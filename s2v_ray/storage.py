@@ -238,6 +238,23 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return found if local_path(uri) else [fs.unstrip_protocol(p) for p in found]
 
 
+def list_names(uri: str) -> list[str]:
+    """Returns the names of files and folders directly in ``uri``, sorted; [] if there are none.
+
+    Raises:
+        StoreError: the object store refuses or does not respond; there is no such bucket.
+    """
+    fs, path = filesystem(uri)
+    with translate_errors("list", uri):
+        fs.invalidate_cache()
+        try:
+            found = fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+    names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in found if str(p).rstrip("/") != path.rstrip("/"))
+    return sorted(names)
+
+
 def fingerprint(uri: str) -> str:
     """Returns a digest that changes with what is stored under ``uri``.
 

@@ -26,7 +26,7 @@ from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.service import Service, VideoRequest
 from s2v_ray.serving.settings import ServeSettings
-from s2v_ray.serving.video_store import VideoError, VideoState, VideoStatus, VideoStore, make_id
+from s2v_ray.serving.video_store import HOUR_SECONDS, VideoError, VideoState, VideoStatus, VideoStore, make_id
 from s2v_ray.storage import ArtifactError
 
 LEASE_SECONDS = 60.0
@@ -171,12 +171,7 @@ class Videos:
             limit: largest number of videos of the page.
             order: "asc" begins with the oldest video, "desc" with the newest one.
         """
-        known = await run_in_thread(self.store.list_videos)
-        ids = [video for video, deleted in known.items() if not deleted]
-        if after:
-            ids = [video for video in ids if (video > after if order == "asc" else video < after)]
-        if order == "desc":
-            ids.reverse()
+        ids = await run_in_thread(self.store.page, after, limit + 1, newest_first=order == "desc")
         found = await asyncio.gather(*(self._find(video) for video in ids[:limit]))
         data = [_shown(state) for state in found if state]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
@@ -208,21 +203,39 @@ class Videos:
         return DeletedVideo(id=video)
 
     async def sweep(self) -> None:
-        """Removes expired and deleted videos, and takes over those whose replica no longer writes."""
-        for video, deleted in (await run_in_thread(self.store.list_videos)).items():
-            if video in self.held:
-                continue
-            state = await self._find(video)
-            lost = state and state.open and self.clock() - state.updated_at > LEASE_SECONDS
-            if lost and not deleted:  # it may have been deleted since the list was read
-                deleted = await run_in_thread(self.store.is_deleted, video)
-            if not state or (deleted and (lost or not state.open)):
-                await self._remove(video)
-            elif lost and len(self.held) < self.settings.limits.videos:
-                logger.warning("taking over video %s of replica %s", video, state.owner)
-                self.held[video] = replace(state, owner=self._owner, status="queued", progress=0)
-                await self._save(self.held[video])
-                self._queue.put_nowait(video)
+        """Removes expired and deleted videos, and takes over those whose replica no longer writes.
+
+        The files of an expired video are removed when the last one of its hour has expired.
+        """
+        index = await run_in_thread(self.store.read_index)
+        for video in sorted(index.open | index.deleted):
+            if video not in self.held:
+                await self._clear(video, deleted=video in index.deleted)
+        for hour in index.hours:
+            if HOUR_SECONDS * (hour + 1 + self.settings.video_hours) > self.clock():
+                break
+            videos = await run_in_thread(self.store.videos_of, hour)
+            for video in videos:
+                if video not in self.held and await self._find(video) is None:
+                    await self._remove(video)
+            if not videos:
+                await run_in_thread(self.store.remove_hour, hour)
+
+    async def _clear(self, video: str, *, deleted: bool) -> None:
+        """Removes a marked video if it is deleted or expired, or takes it over if its replica no longer writes."""
+        state = await self._find(video)
+        lost = state and state.open and self.clock() - state.updated_at > LEASE_SECONDS
+        if lost and not deleted:  # it may have been deleted since the marks were read
+            deleted = await run_in_thread(self.store.is_deleted, video)
+        if not state or (deleted and (lost or not state.open)):
+            await self._remove(video)
+        elif not state.open:
+            await run_in_thread(self.store.write_state, state)  # the replica stopped before it removed the mark
+        elif lost and len(self.held) < self.settings.limits.videos:
+            logger.warning("taking over video %s of replica %s", video, state.owner)
+            self.held[video] = replace(state, owner=self._owner, status="queued", progress=0)
+            await self._save(self.held[video])
+            self._queue.put_nowait(video)
 
     async def _state(self, video: str) -> VideoState:
         """State of a video that is not deleted.

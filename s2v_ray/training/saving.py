@@ -229,12 +229,7 @@ def _folders(run: str) -> list[tuple[int, int]]:
 
 def _numbers(uri: str, prefix: str) -> list[int]:
     """Return the numbers in the names of the folders in ``uri``."""
-    with storage.translate_errors("list", uri):
-        fs, path = storage.filesystem(uri)
-        fs.invalidate_cache()
-        if not fs.exists(path):
-            return []
-        names = [str(p).rstrip("/").rsplit("/", 1)[-1] for p in fs.ls(path, detail=False)]
+    names = storage.list_names(uri)
     return sorted(int(n.removeprefix(prefix)) for n in names if n.startswith(prefix) and n[len(prefix) :].isdigit())
 
 

@@ -3,8 +3,8 @@
     .venv/bin/python -m tests.bench.bench_sharding [--json PATH]
 
 The engine of a model and the moving average of its weights are saved after one step, on one worker and on
-``--workers``, and the latter checkpoint is restored on as many, on half of them and on one less. The bytes that a worker reads are those of
-the files that it opens.
+``--workers``, and the latter checkpoint is restored on as many, on half of them and on one less. The bytes that a
+worker reads are those of the files that it opens.
 """
 
 from __future__ import annotations

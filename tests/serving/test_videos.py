@@ -17,6 +17,7 @@ from s2v_ray.serving.bundles import LocalBundles
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.service import Service, VideoRequest
 from s2v_ray.serving.settings import parse_settings
+from s2v_ray.serving.video_store import VideoIndex
 from s2v_ray.serving.videos import LEASE_SECONDS, Video, Videos
 from tests.helpers.bundles import SIZE
 from tests.helpers.sounds import speech
@@ -200,10 +201,14 @@ def test_videos_expire(make_replica: Callable[..., Videos], clock: Clock) -> Non
         videos, other = make_replica(), make_replica()
         submitted = [await videos.create(make_request(0.2)) for _ in range(2)]
         clock.now += 3601
-        await other.sweep()
-        assert storage.list_files(other.store.uri) == []
         with pytest.raises(ApiError, match="no such video"):
             await other.get(submitted[0].id)
+        assert other.store.read_index().hours == [0]
+        clock.now += 3600  # the last one of the hour has expired
+        await other.sweep()
+        assert storage.list_files(other.store.uri) == []
+        await other.sweep()
+        assert other.store.read_index() == VideoIndex()
 
     asyncio.run(run())
 
