@@ -6,6 +6,7 @@ DEMO   ?= demo
 # the order of tests/conftest.py.
 WORKERS ?= 2
 BIN    := $(VENV)/bin
+TOOLS  := $(VENV)-tools
 PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-check -c .ci/constraints.txt
 
 export PIP_NO_INPUT := 1
@@ -61,23 +62,30 @@ wheel: $(BIN)/python
 	cmp build/wheel/first/*.whl build/wheel/second/*.whl
 
 # Outside the checkout, so that the demo cannot import it from here.
-wheel-test: wheel $(VENV)/.installed-dev
+wheel-test: wheel $(TOOLS)/.installed
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder/venv" && \
 	  DS_BUILD_OPS=0 "$$folder/venv/bin/python" -m pip install -q --disable-pip-version-check \
 	    -c .ci/constraints.txt build/wheel/first/*.whl && \
-	  $(BIN)/cyclonedx-py environment "$$folder/venv/bin/python" --output-reproducible -o build/sbom.json && \
+	  $(TOOLS)/bin/cyclonedx-py environment "$$folder/venv/bin/python" --output-reproducible -o build/sbom.json && \
 	  cd "$$folder" && venv/bin/s2v demo demo --recipe debug && test -s demo/video.mp4
 
 # Known vulnerabilities of the pinned versions; needs PyPI.
-audit: $(VENV)/.installed-dev
-	$(BIN)/pip-audit -r .ci/constraints.txt --no-deps --disable-pip
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit -r .ci/constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build site s2v_ray.egg-info
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache build site s2v_ray.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s2v_ray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+
+# In an environment of their own: cyclonedx-bom brings rfc3987-syntax, which jsonschema imports where it finds it. That
+# takes two seconds in every process of Ray.
+$(TOOLS)/.installed: .ci/constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt cyclonedx-bom pip-audit
+	@touch $@
 
 # A stamp a set of packages, so that a second call installs nothing.
 $(VENV)/.installed: $(BIN)/python pyproject.toml .ci/constraints.txt
