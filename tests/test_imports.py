@@ -112,6 +112,7 @@ RAY_FILES = {
     "tuning/schedulers.py",
     "tuning/sweep.py",
     "serving/app.py",
+    "serving/ray_metrics.py",
 }
 DEEPSPEED_FILES = {"training/engine/deepspeed_api.py"}
 

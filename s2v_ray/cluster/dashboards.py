@@ -120,7 +120,57 @@ TRAINING = Dashboard(
     "ray_s2v_training_step",
 )
 
-DASHBOARDS = (TRAINING,)
+APPLICATION = '{application=~"$application"}'
+
+
+def _quantile(share: float, histogram: str) -> str:
+    """PromQL of a quantile of a histogram of ``serving.ray_metrics`` over five minutes."""
+    rate = f"rate(ray_{histogram}_bucket_total{APPLICATION}[5m])"
+    return f"histogram_quantile({share}, sum by (le) ({rate}))"
+
+
+ENDPOINT = Dashboard(
+    "endpoint",
+    (
+        Panel(
+            "Requests per second",
+            {f"sum by (status) (rate(ray_s2v_requests_total{APPLICATION}[5m]))": "{{status}}"},
+        ),
+        Panel(
+            "Error responses per second", {f"sum by (code) (rate(ray_s2v_refused_total{APPLICATION}[5m]))": "{{code}}"}
+        ),
+        Panel(
+            "Seconds to the last byte",
+            {_quantile(share, "s2v_request_seconds"): f"{share:.0%} of the requests" for share in (0.5, 0.95)},
+            "s",
+        ),
+        Panel(
+            "Seconds to the first byte of video",
+            {_quantile(share, "s2v_first_byte_seconds"): f"{share:.0%} of the requests" for share in (0.5, 0.95)},
+            "s",
+        ),
+        Panel("Frames per second", {f"sum(rate(ray_s2v_frames_total{APPLICATION}[5m]))": "frames"}),
+        Panel(
+            "Open requests and videos",
+            {
+                f"sum(ray_s2v_sync{APPLICATION})": "requests for videos",
+                f"sum(ray_s2v_videos{APPLICATION})": "queued or in progress",
+            },
+        ),
+        Panel(
+            "Live sessions",
+            {f"sum(ray_s2v_live_sessions{APPLICATION})": "open", f"sum(ray_s2v_live_limit{APPLICATION})": "limit"},
+        ),
+        Panel(
+            "Live: frames skipped per second",
+            {f"sum(rate(ray_s2v_live_skipped_frames_total{APPLICATION}[5m]))": "frames"},
+        ),
+    ),
+    "application",
+    "ray_s2v_requests_total",
+)
+
+DASHBOARDS = (TRAINING, ENDPOINT)
 
 
 def write_dashboards(folder: Path) -> None:

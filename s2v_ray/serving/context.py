@@ -18,6 +18,7 @@ class ApiContext:
     Args:
         service: the work of the endpoint.
         token: bearer token, or "" if none is required.
+        metrics: metrics of the replica; None for new ones.
 
     Attributes:
         settings: settings of the endpoint.
@@ -31,10 +32,10 @@ class ApiContext:
         ArtifactError: the settings name a study that does not exist.
     """
 
-    def __init__(self, service: Service, token: str = "") -> None:
+    def __init__(self, service: Service, token: str = "", metrics: Metrics | None = None) -> None:
         self.service, self.token = service, token
         self.settings, self.limits = service.settings, service.settings.limits
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         service.on_frames = self.metrics.frames.inc
         self.sync = ConcurrencyLimit(
             self.limits.sync,

@@ -17,6 +17,8 @@ import pytest
 from fastapi import FastAPI, Response
 
 from s2v_ray.cluster.dashboards import DASHBOARDS, write_dashboards
+from s2v_ray.serving import ray_metrics as serve_metrics
+from s2v_ray.serving.metrics import Metrics
 from s2v_ray.training import ray_metrics
 from tests.helpers.servers import listening
 
@@ -38,9 +40,25 @@ class TextGauge:
     def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
         self.name = name
 
+    suffix = ""
+
     def set(self, value: float, tags: dict[str, str]) -> None:
         labels = ",".join(f'{key}="{text}"' for key, text in tags.items())
-        self.lines.append(f"ray_{self.name}{{{labels}}} {float(value)}")
+        self.lines.append(f"ray_{self.name}{self.suffix}{{{labels}}} {float(value)}")
+
+
+class TextReplicaGauge(TextGauge):
+    """A gauge of Ray Serve, which adds the tags of the replica."""
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        super().set(value, tags | {"application": "s2v", "deployment": "Endpoint", "replica": "a"})
+
+
+class TextReplicaCounter(TextReplicaGauge):
+    """A counter of Ray Serve. Its values are added once."""
+
+    suffix = "_total"
+    inc = TextReplicaGauge.set
 
 
 @contextmanager
@@ -115,16 +133,31 @@ def test_every_query_of_a_dashboard_has_data(tmp_path: Path, monkeypatch: pytest
     logger.record({"step": 5, "loss": 1.0, "clips_per_second": 3.0, "data_wait": 0.1, "seconds_left": 60.0})
     logger.record({"step": 5, "val_psnr": 21.0})
     logger.record({"step": 9, "clips_per_second": 3.0, "alarms": ["sync"]})
+    _fill_endpoint(monkeypatch)
     last = {line.rpartition(" ")[0]: line for line in TextGauge.lines}
     app = FastAPI()
     app.get("/metrics")(lambda: Response("\n".join(last.values()) + "\n", media_type="text/plain"))
-    waiting = {query.replace("$run", ".*") for query in queries()}
+    waiting = {query.replace("$run", ".*").replace("$application", ".*") for query in queries()}
     with listening(app) as target, prometheus(target, tmp_path) as address:
         until = time.monotonic() + 60
         while waiting and time.monotonic() < until:
             time.sleep(0.5)
             waiting -= {query for query in waiting if ask(address, query)}
     assert not waiting, "queries without data"
+
+
+def _fill_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a replica exports after two requests."""
+    monkeypatch.setattr(serve_metrics, "Gauge", TextReplicaGauge)
+    monkeypatch.setattr(serve_metrics, "Counter", TextReplicaCounter)
+    metrics = Metrics()
+    metrics.requests.labels("/v1/videos/sync", "200").inc()
+    metrics.refused.labels("busy").inc()
+    metrics.seconds.labels("/v1/videos/sync").observe(2.0)
+    metrics.first_byte.observe(0.5)
+    metrics.frames.inc(25)
+    metrics.live_skipped.inc()
+    serve_metrics.RayMetrics(metrics.registry).copy()
 
 
 def _alerts() -> list[str]:

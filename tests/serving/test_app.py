@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from s2v_ray.serving.app import APPLICATION, app, local_endpoint
@@ -44,6 +45,24 @@ def live_frames(address: str, sound: np.ndarray) -> list[dict[str, Any]]:
     return events
 
 
+def assert_counted_by_ray(path: str, expected: dict[str, int]) -> None:
+    """Ray's Prometheus endpoint of the node counts the requests of all replicas, those that have ended included."""
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 30
+    while True:
+        counted: dict[str, float] = {}
+        for family in text_string_to_metric_families(requests.get(address, timeout=10).text):
+            for sample in family.samples:
+                if sample.name == "ray_s2v_requests_total" and sample.labels["path"] == path:
+                    status = sample.labels["status"]
+                    counted[status] = counted.get(status, 0.0) + sample.value
+        if counted == expected:
+            return
+        assert time.monotonic() < deadline, (counted, expected)
+        time.sleep(0.5)
+
+
 def test_a_port_in_use_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -63,7 +82,7 @@ def test_unknown_settings_are_an_error() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
+def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
 
     ray.shutdown()  # the endpoint starts its own Ray instance
@@ -76,6 +95,7 @@ def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
     def post(data: dict[str, str] | None = None, **more: Any) -> requests.Response:
         return requests.post(f"{address}/v1/videos/sync", files={"speech": sound}, data=data or {}, timeout=60, **more)
 
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
     with local_endpoint(settings, "127.0.0.1", free_port()) as address:
         assert requests.get(f"{address}/readyz", timeout=10).json() == {"status": "ready"}
         plain = post()
@@ -121,3 +141,4 @@ def test_an_endpoint_on_serve(uris: dict[str, str], tmp_path: Path) -> None:
             client.join()
         assert set(statuses) == {200}, "a request was dropped during the rolling update"
         assert contents[-1] == other.content, "the new bundle answers"
+        assert_counted_by_ray("/v1/videos/sync", {"200": 3 + len(statuses), "422": 1})
