@@ -7,11 +7,12 @@ DEMO   ?= demo
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
+CHECKOV := $(VENV)-checkov
 PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-check -c .ci/constraints.txt
 
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo test test-all test-containers check docs wheel-test audit clean wheel
+.PHONY: help install demo test test-all test-containers lint-manifests check docs wheel-test audit clean wheel
 
 help:
 	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-all  install, then run every test that needs no GPU"
 	@echo "make test-containers  as root, with podman, openssh-server, rsync, sudo and iproute2: build the image, and start"
 	@echo "               a cluster of containers with ray up (about 15 minutes)"
+	@echo "make lint-manifests  rules of checkov for the pods and other objects of cluster/kuberay"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make docs      install, then build the documentation site into site/"
 	@echo "make wheel-test  build the wheel twice (equal bytes), install it alone into a fresh environment, list what it"
@@ -43,6 +45,14 @@ test-containers: $(VENV)/.installed-dev
 	$(BUILD) -f cluster/Dockerfile --target cpu \
 	  -t "localhost/s2v_ray:$$($(BIN)/python -c 'from s2v_ray.cluster.launcher import TAG; print(TAG)')-cpu" .
 	$(BIN)/python -m pytest -m containers -s $(ARGS)
+
+# In an environment of its own, because it pins versions of what we use.
+lint-manifests: $(VENV)/.installed-dev
+	test -x $(CHECKOV)/bin/checkov || { $(PYTHON) -m venv $(CHECKOV) && \
+	  $(CHECKOV)/bin/python -m pip install -q --disable-pip-version-check "checkov>=3.3,<4"; }
+	mkdir -p build && $(BIN)/python -m tests.cluster.pods build/pods.yaml
+	$(CHECKOV)/bin/checkov -f build/pods.yaml --framework kubernetes --compact --quiet --skip-download \
+	  --config-file tests/cluster/checkov.yaml
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -74,7 +84,7 @@ audit: $(TOOLS)/.installed
 	$(TOOLS)/bin/pip-audit -r .ci/constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache build site s2v_ray.egg-info
+	rm -rf $(VENV) $(TOOLS) $(CHECKOV) .mypy_cache .ruff_cache .pytest_cache build site s2v_ray.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s2v_ray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
