@@ -123,10 +123,10 @@ TRAINING = Dashboard(
 APPLICATION = '{application=~"$application"}'
 
 
-def _quantile(share: float, histogram: str) -> str:
-    """PromQL of a quantile of a histogram of ``serving.ray_metrics`` over five minutes."""
+def _quantile(share: float, histogram: str, *labels: str) -> str:
+    """PromQL of a quantile over five minutes of a histogram of ``serving.ray_metrics``, by ``labels``."""
     rate = f"rate(ray_{histogram}_bucket_total{APPLICATION}[5m])"
-    return f"histogram_quantile({share}, sum by (le) ({rate}))"
+    return f"histogram_quantile({share}, sum by ({', '.join(('le', *labels))}) ({rate}))"
 
 
 ENDPOINT = Dashboard(
@@ -149,7 +149,13 @@ ENDPOINT = Dashboard(
             {_quantile(share, "s2v_first_byte_seconds"): f"{share:.0%} of the requests" for share in (0.5, 0.95)},
             "s",
         ),
-        Panel("Frames per second", {f"sum(rate(ray_s2v_frames_total{APPLICATION}[5m]))": "frames"}),
+        Panel("Frames per second", {f"sum by (model) (rate(ray_s2v_frames_total{APPLICATION}[5m]))": "{{model}}"}),
+        Panel(
+            "Seconds per frame, 95% of the videos", {_quantile(0.95, "s2v_frame_seconds", "model"): "{{model}}"}, "s"
+        ),
+        Panel(
+            "Failed videos per second", {f"sum by (model) (rate(ray_s2v_failed_total{APPLICATION}[5m]))": "{{model}}"}
+        ),
         Panel(
             "Open requests and videos",
             {

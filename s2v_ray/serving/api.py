@@ -16,7 +16,6 @@ from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import OTHER_ERRORS, ApiError
 from s2v_ray.serving.forms import SHOWN_CHARACTERS
 from s2v_ray.serving.guard import ERROR_CODE, Guard
-from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.request_log import RequestLog
 from s2v_ray.serving.routes import include_routes
 from s2v_ray.serving.service import Service
@@ -35,18 +34,17 @@ HTTP_ERRORS = {
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
-def create_app(service: Service, token: str = "", metrics: Metrics | None = None) -> ASGIApp:
+def create_app(service: Service, token: str = "") -> ASGIApp:
     """Creates the ASGI application of an endpoint. The service is started with the application, if it is not before.
 
     Args:
         service: the work of the endpoint.
         token: bearer token, or "" if none is required.
-        metrics: metrics of the replica; None for new ones.
 
     Raises:
         ArtifactError: the settings name a study that does not exist.
     """
-    context = ApiContext(service, token, metrics)
+    context = ApiContext(service, token)
     return RequestLog(Guard(make_api(context), context))
 
 

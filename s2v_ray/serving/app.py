@@ -26,7 +26,6 @@ from s2v_ray.serving.api import create_app
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.bundles import open_bundle
 from s2v_ray.serving.guard import read_token
-from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.ray_metrics import RayMetrics
 from s2v_ray.serving.service import Service
 from s2v_ray.serving.settings import ServeSettings, parse_settings
@@ -87,11 +86,11 @@ class Endpoint:
             package.addHandler(logs.JsonHandler())
         self.settings = parse_settings(settings)
         self.service = Service(self.settings, MultiplexedBundles(self.settings))
+        self.ray_metrics = RayMetrics(self.service.metrics.registry)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        metrics = Metrics()
-        RayMetrics(metrics.registry).copy_forever()
-        return create_app(self.service, read_token(self.settings.token_env), metrics)
+        self.ray_metrics.copy_forever()
+        return create_app(self.service, read_token(self.settings.token_env))
 
 
 def app(args: Mapping[str, Any]) -> serve.Application:

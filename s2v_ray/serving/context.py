@@ -6,7 +6,6 @@ from s2v_ray.serving.concurrency import ConcurrencyLimit
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.forms import FormReader
 from s2v_ray.serving.live import LiveSessions
-from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.service import Service
 from s2v_ray.serving.study import Study
 from s2v_ray.serving.videos import Videos
@@ -18,7 +17,6 @@ class ApiContext:
     Args:
         service: the work of the endpoint.
         token: bearer token, or "" if none is required.
-        metrics: metrics of the replica; None for new ones.
 
     Attributes:
         settings: settings of the endpoint.
@@ -32,11 +30,10 @@ class ApiContext:
         ArtifactError: the settings name a study that does not exist.
     """
 
-    def __init__(self, service: Service, token: str = "", metrics: Metrics | None = None) -> None:
+    def __init__(self, service: Service, token: str = "") -> None:
         self.service, self.token = service, token
         self.settings, self.limits = service.settings, service.settings.limits
-        self.metrics = metrics or Metrics()
-        service.on_frames = self.metrics.frames.inc
+        self.metrics = service.metrics
         self.sync = ConcurrencyLimit(
             self.limits.sync,
             "busy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -99,17 +100,17 @@ SentSyncForm = Annotated[SyncForm, Form(media_type="multipart/form-data")]
 """The forms as parameters of routes."""
 
 
-def bundle_name(model: str, settings: ServeSettings) -> str:
-    """Returns the name of the requested bundle.
+def choose_bundle(model: str, settings: ServeSettings) -> str:
+    """Returns the name of the bundle that answers.
 
     Args:
-        model: name in the request; empty for the default.
+        model: name in the request; empty for the default, or the canary by its share.
         settings: settings of the endpoint.
 
     Raises:
         ApiError: unknown_model.
     """
-    name = model or DEFAULT
+    name = model or (settings.canary if random.random() < settings.canary_share else DEFAULT)
     if name not in settings.uris():
         raise ApiError(
             "unknown_model", f"model: there is no bundle {name[:SHOWN_CHARACTERS]!r}; GET /v1/models lists them"
@@ -197,7 +198,7 @@ class FormReader:
         upload = form.speech or form.input_reference
         if upload is None:
             raise ApiError("bad_request", "speech: send a recording, for example -F speech=@speech.wav with curl")
-        name, side = bundle_name(form.model, self.settings), parse_side(form.size, self.limits)
+        name, side = choose_bundle(form.model, self.settings), parse_side(form.size, self.limits)
         predictor = (await self.service.bundles.load(name)).predictor
         validate_for_bundle(form, predictor.emotions, predictor.reference)
         async with self._decoders:

@@ -19,7 +19,7 @@ from s2v_ray.media.video import SYNTHETIC
 from s2v_ray.serving.batching import Batcher
 from s2v_ray.serving.concurrency import ConcurrencyLimit
 from s2v_ray.serving.errors import ApiError, not_ready
-from s2v_ray.serving.forms import FormReader, bundle_name, validate_for_bundle
+from s2v_ray.serving.forms import FormReader, choose_bundle, validate_for_bundle
 from s2v_ray.serving.live_outbox import WINDOW_FRAMES, Outbox
 from s2v_ray.serving.live_pool import Delivery, LiveStream
 from s2v_ray.serving.live_protocol import (
@@ -105,6 +105,7 @@ class LiveConnection:
     def __init__(self, sessions: LiveSessions, socket: WebSocket) -> None:
         self.sessions, self.limits, self._socket = sessions, sessions.limits, socket
         self._outbox = Outbox()
+        self._model = ""
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._began = self._last_audio = time.monotonic()
         self._seconds = 0.0  # of received audio
@@ -179,7 +180,8 @@ class LiveConnection:
 
     async def _open_session(self, hello: Hello) -> tuple[Batcher, LiveSession]:
         form = hello.form()
-        name = bundle_name(hello.model, self.sessions.settings)
+        name = choose_bundle(hello.model, self.sessions.settings)
+        self._model = name
         batcher = await self.sessions.service.bundles.load(name)
         predictor = batcher.predictor
         if predictor.reference:
@@ -304,7 +306,7 @@ class LiveConnection:
         elif item is None:
             self._outbox.close()
         else:
-            self.sessions.service.on_frames(len(item))
+            self.sessions.metrics.frames.labels(self._model).inc(len(item))
             self._outbox.add_frames(item)
             for update in session.code_updates:
                 shares = update.codes.emotion_logits.softmax(0).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REQUEST_SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
+FRAME_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5)
 FIRST_BYTE_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
@@ -17,7 +18,9 @@ class Metrics:
         refused: counts error responses by code.
         seconds: seconds of requests to the last byte, by path.
         first_byte: seconds from the start of a request to the first byte of video.
-        frames: counts generated frames.
+        frames: counts generated frames by bundle.
+        frame_seconds: seconds in which a frame of a video was generated, by bundle; the mean over the video.
+        failed: counts videos whose generation failed, by bundle.
         sync: number of requests for videos that are read or answered.
         videos: number of videos that are queued or in progress.
         live: number of live sessions.
@@ -39,7 +42,15 @@ class Metrics:
             buckets=FIRST_BYTE_SECONDS,
             registry=registry,
         )
-        self.frames = Counter("s2v_frames", "Generated frames.", registry=registry)
+        self.frames = Counter("s2v_frames", "Generated frames by bundle.", ["model"], registry=registry)
+        self.frame_seconds = Histogram(
+            "s2v_frame_seconds",
+            "Seconds in which a frame of a video was generated, by bundle.",
+            ["model"],
+            buckets=FRAME_SECONDS,
+            registry=registry,
+        )
+        self.failed = Counter("s2v_failed", "Videos whose generation failed, by bundle.", ["model"], registry=registry)
         self.sync = Gauge("s2v_sync", "Requests for videos that are read or answered.", registry=registry)
         self.videos = Gauge("s2v_videos", "Videos that are queued or in progress.", registry=registry)
         self.live = Gauge("s2v_live_sessions", "Live sessions.", registry=registry)

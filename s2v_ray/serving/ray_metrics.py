@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 from ray.serve.metrics import Counter, Gauge
 
 COPY_SECONDS = 2.0
-"""Interval of the copies. Ray itself exports every 10 seconds."""
+"""Interval of the copies. Ray exports every 10 seconds; what a replica counts later, before it ends, is lost."""
 CREATED = "_created"
 """Suffix of the time at which prometheus_client created a metric, which is not one of ours."""
 

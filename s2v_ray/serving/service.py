@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from s2v_ray.serving.bundles import BundleLoader
 from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.live_capacity import measure_capacity
+from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.settings import ServeSettings
 
 STREAM_CODE_FRAMES = seconds_to_frames(4.0)
@@ -69,7 +71,7 @@ class Service:
         live_sessions: largest number of live sessions: that of the settings, or measured at the start.
         teacher: identity teacher, which computes the image identity of a face; None if the settings name none.
         detector: finds faces in pictures.
-        on_frames: called with the number of frames of each generated chunk.
+        metrics: metrics of the replica.
     """
 
     def __init__(self, settings: ServeSettings, bundles: BundleLoader) -> None:
@@ -78,7 +80,7 @@ class Service:
         self.live_sessions = settings.limits.live or 0
         self.teacher: FaceNetwork | None = None
         self.detector: Detector | None = None
-        self.on_frames: Callable[[int], None] = _ignore
+        self.metrics = Metrics()
 
     async def start(self) -> None:
         """Loads the default bundle, and generates one frame with it, so that the first request does not wait for that.
@@ -130,14 +132,20 @@ class Service:
 
     async def frames(self, request: VideoRequest) -> AsyncGenerator[np.ndarray, None]:
         """Yields chunks of frames, uint8 ``[t, size, size, 3]``."""
-        batcher = await self.bundles.load(request.model)
-        async with aclosing(batcher.generate(request.generation)) as parts:
-            async for part in parts:
-                self.on_frames(len(part))
-                if request.size == part.shape[1]:
-                    yield part
-                else:
-                    yield await run_in_thread(_resize, part, request.size)
+        metrics, model, seconds = self.metrics, request.model, 0.0
+        try:
+            batcher = await self.bundles.load(model)
+            async with aclosing(batcher.generate(request.generation)) as parts:
+                began = time.monotonic()
+                async for part in parts:
+                    seconds += time.monotonic() - began  # without the time that the receiver takes
+                    metrics.frames.labels(model).inc(len(part))
+                    yield part if request.size == part.shape[1] else await run_in_thread(_resize, part, request.size)
+                    began = time.monotonic()
+        except Exception:
+            metrics.failed.labels(model).inc()
+            raise
+        metrics.frame_seconds.labels(model).observe(seconds / request.frames)
 
     async def stream(self, request: VideoRequest) -> AsyncGenerator[bytes, None]:
         """Yields fragmented MP4 while it is generated.

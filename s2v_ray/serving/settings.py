@@ -56,6 +56,8 @@ class ServeSettings(Section):
     bundles: dict[str, str] = Field(
         {}, description="Further bundles: name to URI. A replica loads a bundle on request, and keeps the last few."
     )
+    canary: str = Field("", description="Name of one of `bundles` that answers a share of the requests that name none.")
+    canary_share: float = Field(0.0, ge=0, le=1, description="That share.")
     teacher: str = Field(
         "",
         description="URI of the identity teacher of the bundles (CORPUS/teachers/identity). Without it, a face cannot "
@@ -89,6 +91,10 @@ class ServeSettings(Section):
                     f"bundles: {name!r} cannot be the name of a bundle: use letters, digits, and . _ -; "
                     f"{DEFAULT} and {REFERENCE} are reserved"
                 )
+        if self.canary and self.canary not in self.bundles:
+            raise ValueError(f"canary: {self.canary!r} is none of the bundles: name it there with its URI")
+        if self.canary_share and not self.canary:
+            raise ValueError("canary_share: needs canary, the name of the bundle that gets this share")
         if not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ValueError("replicas: must be the smallest and the largest number, at least 1")
         return self

@@ -18,6 +18,10 @@ SYNTHETIC_HEADER = {"X-Synthetic": "true"}
 """Header of every response that is a generated video."""
 
 
+MODEL_HEADER = "S2V-Model"
+"""Header with the name of the bundle that answered."""
+
+
 class VideoResponse(StreamingResponse):
     """Sends an MP4 as it comes.
 

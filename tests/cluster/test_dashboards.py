@@ -155,7 +155,9 @@ def _fill_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics.refused.labels("busy").inc()
     metrics.seconds.labels("/v1/videos/sync").observe(2.0)
     metrics.first_byte.observe(0.5)
-    metrics.frames.inc(25)
+    metrics.frames.labels("default").inc(25)
+    metrics.frame_seconds.labels("default").observe(0.01)
+    metrics.failed.labels("default").inc()
     metrics.live_skipped.inc()
     serve_metrics.RayMetrics(metrics.registry).copy()
 

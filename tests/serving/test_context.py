@@ -37,9 +37,3 @@ def test_videos_and_study_of_the_settings(tmp_path: Path) -> None:
 def test_a_missing_study_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError):
         make_context(study=str(tmp_path))
-
-
-def test_frames_are_counted() -> None:
-    context = make_context()
-    context.service.on_frames(16)
-    assert context.metrics.registry.get_sample_value("s2v_frames_total") == 16.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import random
 
 import pytest
 from fastapi import UploadFile
 from fastapi.testclient import TestClient
 
 from s2v_ray.serving.errors import ApiError
-from s2v_ray.serving.forms import VideoForm, bundle_name, parse_side, validate_for_bundle
+from s2v_ray.serving.forms import VideoForm, choose_bundle, parse_side, validate_for_bundle
 from s2v_ray.serving.settings import ServeSettings
 from tests.helpers.http import assert_refused, make_png, post
 from tests.helpers.sounds import speech, wav
@@ -27,10 +28,19 @@ def make_form(**fields: object) -> VideoForm:
 
 
 def test_the_bundle_is_the_default_one_or_named() -> None:
-    assert bundle_name("", SETTINGS) == "default"
-    assert bundle_name("other", SETTINGS) == "other"
+    assert choose_bundle("", SETTINGS) == "default"
+    assert choose_bundle("other", SETTINGS) == "other"
     with pytest.raises(ApiError, match="there is no bundle '../../etc'"):
-        bundle_name("../../etc", SETTINGS)
+        choose_bundle("../../etc", SETTINGS)
+
+
+def test_the_canary_gets_its_share_of_the_requests_that_name_no_bundle() -> None:
+    settings = ServeSettings(bundle="b", bundles={"new": "n", "other": "o"}, canary="new", canary_share=0.25)
+    random.seed(0)
+    chosen = [choose_bundle("", settings) for _ in range(4000)]
+    assert set(chosen) == {"default", "new"}
+    assert chosen.count("new") == pytest.approx(1000, abs=100)
+    assert {choose_bundle("other", settings) for _ in range(100)} == {"other"}
 
 
 @pytest.mark.parametrize(("size", "side"), [("", None), ("16x16", 16), ("256x256", 256), ("512x512", 512)])

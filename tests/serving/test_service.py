@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from s2v_ray.errors import ArtifactError
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.media.video import FragmentedMp4, Mp4Writer, read_video
 from s2v_ray.serving.bundles import LocalBundles
@@ -59,11 +60,9 @@ def test_without_a_teacher_a_face_cannot_replace_a_voice(uris: dict[str, str]) -
 
 def test_rendered_and_streamed_videos_have_the_requested_size(uris: dict[str, str]) -> None:
     request = VideoRequest(GenerationRequest(speech(0.4)), "default", size=48)
-    counted: list[int] = []
+    service = make_service(uris)
 
     async def run() -> tuple[bytes, bytes]:
-        service = make_service(uris)
-        service.on_frames = counted.append
         with await service.render(request) as file:
             whole = file.read()
         streamed = b"".join([part async for part in service.stream(request)])
@@ -72,7 +71,23 @@ def test_rendered_and_streamed_videos_have_the_requested_size(uris: dict[str, st
 
     for content in asyncio.run(run()):
         assert frames_of(content).shape == (10, 48, 48, 3)
-    assert sum(counted) == 20
+    found = service.metrics.registry.get_sample_value
+    assert found("s2v_frames_total", {"model": "default"}) == 20
+    assert found("s2v_frame_seconds_count", {"model": "default"}) == 2
+    assert 0 < (found("s2v_frame_seconds_sum", {"model": "default"}) or 0) < 60
+    assert found("s2v_failed_total", {"model": "default"}) is None
+
+
+def test_failures_are_counted_by_bundle(uris: dict[str, str], tmp_path: Path) -> None:
+    service = make_service({**uris, "bundles": {"broken": str(tmp_path)}})
+
+    async def run() -> None:
+        with pytest.raises(ArtifactError):
+            await service.write(VideoRequest(GenerationRequest(speech(0.2)), "broken", size=48), tmp_path / "out.mp4")
+        await service.close()
+
+    asyncio.run(run())
+    assert service.metrics.registry.get_sample_value("s2v_failed_total", {"model": "broken"}) == 1
 
 
 def test_progress_is_the_number_of_written_frames(uris: dict[str, str], tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from s2v_ray.serving.settings import SettingsError, parse_settings
         ({"bundle": "b", "replicas": [2, 1]}, "replicas: must be the smallest and the largest number"),
         ({"bundle": "b", "bundles": {"default": "c"}}, "cannot be the name of a bundle"),
         ({"bundle": "b", "bundles": {"a/b": "c"}}, "cannot be the name of a bundle"),
+        ({"bundle": "b", "canary": "new"}, "canary: 'new' is none of the bundles"),
+        ({"bundle": "b", "canary_share": 0.1}, "canary_share: needs canary"),
         ({"bundle": "b", "limits": {"videos": 0}}, "limits.videos"),
         ({"bundle": "b", "bundels": {}}, "bundels"),
     ],

@@ -14,7 +14,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import describe_errors
 from s2v_ray.serving.forms import MEDIA_TYPES, SentSyncForm, SentVideoForm, SyncForm
-from s2v_ray.serving.streaming import SYNTHETIC_HEADER, VideoResponse, read_blocks, with_deadline
+from s2v_ray.serving.streaming import MODEL_HEADER, SYNTHETIC_HEADER, VideoResponse, read_blocks, with_deadline
 from s2v_ray.serving.video_store import ID_PATTERN
 from s2v_ray.serving.videos import DeletedVideo, Video, VideoList
 
@@ -117,15 +117,16 @@ async def _answer_with_video(context: ApiContext, form: SyncForm) -> Response:
     with ExitStack() as stack:
         stack.enter_context(context.sync.slot())
         request = await context.forms.read(form, context.limits.sync_seconds)
+        model = {MODEL_HEADER: request.model}
         if not form.stream:
             file = await context.service.render(request)
             context.metrics.first_byte.observe(time.monotonic() - began)
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            return VideoResponse(read_blocks(file), {"Content-Length": str(size)}, file.close)
+            return VideoResponse(read_blocks(file), {**model, "Content-Length": str(size)}, file.close)
         parts = context.service.stream(request)
         first = await anext(parts)  # until here, an error has a status of its own
         context.metrics.first_byte.observe(time.monotonic() - began)
         deadline = began + context.limits.draw_seconds
         # The stream keeps its place until it has ended.
-        return VideoResponse(with_deadline(first, parts, deadline), on_end=stack.pop_all().close)
+        return VideoResponse(with_deadline(first, parts, deadline), model, on_end=stack.pop_all().close)

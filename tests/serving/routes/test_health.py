@@ -29,7 +29,7 @@ def test_generated_frames_are_counted(make_client: Callable[..., TestClient]) ->
         post(client, speech=wav(speech(1.0)))
         post(client, speech=b"no sound")
         text = client.get("/metrics").text
-    assert "s2v_frames_total 25.0" in text
+    assert 's2v_frames_total{model="default"} 25.0' in text
     assert 's2v_refused_total{code="speech_unreadable"} 1.0' in text
     assert 's2v_requests_total{path="/v1/videos/sync",status="200"} 1.0' in text
     assert "s2v_first_byte_seconds_count 1.0" in text
