@@ -2,6 +2,7 @@
 
     CORPUS/manifest.json                      kind "corpus": size, splits, counts, speakers, emotions, rejects by reason
     CORPUS/rejects.parquet                     source, reason, detail
+    CORPUS/index/{train,val,test}.parquet      lengths of all clips (``split_index``)
     CORPUS/{train,val,test}/part-00000.parquet
     CORPUS/teachers/{identity,emotion}/        a teacher's card and weights (``models.teachers``), and its outputs:
     CORPUS/teachers/ROLE/{split}/part-00000.parquet   one row per clip, in the shard's order
@@ -31,6 +32,8 @@ SPLITS = ("train", "val", "test")
 Chroma = Literal["full", "half"]
 """Resolution of the colours of a JPEG frame: 4:4:4 or 4:2:0."""
 JPEG_QUALITY = 98
+ROW_GROUP = 8
+"""Rows of a row group: what is read together."""
 MADE_BY = b"made_by"
 """Key of a file's metadata for the digest of the network whose outputs it holds."""
 TAIL_BYTES = 2**16
@@ -60,7 +63,17 @@ OUTPUT_SCHEMA = pa.schema(
     ]
 )
 
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row_group", pa.int32(), nullable=False),
+        pa.field("num_frames", pa.list_(pa.int32()), nullable=False),  # of each clip
+    ]
+)
+
 REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+SCHEMAS = (CLIP_SCHEMA, OUTPUT_SCHEMA, INDEX_SCHEMA, REJECT_SCHEMA)
 
 
 class MissingShardError(storage.ArtifactError, FileNotFoundError):
@@ -150,7 +163,12 @@ def decode_speech(data: bytes, start_frame: int = 0, frames: int | None = None) 
 
 
 def write_shard(
-    uri: str, rows: Iterable[dict[str, Any]], schema: pa.Schema = CLIP_SCHEMA, *, group: int = 8, made_by: str = ""
+    uri: str,
+    rows: Iterable[dict[str, Any]],
+    schema: pa.Schema = CLIP_SCHEMA,
+    *,
+    group: int = ROW_GROUP,
+    made_by: str = "",
 ) -> None:
     """Writes rows as one Parquet file, atomically, in small row groups, so that single clips can be read.
 
@@ -210,7 +228,7 @@ def open_shard(uri: str) -> Iterator[pq.ParquetFile]:
                     source, metadata=footer, memory_map=True, pre_buffer=True, page_checksum_verification=True
                 )
             )
-            if file.schema_arrow.remove_metadata() not in (CLIP_SCHEMA, OUTPUT_SCHEMA, REJECT_SCHEMA):
+            if file.schema_arrow.remove_metadata() not in SCHEMAS:
                 raise storage.ArtifactError(f"shard {uri} is damaged: its columns are not those of a shard")
             yield file
         except storage.ArtifactError:

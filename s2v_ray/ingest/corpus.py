@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from s2v_ray import config, shards, storage
+from s2v_ray import config, shards, split_index, storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest.crop import file_of
 from s2v_ray.ingest.rejects import Reason
@@ -251,6 +251,18 @@ def corpus_manifest(
         "config_digest": recipe.digest(),
         "digest": config.digest(sorted([shard.name, shard.ids] for shard in made)),
     }
+
+
+def write_indexes(corpus: str, made: Sequence[Shard]) -> None:
+    """Writes the index of every split from all shards of the corpus."""
+    for split in shards.SPLITS:
+        lengths = [[clip.frames for clip in shard.clips] for shard in made if shard.split == split]
+        split_index.write_index(corpus, split, lengths)
+
+
+def has_indexes(corpus: str) -> bool:
+    """Returns whether the corpus has the index of every split."""
+    return all(storage.exists(split_index.uri_of(corpus, split)) for split in shards.SPLITS)
 
 
 def count_alignment(existing: ExistingCorpus, added: Sequence[ClipRecord]) -> dict[str, int]:

@@ -21,7 +21,7 @@ import ray.train.torch
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from s2v_ray import logs, shards, storage
+from s2v_ray import logs, storage
 from s2v_ray.clip import ClipBatch
 from s2v_ray.cluster.runtime import (
     job_id,
@@ -33,6 +33,7 @@ from s2v_ray.cluster.runtime import (
     value_error_of,
 )
 from s2v_ray.config import ParallelConfig, Recipe, import_plugins
+from s2v_ray.split_index import SplitIndex, read_index
 from s2v_ray.training import collective, lease
 from s2v_ray.training.channel import ACK_SECONDS, RunChannel
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
@@ -287,9 +288,12 @@ def _train(config: WorkerConfig) -> None:
         )
         task = entry.make(TaskContext(recipe, spec.corpus, engines, device, rank, spec.student, spec.reference))
         logger.info("%s: networks and optimizers are ready", spec.kind)
+        # Read by one worker: the requests and bytes at the start of a run do not grow with the number of workers.
+        indexes = collective.from_first(
+            {s: read_index(spec.corpus, s) for s in ("train", "val")} if rank == 0 else None
+        )
         batches = StreamConfig(
-            corpus=spec.corpus,
-            split="train",
+            index=indexes["train"],
             batch=section.batch,
             frames=entry.frames(recipe),
             speech_frames=section.speech_frames,
@@ -300,11 +304,10 @@ def _train(config: WorkerConfig) -> None:
             task_cpus=config.task_cpus,
             window_share=entry.window_share(recipe),
         )
-        lengths = _validation_lengths(spec.corpus)
         data = DataSources(
             train=functools.partial(stream, batches),
-            validation=_validation(batches, lengths, entry.validation_frames(recipe)),
-            samples=_samples(batches, lengths),
+            validation=_validation(batches, indexes["val"], entry.validation_frames(recipe)),
+            samples=_samples(batches, indexes["val"]),
         )
         loop = LoopConfig(
             spec.run, config.token, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from
@@ -356,30 +359,24 @@ def _report(channel: Any, record: Record) -> None:
         raise StoppedError(f"stopped at step {record['step']}")
 
 
-def _validation_lengths(corpus: str) -> np.ndarray:
-    """Return the number of frames of every validation clip."""
-    uris = shards.shard_uris(corpus, "val")
-    return np.array([row["num_frames"] for uri in uris for row in shards.read_shard(uri, ["num_frames"])])
-
-
-def _validation(train: StreamConfig, lengths: np.ndarray, frames: int) -> Callable[[], Iterable[ClipBatch]] | None:
+def _validation(train: StreamConfig, index: SplitIndex, frames: int) -> Callable[[], Iterable[ClipBatch]] | None:
     """Return this worker's share of the validation split, the same each time; None if no clip is long enough."""
-    clips = int((lengths >= frames).sum())
+    clips = int((index.frames >= frames).sum())
     if clips == 0:
         return None
     steps = max(1, min(clips, VALIDATION_CLIPS) // train.batch)  # the same on all: ZeRO-3 is collective
-    config = replace(train, split="val", frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
+    config = replace(train, index=index, frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
     return lambda: stream(config)
 
 
-def _samples(train: StreamConfig, lengths: np.ndarray) -> Callable[[], ClipBatch] | None:
+def _samples(train: StreamConfig, index: SplitIndex) -> Callable[[], ClipBatch] | None:
     """Return the clips of the sample videos, always the same; None if there is no validation split."""
-    if not len(lengths):
+    if not len(index.frames):
         return None
-    frames = min(train.speech_frames, int(lengths.max()))
+    frames = min(train.speech_frames, int(index.frames.max()))
     config = replace(
         train,
-        split="val",
+        index=index,
         batch=SAMPLE_CLIPS,
         frames=frames,
         seed=0,

@@ -15,8 +15,9 @@ from s2v_ray.media.mouth import mouth_mask
 from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.take import KnownTake, NoiseSequence
+from s2v_ray.split_index import read_index
 from s2v_ray.training.data.decode import read_outputs
-from s2v_ray.training.data.plan import Row, planned_clips, read_index, row_group_jobs
+from s2v_ray.training.data.plan import EpochOrder, Row, planned_clips, row_group_jobs
 
 TAKE_FRAMES = 4
 """Frames of a clip in which its take is found, evenly spread."""
@@ -31,9 +32,9 @@ def fill_priors(model: Speech2Video, corpus: str, recipe: Recipe, device: torch.
     The motion is scaled by one factor, so that generated frames vary as much over time as those of the corpus.
     """
     config = recipe.gan.generator
-    index = read_index(corpus, "train", recipe.gan.frames)
+    order = EpochOrder(read_index(corpus, "train"), recipe.gan.frames, recipe.seed)
     wanted = max(config.take_clips, config.motion_clips)
-    planned = planned_clips(index, seed=recipe.seed, batch=wanted, steps=1)
+    planned = planned_clips(order, batch=wanted, steps=1)
     chosen = list(dict.fromkeys(clip._replace(epoch=0) for clip in planned))  # a small corpus is repeated in one step
     takes: dict[Row, KnownTake] = {}
     motion: dict[Row, Tensor] = {}

@@ -47,6 +47,7 @@ from s2v_ray.config import parse_recipe
 from s2v_ray.ingest.crop import Process
 from s2v_ray.ingest.rejects import Reject
 from s2v_ray.ingest.sources import list_clips
+from s2v_ray.split_index import read_index, write_index
 from s2v_ray.training.data import ray_stream as stream
 from s2v_ray.training.data.decode import EncodedClip, Window, WindowSpec, collate, cut_window
 from s2v_ray.training.data.plan import LANE_CLIPS
@@ -160,6 +161,8 @@ def write(root: str, format: Format, clips: Sequence[Clip]) -> int:
             shards.write_shard(storage.join(root, shards.shard_name("train", n)), rows, group=GROUP)
     if not format.tar:
         splits = {"train": {"clips": len(clips), "shards": -(-len(clips) // SHARD)}}
+        lengths = [[len(c.frames) for c in clips[at : at + SHARD]] for at in range(0, len(clips), SHARD)]
+        write_index(root, "train", lengths)
         storage.write_manifest(
             root,
             "corpus",
@@ -197,7 +200,14 @@ def read(root: str, format: Format, clips: int) -> Iterator[ClipBatch]:
             return
         steps = EPOCHS * clips // BATCH
         config = stream.StreamConfig(
-            root, "train", BATCH, FRAMES, SPEECH_FRAMES, seed=0, steps=steps, teachers=False, executor="local"
+            read_index(root, "train"),
+            BATCH,
+            FRAMES,
+            SPEECH_FRAMES,
+            seed=0,
+            steps=steps,
+            teachers=False,
+            executor="local",
         )
         yield from stream.stream(config)
 

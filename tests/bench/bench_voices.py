@@ -27,6 +27,7 @@ from s2v_ray.ingest import staging
 from s2v_ray.ingest.annotate import annotate_shard, make_job
 from s2v_ray.ingest.sources import list_clips
 from s2v_ray.models import teachers
+from s2v_ray.split_index import read_index
 from s2v_ray.teach import ROLES
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from s2v_ray.training.engine import EngineConfig, make_engine
@@ -68,7 +69,7 @@ def distil(corpus: str, run: str, recipe: Recipe) -> None:
     engines = functools.partial(make_engine, config=EngineConfig(micro_batch=config.batch))
     task = make_task(TaskContext(recipe, corpus, engines, torch.device("cpu")))
     batches = StreamConfig(
-        corpus, "train", config.batch, 1, config.speech_frames, recipe.seed, config.steps, executor="local"
+        read_index(corpus, "train"), config.batch, 1, config.speech_frames, recipe.seed, config.steps, executor="local"
     )
     for step, batch in enumerate(stream(batches)):
         terms = task.step(batch, step)

@@ -59,7 +59,7 @@ def main() -> int:
 def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> int:
     from s2v_ray import shards, storage
     from s2v_ray.ingest.ray_pipeline import ingest
-    from s2v_ray.training.data.plan import read_index
+    from s2v_ray.split_index import read_index
     from s2v_ray.training.data.ray_stream import StreamConfig, stream
     from tests.faults.damaged_videos import RECIPE, make
 
@@ -87,12 +87,13 @@ def _judge(root: str, folder: str, proxy: FaultyS3, clips: int, seed: int) -> in
     print(
         f"ingest: the bytes of a local one: {same} ({proxy.faults.total()} of {proxy.requests} requests failed so far)"
     )
-    count = sum(len(rows) for shard in read_index(here, "train", 8) for rows in shard.groups)
+    index = read_index(here, "train")
+    count = int((index.frames >= 8).sum())
     local = StreamConfig(
-        here, "train", batch=1, frames=8, speech_frames=16, seed=0, steps=count, teachers=False, executor="local"
+        index, batch=1, frames=8, speech_frames=16, seed=0, steps=count, teachers=False, executor="local"
     )
     with mock.patch("s2v_ray.training.data.ray_stream.FIRST_CLIPS", 8):  # the rest through Ray
-        streamed = list(stream(replace(local, corpus=there, executor="ray", task_cpus=0.5)))
+        streamed = list(stream(replace(local, index=read_index(there, "train"), executor="ray", task_cpus=0.5)))
     expected = list(stream(local))
     once = len({b.ids[0] for b in streamed}) == len(streamed) == count
     pairs = zip(streamed, expected, strict=True)

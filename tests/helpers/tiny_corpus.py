@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from s2v_ray import shards, storage
+from s2v_ray import shards, split_index, storage
 from s2v_ray.clip import Clip
 
 EMOTIONS = ("neutral", "happy", "sad")
@@ -45,7 +45,10 @@ def make_corpus(
     splits = {"test": {"clips": 0, "shards": 0}}
     for split, first, last in (("train", 0, clips), ("val", clips, clips + val)):
         splits[split] = {"clips": last - first, "shards": -(-(last - first) // per_shard)}
-        for n, start in enumerate(range(first, last, per_shard)):
+        starts = range(first, last, per_shard)
+        found = [[lengths[i % len(lengths)] for i in range(at, min(last, at + per_shard))] for at in starts]
+        split_index.write_index(uri, split, found)
+        for n, start in enumerate(starts):
             made = [make_clip(i, lengths[i % len(lengths)], size) for i in range(start, min(last, start + per_shard))]
             name = f"part-{n:05d}.parquet"
             shard = storage.join(uri, split, name)

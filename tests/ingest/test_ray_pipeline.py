@@ -18,6 +18,7 @@ from s2v_ray.ingest import ray_pipeline as pipeline
 from s2v_ray.logs import progress_of
 from s2v_ray.media import face
 from s2v_ray.models.teachers import ConvFace, save_conv
+from s2v_ray.split_index import read_index
 from tests.helpers.labelled_videos import SPEAKERS, content, make_source, write_video
 from tests.helpers.recipes import tiny_recipe
 
@@ -65,6 +66,10 @@ def test_a_corpus_is_complete_counted_and_the_same_every_time(
     before = content(corpus)
     pipeline.ingest(source, corpus, recipe())
     assert content(corpus) == before
+    assert sorted(read_index(corpus, "train").frames) == sorted(len(clip.frames) for clip in clips["train"])
+    storage.remove(storage.join(corpus, "index"))
+    pipeline.ingest(source, corpus, recipe())
+    assert content(corpus) == before, "the index is added again"
 
     message = r"3 of 13 files were rejected \(duplicate 1, no_sound 1, unreadable 1\).*max_reject_share=0.1"
     with pytest.raises(storage.ArtifactError, match=message):

@@ -1,4 +1,4 @@
-"""Which clips each step takes: pure functions of the shard index, the seed, the step and the size of the whole batch.
+"""Which clips each step takes: pure functions of the index, the seed, the step and the size of the whole batch.
 
 An epoch is a sequence of row groups (8 clips each, the unit of reading), cut into lanes. Each step takes the next clips
 of every lane, and a worker reads the lanes that its part of the batch comes from. So memory stays small, a row group is
@@ -9,33 +9,24 @@ epoch.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from s2v_ray import shards, storage
+from s2v_ray import storage
+from s2v_ray.split_index import SplitIndex
 
 LANE_CLIPS = 16
 """Clips of a lane among which the next one is drawn."""
 MIN_LANE = 8
 """Smallest number of clips of a lane, if there are as many: one row group."""
+KEPT_EPOCHS = 2
+"""Epochs whose sequence is kept: lanes enter an epoch at different steps."""
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """A shard and, for each of its row groups, the rows that are long enough."""
-
-    uri: str
-    groups: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Location of a clip: row ``row`` of row group ``group`` of a shard."""
 
     uri: str
@@ -59,27 +50,65 @@ class RowGroupJob(NamedTuple):
     rows: tuple[int, ...]
 
 
-def read_index(corpus: str, split: str, frames: int) -> list[ShardIndex]:
-    """Read which clips of a split have at least ``frames`` frames; only footers and one column are read.
+class EpochOrder:
+    """The clips of a split that are long enough, and their order in each epoch.
+
+    Args:
+        index: index of the split.
+        frames: smallest number of frames of a clip.
+        seed: seed of the run.
 
     Raises:
-        ArtifactError: there is no shard, a damaged one, or no clip that is long enough.
+        ArtifactError: no clip is long enough.
     """
 
-    def index(uri: str) -> ShardIndex:
-        with shards.open_shard(uri) as f:
-            groups = [f.read_row_group(g, ["num_frames"])["num_frames"].to_numpy() for g in range(f.num_row_groups)]
-        return ShardIndex(uri, tuple(tuple(np.flatnonzero(n >= frames).tolist()) for n in groups))
+    def __init__(self, index: SplitIndex, frames: int, seed: int) -> None:
+        self.index, self.seed = index, seed
+        self._usable = np.flatnonzero(index.frames >= frames)
+        if not len(self._usable):
+            raise storage.ArtifactError(
+                f"the {index.split} split of {index.corpus} has no clip of {frames} frames or more: run `s2v ingest`, "
+                "or use a larger share for it"
+            )
+        self._starts = np.searchsorted(self._usable, index.starts)  # of each row group among the usable clips
+        self._sequences: dict[int, np.ndarray] = {}
 
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(index, shards.shard_uris(corpus, split)))
-    if not any(rows for shard in found for rows in shard.groups):
-        raise storage.ArtifactError(
-            f"the {split} split of {corpus} has no clip of {frames} frames or more: run `s2v ingest`, or use a larger "
-            "share "
-            "for it"
-        )
-    return found
+    def __len__(self) -> int:
+        """Return the number of clips in an epoch."""
+        return len(self._usable)
+
+    def row(self, clip: int) -> Row:
+        """Return the location of a clip, which is given by its position in the index."""
+        index = self.index
+        group = int(np.searchsorted(index.starts, clip, side="right")) - 1
+        uri = index.shard_uri(int(index.shards[group]))
+        return Row(uri, int(index.groups[group]), int(clip - index.starts[group]))
+
+    def lane(self, epoch: int, lane: int, lanes: int) -> list[int]:
+        """Return the clips of a lane in an epoch, in order.
+
+        Row groups are shuffled into a sequence that is cut into equal lanes; the clips of a lane are drawn from a
+        window of ``LANE_CLIPS``. All lanes together contain every clip exactly once.
+        """
+        sequence = self._sequence(epoch)
+        part = sequence[len(sequence) * lane // lanes : len(sequence) * (lane + 1) // lanes].tolist()
+        rng = np.random.default_rng([self.seed, epoch, lane])
+        window, order = part[:LANE_CLIPS], []
+        for i, clip in zip(rng.integers(len(window), size=len(part) - len(window)), part[LANE_CLIPS:], strict=True):
+            order.append(window[i])
+            window[i] = clip
+        return order + [window[i] for i in rng.permutation(len(window))]
+
+    def _sequence(self, epoch: int) -> np.ndarray:
+        """Return all clips of an epoch, one row group after the other; those of the last two epochs are kept."""
+        if epoch not in self._sequences:
+            self._sequences = dict([*self._sequences.items()][1 - KEPT_EPOCHS :])
+            groups = np.arange(len(self.index.groups))
+            np.random.default_rng([self.seed, epoch]).shuffle(groups)
+            sizes = np.diff(self._starts)[groups]
+            begins = np.repeat(self._starts[:-1][groups] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
+            self._sequences[epoch] = self._usable[begins + np.arange(len(self._usable))]
+        return self._sequences[epoch]
 
 
 def number_of_lanes(clips: int, batch: int) -> int:
@@ -88,36 +117,9 @@ def number_of_lanes(clips: int, batch: int) -> int:
     return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
 
 
-def lane_order(index: Sequence[ShardIndex], *, seed: int, epoch: int, lane: int, lanes: int) -> list[Row]:
-    """Return the clips of a lane in an epoch, in order.
-
-    Row groups are shuffled into a sequence that is cut into equal lanes; the clips of a lane are drawn from a window of
-    ``LANE_CLIPS``. All lanes together contain every clip exactly once.
-    """
-    sequence = _epoch_sequence(tuple(index), seed, epoch)
-    part = sequence[len(sequence) * lane // lanes : len(sequence) * (lane + 1) // lanes]
-    rng = np.random.default_rng([seed, epoch, lane])
-    window, order = part[:LANE_CLIPS], []
-    for row in part[LANE_CLIPS:]:
-        i = int(rng.integers(len(window)))
-        order.append(window[i])
-        window[i] = row
-    return order + [window[i] for i in rng.permutation(len(window))]
-
-
-@functools.lru_cache(maxsize=2)
-def _epoch_sequence(index: tuple[ShardIndex, ...], seed: int, epoch: int) -> list[Row]:
-    """Return all clips of an epoch, one row group after the other."""
-    groups = [(shard.uri, g) for shard in index for g in range(len(shard.groups))]
-    usable = {(shard.uri, g): rows for shard in index for g, rows in enumerate(shard.groups)}
-    np.random.default_rng([seed, epoch]).shuffle(groups)
-    return [Row(uri, g, row) for uri, g in groups for row in usable[uri, g]]
-
-
 def planned_clips(
-    index: Sequence[ShardIndex],
+    order: EpochOrder,
     *,
-    seed: int,
     batch: int,
     steps: int,
     start_step: int = 0,
@@ -127,26 +129,25 @@ def planned_clips(
     """Yield the clips that a worker uses in the steps from ``start_step`` to ``steps``, in order.
 
     Args:
-        index: all shards of the split.
-        seed: seed of the run.
+        order: of the clips of the split.
         batch: clips in a step over all workers; the shares of the workers differ by at most 1.
         steps: end of the run.
         start_step: first step.
         rank: this worker.
         world: number of workers.
     """
-    total = sum(len(rows) for shard in index for rows in shard.groups)
+    total = len(order)
     lanes = number_of_lanes(total, batch)
     per_lane = batch // lanes  # clips of a lane in a step
     mine = [divmod(position, per_lane) for position in range(batch * rank // world, batch * (rank + 1) // world)]
-    orders: dict[int, tuple[int, list[Row]]] = {}  # lane -> its epoch, and its order in it
+    orders: dict[int, tuple[int, list[int]]] = {}  # lane -> its epoch, and its order in it
     for step in range(start_step, steps):
         for lane, offset in mine:
             length = total * (lane + 1) // lanes - total * lane // lanes
             epoch, position = divmod(step * per_lane + offset, length)
             if lane not in orders or orders[lane][0] != epoch:
-                orders[lane] = epoch, lane_order(index, seed=seed, epoch=epoch, lane=lane, lanes=lanes)
-            yield PlannedClip(epoch, orders[lane][1][position])
+                orders[lane] = epoch, order.lane(epoch, lane, lanes)
+            yield PlannedClip(epoch, order.row(orders[lane][1][position]))
 
 
 def segments(clips: Iterator[PlannedClip], size: int) -> Iterator[list[PlannedClip]]:

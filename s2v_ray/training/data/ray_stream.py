@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s2v_ray import shards
 from s2v_ray.clip import ClipBatch, part_sizes
 from s2v_ray.cluster.runtime import value_error_of
+from s2v_ray.split_index import SplitIndex
 from s2v_ray.training.data.decode import Window, WindowSpec, collate, decode_jobs
 from s2v_ray.training.data.plan import (
+    EpochOrder,
     PlannedClip,
     Row,
     RowGroupJob,
     planned_clips,
-    read_index,
     row_group_jobs,
     segments,
 )
@@ -53,8 +53,7 @@ class StreamConfig:
     """A worker's stream of batches.
 
     Attributes:
-        corpus: URI of the corpus.
-        split: "train", "val" or "test".
+        index: index of the split.
         batch: clips in a step over all workers.
         frames: T, target frames; shorter clips are not used.
         speech_frames: L >= T, frames of speech.
@@ -69,8 +68,7 @@ class StreamConfig:
         window_share: see ``WindowSpec``.
     """
 
-    corpus: str
-    split: str
+    index: SplitIndex
     batch: int
     frames: int
     speech_frames: int
@@ -91,7 +89,9 @@ class StreamConfig:
     @property
     def window(self) -> WindowSpec:
         """What is cut out of each clip."""
-        return WindowSpec(self.corpus, self.frames, self.speech_frames, self.seed, self.teachers, self.window_share)
+        return WindowSpec(
+            self.index.corpus, self.frames, self.speech_frames, self.seed, self.teachers, self.window_share
+        )
 
 
 def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
@@ -100,11 +100,9 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
     Raises:
         ArtifactError: there is no usable clip, or a shard is damaged.
     """
-    index = read_index(config.corpus, config.split, config.frames)
     window = config.window
     clips = planned_clips(
-        index,
-        seed=config.seed,
+        EpochOrder(config.index, config.frames, config.seed),
         batch=config.batch,
         steps=config.steps,
         start_step=start_step,
@@ -112,7 +110,7 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
         world=config.world,
     )
     first = list(itertools.islice(clips, FIRST_CLIPS))
-    others = segments(clips, segment_clips(SEGMENT_BYTES, window, shards.read_corpus_manifest(config.corpus)["size"]))
+    others = segments(clips, segment_clips(SEGMENT_BYTES, window, config.index.size))
     decode_here = functools.partial(_decode_in_process, spec=window)
     decode_others = functools.partial(_decode_with_ray, spec=window, cpus=config.task_cpus)
 

@@ -13,6 +13,7 @@ import torch
 
 from s2v_ray import shards
 from s2v_ray.clip import ClipBatch
+from s2v_ray.split_index import read_index
 from s2v_ray.storage import ArtifactError
 from s2v_ray.training.data import decode
 from s2v_ray.training.data.decode import (
@@ -26,7 +27,7 @@ from s2v_ray.training.data.decode import (
     decode_jobs,
     read_outputs,
 )
-from s2v_ray.training.data.plan import RowGroupJob, read_index
+from s2v_ray.training.data.plan import RowGroupJob
 from tests.helpers.tiny_corpus import make_corpus
 
 
@@ -37,10 +38,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def jobs_of(corpus: str, epoch: int = 0) -> list[RowGroupJob]:
     """All clips of the train split, each row group once."""
+    index = read_index(corpus, "train")
     return [
-        RowGroupJob(epoch, shard.uri, group, rows)
-        for shard in read_index(corpus, "train", 6)
-        for group, rows in enumerate(shard.groups)
+        RowGroupJob(epoch, index.shard_uri(int(shard)), int(group), tuple(range(int(rows))))
+        for shard, group, rows in zip(index.shards, index.groups, np.diff(index.starts), strict=True)
     ]
 
 

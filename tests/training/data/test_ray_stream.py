@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from s2v_ray.clip import ClipBatch
+from s2v_ray.split_index import read_index
 from s2v_ray.storage import ArtifactError
 from s2v_ray.training.data import ray_stream as stream_module
-from s2v_ray.training.data.plan import read_index
+from s2v_ray.training.data.plan import EpochOrder
 from s2v_ray.training.data.ray_stream import StreamConfig, stream
 from tests.helpers.tiny_corpus import make_corpus
 
@@ -24,7 +25,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def batches(corpus: str, start_step: int = 0, **changes: object) -> list[ClipBatch]:
     defaults = {"batch": 8, "frames": 6, "speech_frames": 25, "seed": 1, "steps": 9, "executor": "local"}
-    return list(stream(StreamConfig(corpus, "train", **(defaults | changes)), start_step))  # type: ignore[arg-type]
+    return list(stream(StreamConfig(read_index(corpus, "train"), **(defaults | changes)), start_step))  # type: ignore[arg-type]
 
 
 def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: str) -> None:
@@ -46,8 +47,8 @@ def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: st
 
 
 def test_short_clips_are_left_out_and_none_is_an_error(corpus: str) -> None:
-    index = read_index(corpus, "train", 25)
-    assert sum(len(rows) for shard in index for rows in shard.groups) == sum(i % 3 != 0 for i in range(40))
+    order = EpochOrder(read_index(corpus, "train"), 25, seed=0)
+    assert len(order) == sum(i % 3 != 0 for i in range(40))
     with pytest.raises(ArtifactError, match="no clip of 60 frames or more"):
         batches(corpus, frames=60, speech_frames=60)
 
