@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -58,58 +58,70 @@ class Clip:
             raise ValueError(f"clip {self.id}: speech must be finite and in [-1, 1]")
 
 
-@dataclass
-class ClipBatch:
-    """Parts of clips, the input of a training step.
+@dataclass(kw_only=True)
+class SpeechBatch:
+    """Speech of clips, the input of a step that uses no pictures.
 
-    B clips, T target frames, P reference frames, L >= T frames of speech, H = W = size. The speech is longer than the
-    target frames, because identifying a voice takes more than half a second of it.
+    B clips, L frames of speech.
 
     Attributes:
-        frames: uint8 ``[B, T, H, W, 3]``: the target frames.
-        speech: float32 ``[B, L * 640]``: the speech around them.
-        index: int64 ``[B, T]``: positions of the target frames within the L frames of speech, ascending.
-        consecutive: bool ``[B]``: whether the target frames follow each other; otherwise they are spread.
+        speech: float32 ``[B, L * 640]``.
         speech_mask: bool ``[B, L]``: False where the clip is shorter than L and silence was added.
-        references: uint8 ``[B, P, H, W, 3]``: other frames of the same clip, for the take encoder; the first one is the
-            still of the reference baseline.
         identity: float32 ``[B, D]``, unit length: the identity teacher's code, or None.
         emotion: float32 ``[B, L, K]``: the emotion teacher's logits for each frame, or None.
         ids: clip ids.
     """
 
-    frames: Tensor
     speech: Tensor
-    index: Tensor
-    consecutive: Tensor
     speech_mask: Tensor
-    references: Tensor
     identity: Tensor | None = None
     emotion: Tensor | None = None
     ids: list[str] = field(default_factory=list)
 
-    def to(self, device: torch.device | str) -> ClipBatch:
+    def to(self, device: torch.device | str) -> Self:
         """Copy the batch to ``device``. Pixels stay uint8."""
         moved: dict[str, Any] = {
             k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
         }
         return replace(self, **moved)
 
-    def split(self, parts: int) -> list[ClipBatch]:
+    def split(self, parts: int) -> list[Self]:
         """Split the batch into ``parts`` batches of ``part_sizes``.
 
         Raises:
             ValueError: there are fewer clips than parts.
         """
-        if len(self.frames) < parts:
-            raise ValueError(f"a batch of {len(self.frames)} clips does not divide into {parts} parts")
-        sizes = part_sizes(len(self.frames), parts)
+        clips = len(self.speech)
+        if clips < parts:
+            raise ValueError(f"a batch of {clips} clips does not divide into {parts} parts")
+        sizes = part_sizes(clips, parts)
         ends = [sum(sizes[: i + 1]) for i in range(parts)]
         cut: dict[str, Any] = {k: v.split(sizes) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return [
             replace(self, ids=self.ids[end - size : end], **{k: v[i] for k, v in cut.items()})
             for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
         ]
+
+
+@dataclass(kw_only=True)
+class ClipBatch(SpeechBatch):
+    """Parts of clips, the input of a step that uses pictures.
+
+    T target frames, P reference frames, L >= T frames of speech, H = W = size. The speech is longer than the target
+    frames, because identifying a voice takes more than half a second of it.
+
+    Attributes:
+        frames: uint8 ``[B, T, H, W, 3]``: the target frames; the speech is that around them.
+        index: int64 ``[B, T]``: positions of the target frames within the L frames of speech, ascending.
+        consecutive: bool ``[B]``: whether the target frames follow each other; otherwise they are spread.
+        references: uint8 ``[B, P, H, W, 3]``: other frames of the same clip, for the take encoder; the first one is the
+            still of the reference baseline.
+    """
+
+    frames: Tensor
+    index: Tensor
+    consecutive: Tensor
+    references: Tensor
 
 
 def part_sizes(total: int, parts: int) -> list[int]:

@@ -22,7 +22,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2v_ray import logs, storage
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import ClipBatch, SpeechBatch
 from s2v_ray.cluster.runtime import (
     job_id,
     node_selector,
@@ -36,17 +36,19 @@ from s2v_ray.config import ParallelConfig, Recipe, import_plugins
 from s2v_ray.split_index import SplitIndex, read_index
 from s2v_ray.training import collective, lease
 from s2v_ray.training.channel import ACK_SECONDS, RunChannel
-from s2v_ray.training.data.ray_stream import StreamConfig, stream
+from s2v_ray.training.data.ray_stream import StreamConfig, speech_stream, stream
 from s2v_ray.training.engine import EngineConfig, make_engine
 from s2v_ray.training.resources import WorkerResources, worker_resources
 from s2v_ray.training.runs import RunSpec, claim_run
 from s2v_ray.training.stalls import REPORT_SECONDS, ActivityReporter
-from s2v_ray.training.tasks import TASKS
+from s2v_ray.training.tasks import TASKS, TaskEntry
 from s2v_ray.training.tasks.context import TaskContext
 from s2v_ray.training.trainer import DataSources, Hooks, LoopConfig, Trainer, TrainingDivergedError
 from s2v_ray.training.window import Record
 
 logger = logging.getLogger(__name__)
+
+Batches = Callable[[], Iterable[SpeechBatch]]
 
 VALIDATION_CLIPS = 128
 """Clips of a validation during training, at most."""
@@ -305,9 +307,9 @@ def _train(config: WorkerConfig) -> None:
             window_share=entry.window_share(recipe),
         )
         data = DataSources(
-            train=functools.partial(stream, batches),
-            validation=_validation(batches, indexes["val"], entry.validation_frames(recipe)),
-            samples=_samples(batches, indexes["val"]),
+            train=functools.partial(stream if entry.pictures else speech_stream, batches),
+            validation=_validation(batches, indexes["val"], entry, entry.validation_frames(recipe)),
+            samples=_samples(batches, indexes["val"]) if entry.pictures else None,
         )
         loop = LoopConfig(
             spec.run, config.token, spec.kind, section.steps, section.batch, recipe.log, device, spec.begin_from
@@ -359,14 +361,14 @@ def _report(channel: Any, record: Record) -> None:
         raise StoppedError(f"stopped at step {record['step']}")
 
 
-def _validation(train: StreamConfig, index: SplitIndex, frames: int) -> Callable[[], Iterable[ClipBatch]] | None:
+def _validation(train: StreamConfig, index: SplitIndex, entry: TaskEntry, frames: int) -> Batches | None:
     """Return this worker's share of the validation split, the same each time; None if no clip is long enough."""
     clips = int((index.frames >= frames).sum())
     if clips == 0:
         return None
     steps = max(1, min(clips, VALIDATION_CLIPS) // train.batch)  # the same on all: ZeRO-3 is collective
     config = replace(train, index=index, frames=frames, seed=0, steps=steps, executor="local", window_share=1.0)
-    return lambda: stream(config)
+    return functools.partial(stream if entry.pictures else speech_stream, config)
 
 
 def _samples(train: StreamConfig, index: SplitIndex) -> Callable[[], ClipBatch] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import SpeechBatch
 from s2v_ray.models.student import Student, StudentOutput
 from s2v_ray.training import collective
 from s2v_ray.training.engine import EngineConfig
@@ -63,13 +63,12 @@ class LinearStudent(Student):
         return StudentOutput(F.normalize(self.identity(features), dim=-1), emotion, logits, logits[:, None], features)
 
 
-def whole_batch(step: int) -> ClipBatch:
+def whole_batch(step: int) -> SpeechBatch:
     rng = torch.Generator().manual_seed(step)
     draw = functools.partial(torch.randn, generator=rng, dtype=torch.float64)
-    still = torch.zeros(CLIPS, 1, 1, 1, 3, dtype=torch.uint8)
-    index, true = torch.zeros(CLIPS, 1, dtype=torch.long), torch.ones(CLIPS, SPEECH, dtype=torch.bool)
     identity, emotion = F.normalize(draw(CLIPS, IDENTITY), dim=-1), draw(CLIPS, SPEECH, len(EMOTIONS))
-    return ClipBatch(still, draw(CLIPS, SPEECH * 2), index, true[:, 0], true, still, identity, emotion)
+    mask = torch.ones(CLIPS, SPEECH, dtype=torch.bool)
+    return SpeechBatch(speech=draw(CLIPS, SPEECH * 2), speech_mask=mask, identity=identity, emotion=emotion)
 
 
 def distilled(rank: int, world: int) -> dict[str, Any]:

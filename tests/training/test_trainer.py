@@ -76,7 +76,9 @@ def toy_batches(start: int) -> Iterator[ClipBatch]:
         speech = torch.randn(2, 640, generator=torch.Generator().manual_seed(step))
         empty = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
         index, true = torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
-        yield ClipBatch(empty, speech, index, true[:, 0], true, references=empty)
+        yield ClipBatch(
+            frames=empty, speech=speech, index=index, consecutive=true[:, 0], speech_mask=true, references=empty
+        )
         step += 1
 
 

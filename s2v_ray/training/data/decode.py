@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import zlib
 from collections import deque
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from s2v_ray import shards, storage
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import ClipBatch, SpeechBatch
 from s2v_ray.media.timing import frames_to_samples
 from s2v_ray.training.data.plan import RowGroupJob
 
@@ -39,6 +40,7 @@ class WindowSpec:
         seed: seed of the positions.
         teachers: whether the teachers' outputs are joined.
         window_share: probability that the target frames of a clip are consecutive; otherwise they are spread.
+        pictures: whether frames are read; without them a window is a part of the speech.
     """
 
     corpus: str
@@ -47,10 +49,12 @@ class WindowSpec:
     seed: int
     teachers: bool = True
     window_share: float = 1.0
+    pictures: bool = True
 
     def nbytes(self, side: int) -> int:
         """Size of a decoded window of frames with ``side`` pixels."""
-        return (self.frames + REFERENCES) * side * side * 3 + frames_to_samples(self.speech_frames) * 2
+        pixels = (self.frames + REFERENCES) * side * side * 3 if self.pictures else 0
+        return pixels + frames_to_samples(self.speech_frames) * 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class RowGroup:
     Attributes:
         ids: clip ids of all rows.
         lengths: frames of all rows.
-        frames: Arrow array: encoded frames of all rows.
+        frames: Arrow array: encoded frames of all rows; None if they are not read.
         speech: Arrow array: 16-bit PCM of all rows.
         outputs: by role of the teacher, for the rows of the job.
     """
@@ -79,14 +83,14 @@ class EncodedClip:
     Attributes:
         id: the clip's id.
         length: number of frames.
-        frame: index -> JPEG of the frame.
+        frame: index -> JPEG of the frame; None if frames are not read.
         speech: little-endian int16 PCM.
         outputs: the teachers' outputs by role.
     """
 
     id: str
     length: int
-    frame: Callable[[int], bytes]
+    frame: Callable[[int], bytes] | None
     speech: bytes | memoryview
     outputs: dict[str, np.ndarray]
 
@@ -114,7 +118,7 @@ def read_group(job: RowGroupJob, spec: WindowSpec) -> RowGroup:
         ArtifactError: the shard is damaged, or outputs are missing or belong to other clips.
     """
     with shards.open_shard(job.uri) as f:
-        columns = ["id", "num_frames", "frames", "speech"]
+        columns = ["id", "num_frames", "speech", *(["frames"] if spec.pictures else [])]
         table = f.read_row_group(job.group, columns, use_threads=False).combine_chunks()
     ids: list[str] = table["id"].to_pylist()
     roles = TEACHERS if spec.teachers else ()
@@ -122,7 +126,7 @@ def read_group(job: RowGroupJob, spec: WindowSpec) -> RowGroup:
     return RowGroup(
         ids,
         table["num_frames"].to_pylist(),
-        table["frames"].chunk(0),
+        table["frames"].chunk(0) if spec.pictures else None,
         table["speech"].chunk(0),
         {role: read_outputs(spec.corpus, role, job, named) for role in roles},
     )
@@ -131,14 +135,18 @@ def read_group(job: RowGroupJob, spec: WindowSpec) -> RowGroup:
 def clips_of(group: RowGroup, rows: Sequence[int]) -> Iterator[EncodedClip]:
     """Yield the clips of the given rows."""
     for i, row in enumerate(rows):
-        encoded = group.frames[row].values
         yield EncodedClip(
             group.ids[row],
             group.lengths[row],
-            lambda k, encoded=encoded: encoded[k].as_py(),  # type: ignore[misc]  # default binds the loop variable
+            None if group.frames is None else functools.partial(_frame_of, group.frames[row].values),
             group.speech[row].as_buffer(),
             {role: values[i] for role, values in group.outputs.items()},
         )
+
+
+def _frame_of(encoded: Any, number: int) -> bytes:
+    data: bytes = encoded[number].as_py()
+    return data
 
 
 def cut_window(clip: EncodedClip, spec: WindowSpec, epoch: int) -> Window:
@@ -152,19 +160,18 @@ def cut_window(clip: EncodedClip, spec: WindowSpec, epoch: int) -> Window:
     valid = min(length, n - offset)
     others = np.setdiff1d(np.arange(n), targets)
     references = rng.choice(others if len(others) else targets, REFERENCES, replace=len(others) < REFERENCES)
-    pixels = shards.decode_frames([clip.frame(int(k)) for k in [*targets, *references]])
     speech = np.zeros(frames_to_samples(length), np.int16)
     samples = np.frombuffer(clip.speech, "<i2")[frames_to_samples(offset) : frames_to_samples(offset + valid)]
     speech[: len(samples)] = samples
     window: Window = {
         "id": np.asarray(clip.id),
-        "frames": pixels[: spec.frames],
-        "references": pixels[spec.frames :],
         "speech": speech,
-        "index": targets - offset,
-        "consecutive": np.asarray(consecutive),
         "speech_mask": np.arange(length) < valid,
     }
+    if clip.frame is not None:
+        pixels = shards.decode_frames([clip.frame(int(k)) for k in [*targets, *references]])
+        window |= {"frames": pixels[: spec.frames], "references": pixels[spec.frames :]}
+        window |= {"index": targets - offset, "consecutive": np.asarray(consecutive)}
     if "identity" in clip.outputs:
         window["identity"] = clip.outputs["identity"]
     if "emotion" in clip.outputs:
@@ -216,7 +223,16 @@ def read_outputs(corpus: str, role: str, job: RowGroupJob, ids: list[str]) -> li
 
 def collate(windows: Sequence[Window]) -> ClipBatch:
     """Stack decoded windows to a batch; pixels stay uint8."""
+    return ClipBatch(**_stack(windows))
+
+
+def collate_speech(windows: Sequence[Window]) -> SpeechBatch:
+    """Stack windows without frames to a batch."""
+    return SpeechBatch(**_stack(windows))
+
+
+def _stack(windows: Sequence[Window]) -> dict[str, Any]:
     names = [name for name in windows[0] if name != "id"]
-    stacked = {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in names}
+    stacked: dict[str, Any] = {name: torch.from_numpy(np.stack([w[name] for w in windows])) for name in names}
     stacked["speech"] = stacked["speech"].float().div_(32767.0).clamp_(-1.0, 1.0)
-    return ClipBatch(**stacked, ids=[str(w["id"]) for w in windows])
+    return stacked | {"ids": [str(w["id"]) for w in windows]}

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s2v_ray.clip import ClipBatch, part_sizes
+from s2v_ray.clip import ClipBatch, SpeechBatch, part_sizes
 from s2v_ray.cluster.runtime import value_error_of
 from s2v_ray.split_index import SplitIndex
-from s2v_ray.training.data.decode import Window, WindowSpec, collate, decode_jobs
+from s2v_ray.training.data.decode import Window, WindowSpec, collate, collate_speech, decode_jobs
 from s2v_ray.training.data.plan import (
     EpochOrder,
     PlannedClip,
@@ -86,12 +86,10 @@ class StreamConfig:
         """Clips of this worker in a step."""
         return part_sizes(self.batch, self.world)[self.rank]
 
-    @property
-    def window(self) -> WindowSpec:
-        """What is cut out of each clip."""
-        return WindowSpec(
-            self.index.corpus, self.frames, self.speech_frames, self.seed, self.teachers, self.window_share
-        )
+    def window(self, *, pictures: bool) -> WindowSpec:
+        """Return what is cut out of each clip."""
+        corpus, share = self.index.corpus, self.window_share
+        return WindowSpec(corpus, self.frames, self.speech_frames, self.seed, self.teachers, share, pictures)
 
 
 def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
@@ -100,7 +98,16 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
     Raises:
         ArtifactError: there is no usable clip, or a shard is damaged.
     """
-    window = config.window
+    return map(collate, _batches(config, config.window(pictures=True), start_step))
+
+
+def speech_stream(config: StreamConfig, start_step: int = 0) -> Iterator[SpeechBatch]:
+    """Yield the same clips as ``stream`` without their frames, which are not read."""
+    return map(collate_speech, _batches(config, config.window(pictures=False), start_step))
+
+
+def _batches(config: StreamConfig, window: WindowSpec, start_step: int) -> Iterator[list[Window]]:
+    """Yield the windows of each batch."""
     clips = planned_clips(
         EpochOrder(config.index, config.frames, config.seed),
         batch=config.batch,
@@ -121,7 +128,7 @@ def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
     for sample in _prefetch(itertools.chain([first], others), decode):
         pending.append(sample)
         if len(pending) == config.clips:
-            yield collate(pending)
+            yield pending
             pending = []
 
 

@@ -27,6 +27,7 @@ class TaskEntry:
         frames: target frames of a training window.
         validation_frames: target frames of a validation window.
         window_share: share of training clips whose target frames are consecutive.
+        pictures: whether the task uses frames, or speech alone.
     """
 
     make: Callable[[TaskContext], Task]
@@ -34,6 +35,7 @@ class TaskEntry:
     frames: Callable[[Recipe], int]
     validation_frames: Callable[[Recipe], int]
     window_share: Callable[[Recipe], float]
+    pictures: bool
 
 
 def _one_frame(_: Recipe) -> int:
@@ -42,9 +44,14 @@ def _one_frame(_: Recipe) -> int:
 
 
 TASKS: dict[Kind, TaskEntry] = {
-    "distill": TaskEntry(distill.make_task, lambda r: r.distill, _one_frame, _one_frame, lambda _: 1.0),
+    "distill": TaskEntry(distill.make_task, lambda r: r.distill, _one_frame, _one_frame, lambda _: 1.0, pictures=False),
     "gan": TaskEntry(
-        gan.make_task, lambda r: r.gan, lambda r: r.gan.frames, window_frames, lambda r: r.gan.window_share
+        gan.make_task,
+        lambda r: r.gan,
+        lambda r: r.gan.frames,
+        window_frames,
+        lambda r: r.gan.window_share,
+        pictures=True,
     ),
 }
 """All tasks that ``launch`` runs."""

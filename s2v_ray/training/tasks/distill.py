@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2v_ray import shards, storage
-from s2v_ray.clip import ClipBatch
+from s2v_ray.clip import SpeechBatch
 from s2v_ray.config import Recipe
 from s2v_ray.losses.distillation import (
     Dependence,
@@ -91,7 +91,7 @@ class Codes:
     teacher_emotion: Tensor
 
     @classmethod
-    def of(cls, output: StudentOutput, batch: ClipBatch) -> Codes:
+    def of(cls, output: StudentOutput, batch: SpeechBatch) -> Codes:
         """Collect the codes of a worker's clips."""
         return cls(output.identity, output.emotion, output.emotion_logits, teacher_identity(batch), clip_emotion(batch))
 
@@ -148,7 +148,7 @@ class DistillTask:
         )
         self.sharded = {"student": self.engine}
 
-    def step(self, batch: ClipBatch, step: int) -> dict[str, Tensor | float]:
+    def step(self, batch: SpeechBatch, step: int) -> dict[str, Tensor | float]:
         """Update the student once."""
         config = self.recipe.distill
         self.engine.set_lr("student", warmup_cosine(step, config.steps, config.lr))
@@ -205,7 +205,7 @@ class DistillTask:
         known.copy_(torch.where(count > 0, moved, known))
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:
+    def validate(self, batches: Iterable[SpeechBatch]) -> dict[str, float]:
         """Measure agreement with the teachers and leaks between the codes (``metrics.VALIDATION``)."""
         student: Student = self.engine.module
         student.eval()
@@ -234,7 +234,7 @@ class DistillTask:
         }
         return {name: probe.accuracy for name, probe in probes.items() if probe is not None}
 
-    def samples(self, batch: ClipBatch) -> list[Sample]:  # noqa: ARG002  # the student generates no frames
+    def samples(self, batch: SpeechBatch) -> list[Sample]:  # noqa: ARG002  # the student generates no frames
         """Return no samples."""
         return []
 
@@ -262,7 +262,7 @@ class DistillTask:
                 save_bundle(uri, student, self.recipe, "student", self.lineage, metrics, about)
 
 
-def clip_terms(output: StudentOutput, batch: ClipBatch, recipe: Recipe) -> Terms:
+def clip_terms(output: StudentOutput, batch: SpeechBatch, recipe: Recipe) -> Terms:
     """Return the terms that compare each clip's codes with those of its teachers."""
     config = recipe.distill
     emotion, identity = clip_emotion(batch), teacher_identity(batch)
@@ -316,13 +316,13 @@ def make_task(context: TaskContext) -> DistillTask:
     return DistillTask(context, student, lineage, labels)
 
 
-def clip_emotion(batch: ClipBatch) -> Tensor:
+def clip_emotion(batch: SpeechBatch) -> Tensor:
     """Return the emotion teacher's logits of each clip, ``[B, K]``."""
     assert batch.emotion is not None, "the stream must join the teachers' outputs"
     return aggregate_emotion(batch.emotion, batch.speech_mask)
 
 
-def teacher_identity(batch: ClipBatch) -> Tensor:
+def teacher_identity(batch: SpeechBatch) -> Tensor:
     """Return the identity teacher's codes, ``[B, D]``."""
     assert batch.identity is not None, "the stream must join the teachers' outputs"
     return batch.identity

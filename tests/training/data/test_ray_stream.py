@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from s2v_ray.split_index import read_index
 from s2v_ray.storage import ArtifactError
 from s2v_ray.training.data import ray_stream as stream_module
 from s2v_ray.training.data.plan import EpochOrder
-from s2v_ray.training.data.ray_stream import StreamConfig, stream
+from s2v_ray.training.data.ray_stream import StreamConfig, speech_stream, stream
 from tests.helpers.tiny_corpus import make_corpus
 
 
@@ -44,6 +45,15 @@ def test_epochs_follow_without_a_gap_and_a_resumed_stream_is_the_same(corpus: st
         for clip, frames in zip(b.ids, b.frames, strict=True):
             firsts.setdefault(clip, set()).add(int(frames[0, 0, 0, 0]))
     assert np.mean([len(f) for f in firsts.values()]) > 1.5  # another window in the next epoch
+
+
+def test_a_stream_of_speech_has_the_same_clips_and_no_frames(corpus: str) -> None:
+    config = StreamConfig(read_index(corpus, "train"), batch=8, frames=6, speech_frames=25, seed=1, steps=9)
+    found = list(speech_stream(replace(config, executor="local"), 2))
+    for speech, whole in zip(found, batches(corpus, 2), strict=True):
+        assert not isinstance(speech, ClipBatch) and speech.ids == whole.ids
+        for name in ("speech", "speech_mask", "identity", "emotion"):
+            assert torch.equal(getattr(speech, name), getattr(whole, name)), name
 
 
 def test_short_clips_are_left_out_and_none_is_an_error(corpus: str) -> None:
