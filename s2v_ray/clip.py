@@ -85,6 +85,11 @@ class SpeechBatch:
         }
         return replace(self, **moved)
 
+    def pinned(self) -> Self:
+        """Return the batch in page-locked memory, from which copies to a GPU run concurrently with its work."""
+        pinned: dict[str, Any] = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **pinned)
+
     def split(self, parts: int) -> list[Self]:
         """Split the batch into ``parts`` batches of ``part_sizes``.
 

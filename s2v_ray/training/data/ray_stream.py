@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from s2v_ray.clip import ClipBatch, SpeechBatch, part_sizes
 from s2v_ray.cluster.runtime import value_error_of
@@ -43,6 +45,10 @@ BLOCK_CLIPS = 64
 MAX_SEGMENTS = 2
 """Segments in memory: one that is consumed and one that is decoded."""
 
+AHEAD_BATCHES = 1
+"""Batches that are collated before they are needed."""
+
+B = TypeVar("B", bound=SpeechBatch)
 Segment = list[PlannedClip]
 Decode = Callable[[Segment], Iterator[list[Window]]]
 """A segment -> the windows of its row-group jobs, in order."""
@@ -92,21 +98,52 @@ class StreamConfig:
         return WindowSpec(corpus, self.frames, self.speech_frames, self.seed, self.teachers, share, pictures)
 
 
-def stream(config: StreamConfig, start_step: int = 0) -> Iterator[ClipBatch]:
+def stream(config: StreamConfig, start_step: int = 0) -> Generator[ClipBatch]:
     """Yield this worker's batches of the steps from ``start_step`` to ``config.steps``, epoch after epoch.
 
     Raises:
         ArtifactError: there is no usable clip, or a shard is damaged.
     """
-    return map(collate, _batches(config, config.window(pictures=True), start_step))
+    return _ahead(collate, _batches(config, config.window(pictures=True), start_step))
 
 
-def speech_stream(config: StreamConfig, start_step: int = 0) -> Iterator[SpeechBatch]:
+def speech_stream(config: StreamConfig, start_step: int = 0) -> Generator[SpeechBatch]:
     """Yield the same clips as ``stream`` without their frames, which are not read."""
-    return map(collate_speech, _batches(config, config.window(pictures=False), start_step))
+    return _ahead(collate_speech, _batches(config, config.window(pictures=False), start_step))
 
 
-def _batches(config: StreamConfig, window: WindowSpec, start_step: int) -> Iterator[list[Window]]:
+def _ahead(collate: Callable[[list[Window]], B], batches: Generator[list[Window]]) -> Generator[B]:
+    """Yield collated batches. A thread collates the next one, in page-locked memory if there is a GPU."""
+    room, closed = threading.Semaphore(AHEAD_BATCHES), threading.Event()
+    ready: queue.Queue[B | BaseException | None] = queue.Queue()
+    pin = torch.cuda.is_available()
+
+    def work() -> None:
+        try:
+            with contextlib.closing(batches):
+                for windows in batches:
+                    batch = collate(windows)
+                    ready.put(batch.pinned() if pin else batch)
+                    room.acquire()
+                    if closed.is_set():
+                        return
+            ready.put(None)
+        except BaseException as e:  # raised by the consumer
+            ready.put(e)
+
+    threading.Thread(target=work, daemon=True, name="collate-ahead").start()
+    try:
+        while (batch := ready.get()) is not None:
+            if isinstance(batch, BaseException):
+                raise batch
+            room.release()
+            yield batch
+    finally:
+        closed.set()
+        room.release()
+
+
+def _batches(config: StreamConfig, window: WindowSpec, start_step: int) -> Generator[list[Window]]:
     """Yield the windows of each batch."""
     clips = planned_clips(
         EpochOrder(config.index, config.frames, config.seed),

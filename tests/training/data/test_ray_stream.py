@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,9 @@ import torch
 from s2v_ray.clip import ClipBatch
 from s2v_ray.split_index import read_index
 from s2v_ray.storage import ArtifactError
+from s2v_ray.training.data import decode
 from s2v_ray.training.data import ray_stream as stream_module
+from s2v_ray.training.data.decode import Window
 from s2v_ray.training.data.plan import EpochOrder
 from s2v_ray.training.data.ray_stream import StreamConfig, speech_stream, stream
 from tests.helpers.tiny_corpus import make_corpus
@@ -54,6 +58,31 @@ def test_a_stream_of_speech_has_the_same_clips_and_no_frames(corpus: str) -> Non
         assert not isinstance(speech, ClipBatch) and speech.ids == whole.ids
         for name in ("speech", "speech_mask", "identity", "emotion"):
             assert torch.equal(getattr(speech, name), getattr(whole, name)), name
+
+
+def test_the_next_batch_is_collated_in_another_thread_which_ends_with_the_stream(
+    corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collated: list[str] = []
+
+    def collate(windows: list[Window]) -> ClipBatch:
+        collated.append(threading.current_thread().name)
+        return decode.collate(windows)
+
+    monkeypatch.setattr(stream_module, "collate", collate)
+    config = StreamConfig(read_index(corpus, "train"), batch=2, frames=6, speech_frames=25, seed=1, steps=10)
+    found = stream(replace(config, executor="local"))
+    next(found)
+    until = time.monotonic() + 10
+    while len(collated) < 3:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert collated == ["collate-ahead"] * 3, "two batches are ready at most"
+    found.close()
+    while any(thread.name in ("collate-ahead", "decode-ahead") for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_short_clips_are_left_out_and_none_is_an_error(corpus: str) -> None:
