@@ -76,18 +76,22 @@ def write(uri: str, data: bytes, etag: str | None) -> str:
 
 
 def _put(fs: Any, path: str, uri: str, data: bytes, etag: str | None) -> str:
-    condition = {"mode": "create"} if etag is None else {"IfMatch": etag}
-    try:
-        return str(fs.pipe_file(path, data, **condition)["ETag"])
-    except Exception as e:
-        if _error_code(e) not in _FAILED:
-            with storage.translate_errors("write", uri):
-                raise
-    # A request whose response was lost is repeated, and then fails because it had succeeded.
-    found = read(uri)
-    if found is None or found[0] != data:
-        raise ConflictError(uri)
-    return found[1]
+    # Ceph's server (seen with 16.2) compares the ETag without quotes with the header as it was sent, so that one with quotes,
+    # which is the standard, always fails. A request with the other form is as safe as the first one.
+    forms = [{"mode": "create"}] if etag is None else [{"IfMatch": form} for form in (etag, etag.strip('"'))]
+    for condition in forms:
+        try:
+            return str(fs.pipe_file(path, data, **condition)["ETag"])
+        except Exception as e:
+            if _error_code(e) not in _FAILED:
+                with storage.translate_errors("write", uri):
+                    raise
+        found = read(uri)
+        if found is not None and found[0] == data:
+            return found[1]  # a request whose response was lost was repeated, and failed because it had succeeded
+        if etag is None or found is None or found[1] != etag:
+            break
+    raise ConflictError(uri)
 
 
 async def _get(fs: Any, path: str) -> tuple[bytes, str]:

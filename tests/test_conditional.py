@@ -97,3 +97,25 @@ def test_other_storage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "local_path", lambda uri: None)
     with pytest.raises(storage.ArtifactError, match="conditional writes need a local path or s3://"):
         conditional.write("file:///tmp/x", b"1", None)
+
+
+def test_a_server_that_compares_etags_without_quotes(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ceph's does: the header with quotes fails, and the one without succeeds."""
+    uri = storage.join(bucket, "conditional", "quotes.json")
+    fs, _ = storage.filesystem(uri)
+    put, sent = type(fs)._call_s3, []
+
+    async def like_ceph(self: Any, method: str, **options: Any) -> Any:
+        if method == "put_object" and (etag := options.get("IfMatch")):
+            sent.append(etag)
+            options["IfMatch"] = '"another"' if etag.startswith('"') else f'"{etag}"'
+        return await put(self, method, **options)
+
+    first = conditional.write(uri, b"1", None)
+    monkeypatch.setattr(type(fs), "_call_s3", like_ceph)
+    second = conditional.write(uri, b"2", first)
+    assert sent == [first, first.strip('"')] and conditional.read(uri) == (b"2", second)
+    with pytest.raises(conditional.ConflictError):
+        conditional.write(uri, b"3", first)
+    assert len(sent) == 3, "another object is there, so the second form is not sent"
+    assert conditional.read(uri) == (b"2", second)

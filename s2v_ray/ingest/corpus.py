@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from s2v_ray.ingest.staging import ClipRecord, RejectRecord
 WORK = ".ingest"
 """Folder in the corpus for the results of an unfinished ingest; removed at the end."""
 REJECTS = "rejects.parquet"
+READERS = 16
+"""Existing shards that are read concurrently: an object store takes tens of milliseconds for each."""
 _LABELS = ["id", "speaker", "emotion", "sentence", "source", "num_frames"]
 _NOT_COMPARED = ("ingest.max_reject_share", "ingest.source", "ingest.licence")
 
@@ -93,9 +96,11 @@ def read_existing(corpus: str, recipe: Recipe) -> ExistingCorpus:
 
 
 def _read_shards(corpus: str) -> Iterator[Shard]:
-    for split in shards.SPLITS:
-        for uri in shards.shard_uris(corpus, split):
-            clips = [ClipRecord(*(row[label] for label in _LABELS)) for row in shards.read_shard(uri, _LABELS)]
+    uris = [(split, uri) for split in shards.SPLITS for uri in shards.shard_uris(corpus, split)]
+    with ThreadPoolExecutor(READERS, "read-shards") as pool:
+        rows = pool.map(lambda known: shards.read_shard(known[1], _LABELS), uris)
+        for (split, uri), found in zip(uris, rows, strict=True):
+            clips = [ClipRecord(*(row[label] for label in _LABELS)) for row in found]
             yield Shard("/".join(uri.split("/")[-2:]), split, clips)
 
 
