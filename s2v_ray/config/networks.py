@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from s2v_ray.config.base import Positive, Section
@@ -26,6 +28,10 @@ class StudentConfig(Section):
     )
 
 
+TAKE_STRIDES = (8, 4)
+"""Pixels of the crop in an entry of the maps of the take latent."""
+
+
 class GeneratorConfig(Section):
     """The network that draws the frames."""
 
@@ -35,6 +41,12 @@ class GeneratorConfig(Section):
     )
     take_dim: Positive = Field(
         32, description="Dimension of the take latent: what a recording looks like beyond what speech determines."
+    )
+    take_maps: tuple[int, ...] = Field(
+        (),
+        max_length=2,
+        description="Channels of the maps of the take latent, at 1/8 and 1/4 of the side of the crop: what has a place "
+        "in the picture, such as hair and background.",
     )
     motion_dim: Positive = Field(6, description="Dimension of the motion code of each frame (blinks, sway).")
     take_width: int = Field(
@@ -47,6 +59,14 @@ class GeneratorConfig(Section):
         False,
         description="True builds the reference baseline: with an image encoder and skip connections from a still.",
     )
+
+    def take_shapes(self, size: int) -> list[tuple[int, int, int]]:
+        """Return the shapes ``[C, H, W]`` of the maps of the take latent for frames of ``size`` pixels."""
+        return [(c, size // side, size // side) for c, side in zip(self.take_maps, TAKE_STRIDES, strict=False)]
+
+    def take_size(self, size: int) -> int:
+        """Return the number of entries of the take latent, Z: those of the vector and of the maps."""
+        return self.take_dim + sum(math.prod(shape) for shape in self.take_shapes(size))
 
     def check_size(self, size: int) -> None:
         """Check that the channels fit frames of ``size`` pixels.

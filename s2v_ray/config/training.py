@@ -189,6 +189,7 @@ class GanConfig(Section):
     betas: tuple[float, float] = Field((0.5, 0.99), description="Adam's betas of generator and discriminators.")
     reconstruction: Weight = Field(1.0, description="Weight of the L1 loss over the frame.")
     mouth: Weight = Field(4.0, description="Additional weight of the L1 loss over the mouth.")
+    eyes: Weight = Field(0.0, description="Additional weight of the L1 loss over the eyes: blinks are small and rare.")
     ema: Share = Field(0.995, description="Decay of the generator's moving average.")
     perturb: bool = Field(
         True,

@@ -28,7 +28,7 @@ from s2v_ray.evaluation.student import student_figures
 from s2v_ray.evaluation.takes import CorpusTakes
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.logs import Progress, log_progress
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.metrics.appearance import take_variance
 from s2v_ray.models import teachers
 from s2v_ray.models.bundle import read_card

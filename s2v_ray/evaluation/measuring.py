@@ -13,7 +13,7 @@ from s2v_ray.clip import Clip, to_unit
 from s2v_ray.config import Recipe
 from s2v_ray.evaluation.results import MetricResult, RowResult, mean_interval
 from s2v_ray.evaluation.rows import REAL, ROWS
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import FPS
 from s2v_ray.metrics.clip_metrics import METRICS, JudgeOutputs, MetricInput, judged_frames, judged_indices
 from s2v_ray.metrics.emotion import clip_emotion

@@ -5,20 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def weighted_l1(fake: Tensor, real: Tensor, mouth_mask: Tensor, mouth_weight: float) -> Tensor:
-    """Computes the mean absolute error with extra weight on the mouth.
+def weighted_l1(fake: Tensor, real: Tensor, weight: Tensor) -> Tensor:
+    """Computes the mean absolute error with a weight for each pixel: ``mean(|fake - real| * weight) / mean(weight)``.
 
-    ``mean(|fake - real| * (1 + mouth_weight * mask)) / mean(1 + mouth_weight * mask)``. Vougioukas et al. 2019
-    weight the lower half of the face in the same way.
+    Vougioukas et al. 2019 weight the lower half of the face in this way.
 
     Args:
         fake: ``[..., H, W]`` in [-1, 1].
         real: the same shape and range.
-        mouth_mask: ``[H, W]`` in [0, 1].
-        mouth_weight: extra weight where the mask is 1.
+        weight: ``[H, W]``, not negative.
 
     Returns:
         scalar in [0, 2].
     """
-    weight = 1.0 + mouth_weight * mouth_mask
     return ((fake - real).abs() * weight).mean() / weight.mean()

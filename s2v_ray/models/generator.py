@@ -124,12 +124,13 @@ class Generator(nn.Module):
         self.code_dim = 2 * channels[0]
         self.still = StillEncoder(channels, self.code_dim) if config.reference else None
         self.take_dim = 0 if config.reference else config.take_dim
+        self.take_shapes = [] if config.reference else config.take_shapes(size)
         self.mix = nn.Sequential(
             nn.Linear(identity_dim + emotion_dim + self.take_dim + content_dim + config.motion_dim, self.code_dim),
             nn.GELU(), nn.Linear(self.code_dim, self.code_dim), nn.GELU(),
         )  # fmt: skip
         self.constant = nn.Linear(self.code_dim + self.take_dim, channels[0] * self.base**2)
-        skips = channels if config.reference else (0,) * len(channels)
+        skips = channels if config.reference else self._map_channels(len(channels))
         self.blocks = nn.ModuleList(
             ModulatedBlock(a, b, self.code_dim, s)
             for a, b, s in zip(channels[:-1], channels[1:], skips[:-1], strict=True)
@@ -156,7 +157,7 @@ class Generator(nn.Module):
         """
         self._check(codes)
         b, t = content.shape[:2]
-        take = codes.identity[:, :0] if codes.take is None or not self.take_dim else codes.take
+        take, take_maps = self._split(codes)
         constant = torch.cat([codes.identity * self.identity_scale, codes.emotion, take], dim=-1)
         code = self.mix(torch.cat([constant[:, None].expand(-1, t, -1), content, motion], dim=-1))
         maps: list[Tensor | None] = [None] * (len(self.blocks) + 1)
@@ -164,6 +165,8 @@ class Generator(nn.Module):
             still_code, still_maps = self.still(codes.still)
             code = code + still_code[:, None]
             maps = [m.repeat_interleave(t, 0) for m in still_maps]
+        for m in take_maps:
+            maps[self._level(m.shape[-1])] = m.repeat_interleave(t, 0)
         # The take also reaches the first feature map by a linear layer alone, through which it is learnt faster.
         start = torch.cat([code, take[:, None].expand(-1, t, -1)], dim=-1)
         x = self.constant(start).view(b * t, -1, self.base, self.base)
@@ -181,6 +184,25 @@ class Generator(nn.Module):
             x = torch.cat([x, last.repeat(len(x) // len(last), 1, 1, 1)], dim=1)
         frames: Tensor = torch.tanh(self.out(x).float()).unflatten(0, (-1, b, t))
         return frames if noise is not None and noise.dim() == 6 else frames[0]
+
+    def _split(self, codes: ClipCodes) -> tuple[Tensor, list[Tensor]]:
+        """Splits the take latent into its vector ``[B, take_dim]`` and its maps ``[B, c, H, W]``.
+
+        Those of the reference baseline are empty.
+        """
+        if codes.take is None or not self.take_dim:
+            return codes.identity[:, :0], []
+        sizes = [math.prod(shape) for shape in self.take_shapes]
+        vector, *maps = codes.take.split([self.take_dim, *sizes], dim=1)
+        return vector, [m.unflatten(1, shape) for m, shape in zip(maps, self.take_shapes, strict=True)]
+
+    def _level(self, side: int) -> int:
+        """Block whose input has this side."""
+        return (side // self.base).bit_length() - 1
+
+    def _map_channels(self, levels: int) -> tuple[int, ...]:
+        channels = {self._level(shape[1]): shape[0] for shape in self.take_shapes}
+        return tuple(channels.get(level, 0) for level in range(levels))
 
     def _grain(self, noise: Tensor) -> Tensor:
         """``[B, T, 1, S, S]`` -> what is added to the features, ``[B * T, c, S, S]``."""

@@ -102,7 +102,7 @@ class Speech2Video(nn.Module):
         config, student = recipe.gan.generator, recipe.student
         self.student = Student(student, identity_dim, emotions)
         self.encoder = TakeEncoder(config, recipe.media.size)
-        self.take_prior = TakePrior(identity_dim, student.emotion_dim, config)
+        self.take_prior = TakePrior(identity_dim, student.emotion_dim, config, recipe.media.size)
         self.motion_prior = MotionPrior(config)
         self.generator = Generator(config, recipe.media.size, identity_dim, student.emotion_dim, student.content_dim)
         self.reference = config.reference

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from s2v_ray import storage
 from s2v_ray.media.audio import log_mel
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import MEL_BINS, MEL_PER_FRAME
 
 SYNC_SCHEMA = 2

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_ray.config import GeneratorConfig
-from s2v_ray.media.mouth import mouth_mask
+from s2v_ray.media.regions import mouth_mask
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
 INITIAL_LOG_VARIANCE = -4.0
@@ -76,18 +76,30 @@ class TakeEncoder(nn.Module):
             )
         )
         self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)
+        # From the features of the third and second convolution, as far as there are maps.
+        self.maps = nn.ModuleList(
+            nn.Conv2d(a, 2 * c, 1) for a, c in zip((4 * width, 2 * width), config.take_maps, strict=False)
+        )
         self.head = nn.Linear(4 * width * (size // 16) ** 2, sum(self.dims))
         with torch.no_grad():
             _, take, _, motion = self.head.bias.split(self.dims)
             take.fill_(INITIAL_LOG_VARIANCE)
             motion.fill_(INITIAL_LOG_VARIANCE)
+            for conv, c in zip(self.maps, config.take_maps, strict=True):
+                conv.bias[c:].fill_(INITIAL_LOG_VARIANCE)
         self.register_buffer("mask", mouth_mask(size).clone(), persistent=False)
 
     def forward(self, frames: Tensor) -> Posterior:
         """``[B, N, 3, S, S]`` in [-1, 1] -> posterior of each frame."""
         shown = frames.flatten(0, 1) * (1.0 - self.mask)
-        found = self.head(self.features(shown).flatten(1)).float()
-        parts = found.unflatten(0, frames.shape[:2]).split(self.dims, dim=-1)
+        quarter = self.features[:6](shown)
+        eighth = self.features[6:9](quarter)
+        found = self.head(self.features[9:](eighth).flatten(1)).float()
+        take_mean, take_log_variance, *motion = found.split(self.dims, dim=-1)
+        maps = [conv(x).float().chunk(2, dim=1) for conv, x in zip(self.maps, (eighth, quarter), strict=False)]
+        means = torch.cat([take_mean, *(mean.flatten(1) for mean, _ in maps)], dim=1)
+        log_variances = torch.cat([take_log_variance, *(variance.flatten(1) for _, variance in maps)], dim=1)
+        parts = [x.unflatten(0, frames.shape[:2]) for x in (means, log_variances, *motion)]
         low, high = LOG_VARIANCE_RANGE
         return Posterior(parts[0], parts[1].clamp(low, high), parts[2], parts[3].clamp(low, high))
 
@@ -128,13 +140,13 @@ class TakePrior(nn.Module):
     scales: Tensor
     stored: Tensor
 
-    def __init__(self, identity_dim: int, emotion_dim: int, config: GeneratorConfig) -> None:
+    def __init__(self, identity_dim: int, emotion_dim: int, config: GeneratorConfig, size: int) -> None:
         super().__init__()
-        self.dim = config.take_dim
+        self.dim = config.take_size(size)
         self.register_buffer("identities", torch.zeros(config.take_clips, identity_dim))
         self.register_buffer("emotions", torch.zeros(config.take_clips, emotion_dim))
-        self.register_buffer("means", torch.zeros(config.take_clips, config.take_dim))
-        self.register_buffer("scales", torch.zeros(config.take_clips, config.take_dim))
+        self.register_buffer("means", torch.zeros(config.take_clips, self.dim))
+        self.register_buffer("scales", torch.zeros(config.take_clips, self.dim))
         self.register_buffer("stored", torch.tensor(0))
 
     def fill(self, takes: list[KnownTake]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from s2v_ray import shards
 from s2v_ray.clip import to_unit
 from s2v_ray.config import Recipe
-from s2v_ray.media.mouth import mouth_mask
+from s2v_ray.media.regions import mouth_mask
 from s2v_ray.models.generator import ClipCodes
 from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.take import KnownTake, NoiseSequence

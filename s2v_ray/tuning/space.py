@@ -36,7 +36,15 @@ NOT_SEARCHED = {
     "gan.sync.": "the sync networks are trained by `s2v teach`, once for all trials",
     "gan.generator.reference": "train the reference baseline with `s2v train --reference`",
 }
-READ_EACH_STEP = ("gan.lr", "gan.reconstruction", "gan.mouth", "gan.ema", "gan.latent.", "gan.discriminators.")
+READ_EACH_STEP = (
+    "gan.lr",
+    "gan.reconstruction",
+    "gan.mouth",
+    "gan.eyes",
+    "gan.ema",
+    "gan.latent.",
+    "gan.discriminators.",
+)
 """What a run that continues from a checkpoint may change. Other keys are fixed when networks are built."""
 
 

@@ -33,7 +33,7 @@ import torch
 from s2v_ray import shards
 from s2v_ray.clip import Clip
 from s2v_ray.media.audio import log_mel
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import FPS, MEL_HOP, MEL_PER_FRAME, SAMPLE_RATE
 from tests.helpers.results import write_result
 

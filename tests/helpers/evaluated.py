@@ -17,7 +17,7 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.inference.state import SpeechCodes
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.judges import Judges
 from tests.helpers.recipes import tiny_recipe

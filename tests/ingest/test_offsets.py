@@ -15,7 +15,7 @@ from s2v_ray.ingest import offsets as offset
 from s2v_ray.ingest import ray_pipeline as pipeline
 from s2v_ray.ingest.offsets import Offset
 from s2v_ray.ingest.sources import SourceClip
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import SAMPLE_RATE, SAMPLES_PER_FRAME, frames_to_samples
 from s2v_ray.models.sync import SyncNetwork, open_sync, sync_uri
 from s2v_ray.training.teach import train_sync

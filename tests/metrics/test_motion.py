@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from s2v_ray.media.face import TEMPLATE
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.metrics import motion
 from s2v_ray.metrics.motion import FaceSignals
 

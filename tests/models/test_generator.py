@@ -37,6 +37,22 @@ def test_frames_do_not_depend_on_their_neighbours(recipe: Recipe) -> None:
     torch.testing.assert_close(whole[:, 2:4], part, atol=1e-5, rtol=1e-4)
 
 
+def test_an_entry_of_a_map_of_the_take_changes_the_picture_most_at_its_place(recipe: Recipe) -> None:
+    torch.manual_seed(0)
+    config = recipe.gan.generator.model_copy(update={"take_maps": (2, 1)})
+    changed = recipe.model_copy(update={"gan": recipe.gan.model_copy(update={"generator": config})})
+    generator, (codes, content, motion) = make_generator(changed), make_inputs(recipe, 1)
+    take = torch.randn(1, config.take_size(32))
+    for first, side, row, column in ((config.take_dim, 4, 3, 0), (config.take_dim + 2 * 16, 8, 1, 6)):
+        other = take.clone()
+        other[0, first + side * row + column] += 3.0
+        plain, moved = (
+            generator(ClipCodes(codes.identity, codes.emotion, z), content, motion)[0, 0] for z in (take, other)
+        )
+        difference = F.avg_pool2d((plain - moved).abs().sum(0)[None], 32 // side)[0]
+        assert divmod(int(difference.argmax()), side) == pytest.approx((row, column), abs=1)
+
+
 def test_the_frames_depend_on_every_code(recipe: Recipe) -> None:
     codes, content, motion = make_inputs(recipe, 2)
     inputs = [codes.identity, codes.emotion, codes.take, content, motion]

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from s2v_ray.config import GeneratorConfig
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.models.take import (
     CROSSFADE_FRAMES,
+    INITIAL_LOG_VARIANCE,
     KnownTake,
     MotionPrior,
     MotionSequence,
@@ -42,6 +43,22 @@ def test_the_encoder_does_not_see_the_mouth() -> None:
     assert of_mouth < 0.03 * of_face, "the mask has soft edges"
 
 
+def test_maps_of_the_take_are_encoded_from_their_place_in_the_picture() -> None:
+    torch.manual_seed(0)
+    config = CONFIG.model_copy(update={"take_maps": (2, 1)})
+    encoder, frames = TakeEncoder(config, 32), torch.rand(1, 1, 3, 32, 32, requires_grad=True)
+    found = encoder(frames)
+    assert found.take_mean.shape == found.take_log_variance.shape == (1, 1, 3 + 2 * 4 * 4 + 1 * 8 * 8)
+    assert config.take_size(32) == found.take_mean.shape[2]
+    assert found.take_log_variance.mean().item() == pytest.approx(INITIAL_LOG_VARIANCE, abs=1.0)
+    # The centre of mass of an entry's gradient: at its place, although the receptive fields are larger than an entry.
+    for entry, row, column in ((3, 0, 0), (3 + 16 + 4 * 2 + 1, 2, 1), (3 + 32 + 8 * 6 + 3, 3, 1.5)):
+        (gradient,) = torch.autograd.grad(found.take_mean[0, 0, entry], frames, retain_graph=True)
+        strength, places = gradient[0, 0].square().sum(0), torch.arange(32) + 0.5
+        centre = [float((strength.sum(1 - axis) * places).sum() / strength.sum()) for axis in (0, 1)]
+        assert centre == pytest.approx([8 * (row + 0.5), 8 * (column + 0.5)], abs=5), entry
+
+
 def known(identity: int, level: float, emotion: float = 0.0) -> KnownTake:
     return KnownTake(
         torch.eye(6)[identity], torch.full((4,), emotion), torch.full((3,), level), torch.full((3,), -20.0)
@@ -56,7 +73,7 @@ def drawn(prior: TakePrior, identity: int, emotion: float = 0.0, count: int = 40
 
 
 def test_takes_are_those_of_clips_of_the_same_identity() -> None:
-    prior = TakePrior(6, 4, CONFIG)
+    prior = TakePrior(6, 4, CONFIG, 32)
     prior.fill([known(0, 1.0), known(0, 2.0), known(1, 7.0), known(0, 3.0)])
     found = drawn(prior, 0)
     assert {level: found.count(level) for level in set(found)} == {
@@ -66,7 +83,7 @@ def test_takes_are_those_of_clips_of_the_same_identity() -> None:
 
 
 def test_takes_are_those_of_clips_with_a_similar_emotion() -> None:
-    prior = TakePrior(6, 4, CONFIG)
+    prior = TakePrior(6, 4, CONFIG, 32)
     prior.fill([known(0, 1.0, emotion=-1.0), known(0, 2.0, emotion=1.0)])
     assert set(drawn(prior, 0, emotion=-0.9)) == {1.0} and set(drawn(prior, 0, emotion=0.9)) == {2.0}
     between = drawn(prior, 0, emotion=0.0)
@@ -74,7 +91,7 @@ def test_takes_are_those_of_clips_with_a_similar_emotion() -> None:
 
 
 def test_a_take_is_a_sample_of_the_posterior() -> None:
-    prior = TakePrior(6, 4, CONFIG)
+    prior = TakePrior(6, 4, CONFIG, 32)
     variance = torch.tensor([1.0, 4.0, 0.25])
     prior.fill([KnownTake(torch.eye(6)[0], torch.zeros(4), torch.tensor([1.0, -2.0, 0.0]), variance.log())])
     white = torch.randn(4000, 4)
@@ -84,14 +101,14 @@ def test_a_take_is_a_sample_of_the_posterior() -> None:
 
 
 def test_an_empty_prior_is_standard_normal_and_a_full_one_takes_no_more() -> None:
-    prior, white = TakePrior(6, 4, CONFIG), torch.randn(5, 4)
+    prior, white = TakePrior(6, 4, CONFIG, 32), torch.randn(5, 4)
     torch.testing.assert_close(prior.sample(torch.randn(5, 6), torch.randn(5, 4), white), white[:, 1:])
     prior.fill([known(0, float(n)) for n in range(CONFIG.take_clips + 3)])
     assert int(prior.stored) == CONFIG.take_clips
 
 
 def test_mean_codes_are_those_of_the_stored_clips() -> None:
-    prior = TakePrior(6, 4, CONFIG)
+    prior = TakePrior(6, 4, CONFIG, 32)
     identity, emotion = prior.mean_codes()
     torch.testing.assert_close(identity, torch.full((6,), 6**-0.5))
     assert emotion.eq(0).all()

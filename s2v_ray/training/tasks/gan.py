@@ -22,7 +22,7 @@ from s2v_ray import shards, storage
 from s2v_ray.clip import ClipBatch, to_pixels, to_unit
 from s2v_ray.losses.distillation import aggregate_emotion
 from s2v_ray.losses.reconstruction import weighted_l1
-from s2v_ray.media.mouth import mouth_mask
+from s2v_ray.media.regions import eye_mask, mouth_mask
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.bundle import load_bundle, save_bundle
 from s2v_ray.models.generator import ClipCodes
@@ -102,6 +102,7 @@ class GanTask:
         self.alarms, self.diagnostics = adversaries.alarms, adversaries.diagnostics
         self.student = model.student
         self.mask = mouth_mask(self.recipe.media.size).to(self.device)
+        self.eyes = eye_mask(self.recipe.media.size).to(self.device)
         self.random, self.shares = torch.Generator(), Shares(((0,),), 0)
         self.balance = GradientBalance(RECONSTRUCTION)
         config, parallel = self.recipe.gan, self.recipe.parallel
@@ -168,7 +169,8 @@ class GanTask:
         config, inputs, made = self.recipe.gan, generated.inputs, generated.made
         own = inputs.paired
         # Without the noise, which this loss would remove, because it cannot be that of the recording.
-        error = weighted_l1(made.clean[own], inputs.frames[own], self.mask, config.mouth)
+        weight = 1.0 + config.mouth * self.mask + config.eyes * self.eyes
+        error = weighted_l1(made.clean[own], inputs.frames[own], weight)
         terms = {RECONSTRUCTION: (config.reconstruction, error)}
         if self.discriminators is not None:
             with frozen(self.discriminators.module), self.discriminators.autocast():
@@ -222,7 +224,7 @@ class GanTask:
         b, t = batch.frames.shape[:2]
         parts = batch.split(self.recipe.parallel.accumulate)
         sizes = [len(part.frames) for part in parts]
-        white_take = torch.randn(b, config.take_dim, generator=random)
+        white_take = torch.randn(b, config.take_size(batch.frames.shape[2]), generator=random)
         white_motion = torch.randn(b, t, config.motion_dim, generator=random)
         noise = torch.randn(b, t, 1, *batch.frames.shape[2:4], generator=random)
         indices = torch.stack([torch.randperm(t, generator=random)[:FRAMES_PER_CLIP] for _ in range(b)])

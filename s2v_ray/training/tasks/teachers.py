@@ -29,7 +29,7 @@ from s2v_ray.training.stills import Stills, augment_faces
 MAX_SIDE = 64
 """Side of the input of a network, at most."""
 MOUTH = (0.30, 0.56, 0.40)
-"""The square that contains media.mouth.mouth_box, with margin for a wide open mouth."""
+"""The square that contains media.regions.mouth_box, with margin for a wide open mouth."""
 COSINE_SCALE = 16.0
 LABEL_SMOOTHING = 0.1
 SHRINKAGE = 0.1

@@ -101,7 +101,7 @@ def test_the_gradient_on_the_frames_is_that_of_the_terms_in_their_shares() -> No
     squares = dict(task.balance.squares)
     task.step(make_batch(0, 0), 0)
     clean, frames = (version.detach().requires_grad_(True) for version in generated.made.versions)
-    l1 = weighted_l1(clean, to_unit(batch.frames), task.mask, task.recipe.gan.mouth)
+    l1 = weighted_l1(clean, to_unit(batch.frames), 1 + task.recipe.gan.mouth * task.mask)
     torch.testing.assert_close(seen[0][0], torch.autograd.grad(l1, clean)[0])
     expected = torch.zeros_like(frames)
     assert task.discriminators is not None

@@ -12,7 +12,7 @@ import pytest
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.config import Recipe
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.media.timing import SAMPLES_PER_FRAME
 from s2v_ray.models.sync import SyncRole, load_sync, sync_uri
 from s2v_ray.training import teach

@@ -15,7 +15,7 @@ from s2v_ray.losses.adversarial import (
     hinge_generator,
 )
 from s2v_ray.media.augment import augment
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.models.discriminators import EmotionNetwork, FrameNetwork, MotionNetwork, MouthNetwork, PatchNetwork
 from s2v_ray.training.alarms import Alarm
 from s2v_ray.training.tasks.adversaries.base import (

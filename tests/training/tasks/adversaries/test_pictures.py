@@ -3,7 +3,7 @@ import torch
 
 from s2v_ray.config import AugmentConfig
 from s2v_ray.losses.adversarial import hinge_discriminator
-from s2v_ray.media.mouth import mouth_box
+from s2v_ray.media.regions import mouth_box
 from s2v_ray.training.tasks.adversaries import ADVERSARIES, AdversarySettings
 from s2v_ray.training.tasks.adversaries.pictures import FrameAdversary, MotionAdversary, PictureAdversary
 from tests.helpers.adversaries import EMOTIONS, IDENTITY, make_inputs
