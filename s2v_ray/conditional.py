@@ -76,8 +76,8 @@ def write(uri: str, data: bytes, etag: str | None) -> str:
 
 
 def _put(fs: Any, path: str, uri: str, data: bytes, etag: str | None) -> str:
-    # Ceph's server (seen with 16.2) compares the ETag without quotes with the header as it was sent, so that one with quotes,
-    # which is the standard, always fails. A request with the other form is as safe as the first one.
+    # Ceph's server (seen with 16.2) compares its ETag without quotes with the header as it was sent. One with quotes,
+    # which is the standard, always fails there. A request with the other form is as safe as the first one.
     forms = [{"mode": "create"}] if etag is None else [{"IfMatch": form} for form in (etag, etag.strip('"'))]
     for condition in forms:
         try:

@@ -198,7 +198,8 @@ class Generator(nn.Module):
 
     def _level(self, side: int) -> int:
         """Block whose input has this side."""
-        return (side // self.base).bit_length() - 1
+        level: int = (side // self.base).bit_length() - 1
+        return level
 
     def _map_channels(self, levels: int) -> tuple[int, ...]:
         channels = {self._level(shape[1]): shape[0] for shape in self.take_shapes}

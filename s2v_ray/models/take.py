@@ -78,15 +78,13 @@ class TakeEncoder(nn.Module):
         self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)
         # From the features of the third and second convolution, as far as there are maps.
         self.maps = nn.ModuleList(
-            nn.Conv2d(a, 2 * c, 1) for a, c in zip((4 * width, 2 * width), config.take_maps, strict=False)
+            _map_head(a, c) for a, c in zip((4 * width, 2 * width), config.take_maps, strict=False)
         )
         self.head = nn.Linear(4 * width * (size // 16) ** 2, sum(self.dims))
         with torch.no_grad():
             _, take, _, motion = self.head.bias.split(self.dims)
             take.fill_(INITIAL_LOG_VARIANCE)
             motion.fill_(INITIAL_LOG_VARIANCE)
-            for conv, c in zip(self.maps, config.take_maps, strict=True):
-                conv.bias[c:].fill_(INITIAL_LOG_VARIANCE)
         self.register_buffer("mask", mouth_mask(size).clone(), persistent=False)
 
     def forward(self, frames: Tensor) -> Posterior:
@@ -271,6 +269,15 @@ def _join(first: Tensor, second: Tensor) -> Tensor:
     mixed = first[-n:] * (1 - weight) + second[:n] * weight
     joined = torch.cat([first[:-n], mixed, second[n:]])
     return joined if len(joined) > len(first) else torch.cat([first, second])
+
+
+def _map_head(features: int, channels: int) -> nn.Conv2d:
+    """From features to mean and log variance of a map."""
+    conv = nn.Conv2d(features, 2 * channels, 1)
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.bias[channels:].fill_(INITIAL_LOG_VARIANCE)
+    return conv
 
 
 def reparametrise(mean: Tensor, log_variance: Tensor, white: Tensor) -> Tensor:
