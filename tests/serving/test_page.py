@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,28 +14,11 @@ import pytest
 from s2v_ray import storage
 from s2v_ray.evaluation.user_study import REAL, SPEECH, STUDY_SCHEMA
 from s2v_ray.media.video import write_mp4
+from tests.helpers.browser import needs_browser, open_browser, serious_findings
 from tests.helpers.servers import listening
 from tests.helpers.sounds import speech, wav
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs a browser: apt-get install chromium chromium-driver"
-)
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
-    "--window-size=1100,900",
-)
+pytestmark = needs_browser
 WAIT_SECONDS = 40
 
 
@@ -79,18 +61,8 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
-    driver.set_script_timeout(WAIT_SECONDS)
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("profile"), downloads) as driver:
+        yield driver
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -111,6 +83,16 @@ def canvas_of(browser: Any, figure: str = "#stage") -> str:
 
 def browser_errors(browser: Any) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.mark.parametrize("path", ["", "/study"])
+def test_axe_finds_nothing_serious(browser: Any, address: str, path: str) -> None:
+    browser.get(address + path)
+    size = browser.get_window_size()
+    for width in (1400, 400):
+        browser.set_window_size(width, 900)
+        assert serious_findings(browser) == [], width
+    browser.set_window_size(size["width"], size["height"])
 
 
 def test_requests_that_fail_for_a_moment_are_repeated(browser: Any, address: str) -> None:
