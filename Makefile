@@ -12,7 +12,7 @@ PIP    := DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-chec
 
 export PIP_NO_INPUT := 1
 
-.PHONY: help install demo test test-all test-containers lint-manifests check docs wheel-test audit clean wheel
+.PHONY: help install demo test test-all test-containers notebooks lint-manifests check docs wheel-test audit clean wheel
 
 help:
 	@echo "make demo      install, then run the whole chain on a small built-in corpus (about ten minutes on two cores)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-all  install, then run every test that needs no GPU"
 	@echo "make test-containers  as root, with podman, openssh-server, rsync, sudo and iproute2: build the image, and start"
 	@echo "               a cluster of containers with ray up (about 15 minutes)"
+	@echo "make notebooks install, then run the notebooks of docs/notebooks from top to bottom"
 	@echo "make lint-manifests  rules of checkov for the pods and other objects of cluster/kuberay"
 	@echo "make check     install, then ruff and mypy"
 	@echo "make docs      install, then build the documentation site into site/"
@@ -45,6 +46,9 @@ test-containers: $(VENV)/.installed-dev
 	$(BUILD) -f cluster/Dockerfile --target cpu \
 	  -t "localhost/s2v_ray:$$($(BIN)/python -c 'from s2v_ray.cluster.launcher import TAG; print(TAG)')-cpu" .
 	$(BIN)/python -m pytest -m containers -s $(ARGS)
+
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/integration/test_notebooks.py $(ARGS)
 
 # In an environment of its own, because it pins versions of what we use.
 lint-manifests: $(VENV)/.installed-dev
