@@ -168,10 +168,10 @@ class VideoStore:
         return found[:limit]
 
     def write_state(self, state: VideoState) -> None:
-        """Writes the state of a video, and whether it is open."""
+        """Writes the state of a video. The mark of a video that is no longer open is removed after it."""
         storage.write_json(self._at(state.id, "state.json"), asdict(state))
         if not state.open:
-            storage.remove(self._mark(state.id, "open"))
+            self.unmark_open(state.id)
 
     def read_state(self, video: str) -> VideoState:
         """Reads the state of a video.
@@ -190,6 +190,14 @@ class VideoStore:
         """Removes all files of a video, last those by which it is found."""
         for uri in (self._at(video), self._mark(video, "open"), self._mark(video, "deleted"), self._in_hour(video)):
             storage.remove(uri)
+
+    def mark_open(self, video: str) -> None:
+        """Marks a video, whose state is written, as open: replicas take an open video without a state for removed."""
+        storage.write_bytes(self._mark(video, "open"), b"")
+
+    def unmark_open(self, video: str) -> None:
+        """Removes the mark of an open video."""
+        storage.remove(self._mark(video, "open"))
 
     def mark_deleted(self, video: str) -> None:
         """Marks a video as deleted. The replica that holds it ends its work and removes it."""
@@ -212,7 +220,7 @@ class VideoStore:
         return storage.signed_url(self._at(video, "video.mp4"), URL_SECONDS)
 
     def write_request(self, video: str, request: VideoRequest) -> None:
-        """Stores the request of a new video, and marks it as open. Its speech is rounded to 16 bits."""
+        """Stores the request of a new video. Its speech is rounded to 16 bits."""
         storage.write_bytes(self._in_hour(video), b"")
         generation = request.generation
         samples = (generation.speech * SPEECH_SCALE).round().clip(-SPEECH_SCALE, SPEECH_SCALE - 1).astype("<i2")
@@ -231,7 +239,6 @@ class VideoStore:
             "take": None if generation.take is None else len(generation.take),
         }
         storage.write_json(self._at(video, "request.json"), values)
-        storage.write_bytes(self._mark(video, "open"), b"")
 
     def read_request(self, video: str) -> VideoRequest:
         """Reads the request of a video."""

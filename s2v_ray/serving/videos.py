@@ -149,6 +149,7 @@ class Videos:
         try:
             await run_in_thread(self.store.write_request, state.id, request)
             await self._save(state)
+            await run_in_thread(self.store.mark_open, state.id)
         except BaseException:
             del self.held[state.id]
             raise
@@ -230,7 +231,7 @@ class Videos:
         if not state or (deleted and (lost or not state.open)):
             await self._remove(video)
         elif not state.open:
-            await run_in_thread(self.store.write_state, state)  # the replica stopped before it removed the mark
+            await run_in_thread(self.store.unmark_open, video)  # the replica stopped before it did so
         elif lost and len(self.held) < self.settings.limits.videos:
             logger.warning("taking over video %s of replica %s", video, state.owner)
             self.held[video] = replace(state, owner=self._owner, status="queued", progress=0)

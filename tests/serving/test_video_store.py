@@ -86,6 +86,7 @@ def test_names_of_clients_are_not_paths(store: VideoStore) -> None:
 def test_deletion_content_and_removal(store: VideoStore, tmp_path: Path) -> None:
     store.write_request(VIDEO, VideoRequest(GenerationRequest(speech(0.2)), "default", size=64))
     store.write_state(make_state())
+    store.mark_open(VIDEO)
     hour = hour_of(VIDEO)
     assert store.read_index() == VideoIndex({VIDEO}, set(), [hour])
     assert not store.is_deleted(VIDEO)

@@ -88,6 +88,28 @@ def test_another_replica_finishes_the_videos_of_a_lost_one(make_replica: Callabl
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("method", ["write_request", "write_state", "mark_open"])
+def test_a_search_of_another_replica_does_not_disturb_a_video_that_is_being_created(
+    make_replica: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    first, second = make_replica(), make_replica()
+    written = getattr(first.store, method)
+
+    def then_search(*args: Any) -> None:
+        written(*args)
+        asyncio.run(second.sweep())
+
+    monkeypatch.setattr(first.store, method, then_search)
+
+    async def run() -> None:
+        video = (await first.create(make_request(0.4))).id
+        assert second.store.read_state(video).status == "queued" and not second.held
+        assert second.store.read_index().open == {video}
+        assert second.store.read_request(video).frames == 10
+
+    asyncio.run(run())
+
+
 def test_a_replica_that_stops_releases_its_videos_at_once(make_replica: Callable[..., Videos]) -> None:
     async def run() -> None:
         first, second = make_replica(), make_replica()
