@@ -265,11 +265,6 @@ def write_indexes(corpus: str, made: Sequence[Shard]) -> None:
         split_index.write_index(corpus, split, lengths)
 
 
-def has_indexes(corpus: str) -> bool:
-    """Returns whether the corpus has the index of every split."""
-    return all(storage.exists(split_index.uri_of(corpus, split)) for split in shards.SPLITS)
-
-
 def count_alignment(existing: ExistingCorpus, added: Sequence[ClipRecord]) -> dict[str, int]:
     """Returns the manifest's number of clips by alignment: "clip" or "smooth" (see ``media.align``)."""
     return dict(sorted((Counter(existing.alignment) + Counter(clip.alignment for clip in added)).items()))

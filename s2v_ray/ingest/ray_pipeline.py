@@ -80,8 +80,7 @@ def ingest(source_uri: str, corpus_uri: str, recipe: Recipe) -> dict[str, Any]:
     plan = corpora.plan_shards(existing, added, recipe)
     _write_shards(plan, corpus_uri)
     made = [*existing.shards, *plan]
-    if plan or not corpora.has_indexes(corpus_uri):
-        corpora.write_indexes(corpus_uri, made)
+    corpora.write_indexes(corpus_uri, made)
     _install_and_annotate(cards, corpus_uri, recipe, [shard.name for shard in made])
     if plan or rejects != existing.rejects or not existing.shards:
         corpora.write_rejects(corpus_uri, rejects)
