@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ from s2v_ray.serving.settings import parse_settings
 from tests.helpers import sounds
 from tests.helpers.live import pcm
 from tests.helpers.results import write_result
-from tests.helpers.servers import listening
+from tests.helpers.servers import free_port, listening
 
 CHUNK_SAMPLES = SAMPLE_RATE // 50
 LATE_SECONDS = 0.5
@@ -130,9 +129,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 3, 4], help="numbers of sessions at a time")
     parser.add_argument("--plain", action="store_true", help="without Ray Serve: uvicorn in this process")
     args = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         bundle = str(Path(args.bundle).resolve()) if args.bundle else random_bundle(Path(folder))
         settings = parse_settings({"bundle": bundle, "limits": {"live": max(args.sessions)}})

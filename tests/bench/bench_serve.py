@@ -10,7 +10,6 @@ turns. Starts its own Ray instance.
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
 import tempfile
 import threading
@@ -33,6 +32,7 @@ from s2v_ray.serving.app import local_endpoint
 from s2v_ray.serving.settings import parse_settings
 from tests.helpers import sounds
 from tests.helpers.results import write_result
+from tests.helpers.servers import free_port
 
 CALLERS = 16
 
@@ -206,9 +206,7 @@ def main() -> None:
     settings = parse_settings(
         {"bundle": str(Path(args.bundle).resolve()), "limits": {"sync_seconds": 700, "draw_seconds": 1200}}
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     results: dict[str, Any] = {}
     began = time.perf_counter()
     with local_endpoint(settings, "127.0.0.1", port) as address:

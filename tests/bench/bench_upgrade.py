@@ -9,7 +9,6 @@ replaces the bundle by the other one, and the next begins when all replicas serv
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
 import threading
 import time
@@ -22,6 +21,7 @@ from s2v_ray.serving.app import APPLICATION, app, local_endpoint
 from s2v_ray.serving.settings import ServeSettings, parse_settings
 from tests.helpers import sounds
 from tests.helpers.results import write_result
+from tests.helpers.servers import free_port
 
 PAUSE_SECONDS = 2.0
 """Load between two upgrades."""
@@ -67,12 +67,6 @@ def upgrade(settings: ServeSettings, bundle: str) -> float:
     changed = settings.model_copy(update={"bundle": bundle})
     serve.run(app(changed.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
     return time.monotonic() - began
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -20,7 +19,7 @@ from s2v_ray.cluster.dashboards import DASHBOARDS, write_dashboards
 from s2v_ray.serving import ray_metrics as serve_metrics
 from s2v_ray.serving.metrics import Metrics
 from s2v_ray.training import ray_metrics
-from tests.helpers.servers import listening
+from tests.helpers.servers import free_port, listening
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "cluster" / "prometheus" / "alerts.yaml"
@@ -70,9 +69,7 @@ def prometheus(target: str, folder: Path) -> Iterator[str]:
         "scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": [target.removeprefix("http://")]}]}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     process = subprocess.Popen(
         ["prometheus", *options, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL, cwd=folder

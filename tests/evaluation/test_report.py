@@ -6,42 +6,19 @@ from pathlib import Path
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.evaluation.bars import compare_with_bars
-from s2v_ray.evaluation.evaluate import evaluate_clips
 from s2v_ray.evaluation.examples import FILE, read_examples
 from s2v_ray.evaluation.report import format_table, shown_rows, write_report
-from s2v_ray.evaluation.results import EVALUATION_SCHEMA, Results
-from s2v_ray.evaluation.rows import ROWS, RowGenerator
-from s2v_ray.evaluation.student import student_figures
+from s2v_ray.evaluation.rows import ROWS
 from s2v_ray.media.video import read_video
-from tests.helpers.evaluated import FRAMES, JUDGES, RECIPE, ExactPredictor, FixedTakes, identity, make_clips
-
-
-def evaluate(corpus: str, run: Path, reference: ExactPredictor | None) -> tuple[Results, bytes]:
-    measured = make_clips(10)
-    generator = RowGenerator(
-        ExactPredictor(late=1), reference, identity, RECIPE.seed, FixedTakes(measured, measured), best_of=2
-    )
-    clips, examples = evaluate_clips(measured, generator, JUDGES, RECIPE)
-    student = student_figures(corpus, ExactPredictor(), RECIPE)
-    results = Results(
-        **clips,
-        student=student,
-        schema=EVALUATION_SCHEMA,
-        corpus=corpus,
-        bundle=str(run / "bundle"),
-        reference_bundle=None,
-        recipe="t<e>st",
-        config_digest="d",
-        split="test",
-        protocol="puppets",
-        bars=compare_with_bars(clips, student, "puppets"),
-    )
-    return results, examples
+from tests.helpers.evaluated import (
+    FRAMES,
+    ExactPredictor,
+    evaluate_known,
+)
 
 
 def test_the_report_is_complete(corpus: str, tmp_path: Path) -> None:
-    results, examples = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    results, examples = evaluate_known(corpus, tmp_path / "run", ExactPredictor())
     (tmp_path / "run").mkdir()
     records = '{"step": 1, "loss/x": 3.0, "note": "a"}\n{"step": 2, "loss/x": 1.5}\n'
     (tmp_path / "run" / "metrics.jsonl").write_text(records)
@@ -68,7 +45,7 @@ def test_the_report_is_complete(corpus: str, tmp_path: Path) -> None:
 
 
 def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
-    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    results, _ = evaluate_known(corpus, tmp_path / "run", ExactPredictor())
     table = format_table(results)
     assert all(row in table for row in ROWS)
     assert "SSIM ↑" in table and "L1 mouth ↓" in table and "movement →1" in table
@@ -80,20 +57,20 @@ def test_the_table_holds_rows_and_bars(corpus: str, tmp_path: Path) -> None:
 
 def test_results_from_json_give_the_same_table(corpus: str, tmp_path: Path) -> None:
     """JSON files have sorted keys."""
-    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    results, _ = evaluate_known(corpus, tmp_path / "run", ExactPredictor())
     assert format_table(json.loads(json.dumps(results, sort_keys=True))) == format_table(results)
 
 
 def test_metrics_are_described_by_the_results(corpus: str, tmp_path: Path) -> None:
     """Results that another process wrote, with a metric of a plugin that is not loaded here, can be shown."""
-    results, _ = evaluate(corpus, tmp_path / "run", ExactPredictor())
+    results, _ = evaluate_known(corpus, tmp_path / "run", ExactPredictor())
     results["metrics"]["other"] = {"name": "other", "better": "lower", "unit": "", "digits": 1, "about": "of a plugin"}
     results["rows"]["speech only"]["values"]["other"] = {"mean": 2.0, "low": 1.0, "high": 3.0, "clips": 6}
     assert "other ↓" in format_table(results)
 
 
 def test_rows_that_are_missing_are_named_and_not_shown(corpus: str, tmp_path: Path) -> None:
-    results, examples = evaluate(corpus, tmp_path / "run", None)
+    results, examples = evaluate_known(corpus, tmp_path / "run", None)
     table = format_table(results)
     assert "no row reference baseline: no reference bundle was given" in table
     storage.write_bytes(str(tmp_path / FILE), examples)
@@ -103,7 +80,7 @@ def test_rows_that_are_missing_are_named_and_not_shown(corpus: str, tmp_path: Pa
 
 
 def test_results_of_another_version_are_one_clear_error(corpus: str, tmp_path: Path) -> None:
-    results, _ = evaluate(corpus, tmp_path / "run", None)
+    results, _ = evaluate_known(corpus, tmp_path / "run", None)
     results["schema"] = 2
     for read in (format_table, lambda found: write_report(str(tmp_path), found)):
         with pytest.raises(storage.ArtifactError, match="has schema 2, this version reads 3: .* run `s2v evaluate`"):

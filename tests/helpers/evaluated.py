@@ -15,6 +15,11 @@ from torch import Tensor
 
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
+from s2v_ray.evaluation.bars import compare_with_bars
+from s2v_ray.evaluation.evaluate import evaluate_clips
+from s2v_ray.evaluation.results import EVALUATION_SCHEMA, Results
+from s2v_ray.evaluation.rows import RowGenerator
+from s2v_ray.evaluation.student import student_figures
 from s2v_ray.inference.request import GenerationRequest
 from s2v_ray.inference.state import SpeechCodes
 from s2v_ray.media.regions import mouth_box
@@ -174,3 +179,27 @@ def write_corpus(folder: Path, train: Sequence[Clip], test: Sequence[Clip], iden
     splits = {split: {"shards": 2 if split in parts else 0} for split in shards.SPLITS}
     storage.write_manifest(uri, "corpus", shards.CORPUS_SCHEMA, splits=splits, size=SIZE, digest="corpus-digest")
     return uri
+
+
+def evaluate_known(corpus: str, run: Path, reference: ExactPredictor | None) -> tuple[Results, bytes]:
+    """Results and examples of a predictor whose mouth is a frame late, for the bundle of ``run``."""
+    measured = make_clips(10)
+    generator = RowGenerator(
+        ExactPredictor(late=1), reference, identity, RECIPE.seed, FixedTakes(measured, measured), best_of=2
+    )
+    clips, examples = evaluate_clips(measured, generator, JUDGES, RECIPE)
+    student = student_figures(corpus, ExactPredictor(), RECIPE)
+    results = Results(
+        **clips,
+        student=student,
+        schema=EVALUATION_SCHEMA,
+        corpus=corpus,
+        bundle=str(run / "bundle"),
+        reference_bundle=None,
+        recipe="t<e>st",
+        config_digest="d",
+        split="test",
+        protocol="puppets",
+        bars=compare_with_bars(clips, student, "puppets"),
+    )
+    return results, examples

@@ -9,16 +9,12 @@ from typing import Any
 import pytest
 
 from s2v_ray import storage
-from s2v_ray.evaluation.evaluate import evaluate_clips
 from s2v_ray.evaluation.examples import FILE
 from s2v_ray.evaluation.report import write_report as write_evaluation
-from s2v_ray.evaluation.results import EVALUATION_SCHEMA, Results
-from s2v_ray.evaluation.rows import RowGenerator
-from s2v_ray.evaluation.student import student_figures
 from s2v_ray.ingest.inspection import inspect_corpus, write_page
 from s2v_ray.tuning.report import write_report as write_sweep
 from tests.helpers.browser import needs_browser, open_browser, serious_findings
-from tests.helpers.evaluated import JUDGES, RECIPE, ExactPredictor, FixedTakes, identity, make_clips, write_corpus
+from tests.helpers.evaluated import ExactPredictor, evaluate_known, make_clips, write_corpus
 from tests.helpers.sweeps import make_exploited_sweep
 from tests.helpers.tiny_corpus import make_corpus
 
@@ -32,25 +28,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def evaluation(folder: Path) -> str:
-    clips = make_clips(10)
-    corpus = write_corpus(folder / "corpus", make_clips(24), clips)
-    generator = RowGenerator(
-        ExactPredictor(late=1), ExactPredictor(), identity, RECIPE.seed, FixedTakes(clips, clips), best_of=2
-    )
-    measured, examples = evaluate_clips(clips, generator, JUDGES, RECIPE)
-    results = Results(
-        **measured,
-        student=student_figures(corpus, ExactPredictor(), RECIPE),
-        schema=EVALUATION_SCHEMA,
-        corpus=corpus,
-        bundle=str(folder / "bundle"),
-        reference_bundle=None,
-        recipe="debug",
-        config_digest="d",
-        split="test",
-        protocol="puppets",
-        bars=[],
-    )
+    corpus = write_corpus(folder / "corpus", make_clips(24), make_clips(10))
+    results, examples = evaluate_known(corpus, folder / "run", ExactPredictor())
     out = str(folder / "evaluation")
     storage.write_bytes(storage.join(out, FILE), examples)
     return write_evaluation(out, results)["report"]

@@ -21,13 +21,8 @@ from s2v_ray.serving.live_protocol import FRAME_HEADER
 from s2v_ray.serving.settings import SettingsError, parse_settings
 from tests.helpers.bundles import make_bundle
 from tests.helpers.live import pcm
+from tests.helpers.servers import free_port
 from tests.helpers.sounds import speech, wav
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def live_frames(address: str, sound: np.ndarray) -> list[dict[str, Any]]:

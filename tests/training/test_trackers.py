@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import struct
 import subprocess
 import time
@@ -20,6 +19,7 @@ from s2v_ray import storage
 from s2v_ray.training import trackers
 from s2v_ray.training.loggers import LOGGERS, RunLogger, Sample
 from s2v_ray.training.trackers import Outbox, describe_run
+from tests.helpers.servers import free_port
 
 SERVER = os.environ.get("S2V_TEST_MLFLOW", "")
 """The program mlflow of an installation with its server; the server's packages conflict with ours."""
@@ -117,9 +117,7 @@ def mlflow_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/store")
         yield f"file://{tmp_path}/store"
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = [
         "--backend-store-uri",
         f"sqlite:///{tmp_path}/db",

@@ -42,7 +42,7 @@ def save_states(rank: int, world: int, folder: str, engines: list[str]) -> dict[
             train_gan(rank, world, ENGINES[name], stage, steps=2, folder=place(folder, f"{world}-{name}", stage))
     if world == 1:
         for stage in STAGES:
-            save_unmoved(place(folder, "unmoved", stage), stage)
+            save_initial(place(folder, "initial", stage), stage)
     return train_gan(rank, world, make_plain_engine, 0, steps=4)
 
 
@@ -66,18 +66,18 @@ def read_states(rank: int, world: int, folder: str) -> dict[str, Any]:
             for stage in STAGES
         }
     if world == 2:
-        found["unmoved"] = {stage: read_unmoved(rank, place(folder, "unmoved", stage), stage) for stage in STAGES}
+        found["initial"] = {stage: read_initial(rank, place(folder, "initial", stage), stage) for stage in STAGES}
     return found
 
 
-def save_unmoved(folder: str, stage: int) -> None:
+def save_initial(folder: str, stage: int) -> None:
     """Save the state before the first step, as of a run that skipped all batches."""
     engine = linear_engine(seed=0, world=1, stage=stage)
     Path(folder).mkdir(parents=True)
     write_pieces(Path(folder, "0.safetensors"), engine.snapshot())
 
 
-def read_unmoved(rank: int, folder: str, stage: int) -> dict[str, Tensor]:
+def read_initial(rank: int, folder: str, stage: int) -> dict[str, Tensor]:
     """Read it with an engine that has other weights, and take a step."""
     engine = linear_engine(seed=1, world=2, stage=stage)
     engine.load(PieceFiles([Path(folder, "0.safetensors")] if rank == 0 else []))
@@ -143,7 +143,7 @@ def test_what_was_saved_before_the_first_step_is_read_too(results: Results) -> N
     for worker in results.continued[2]:
         for stage in STAGES:
             for name, value in before.items():  # Adam's first step is lr, whatever the gradient
-                moved = (worker["unmoved"][stage][name] - value).abs()
+                moved = (worker["initial"][stage][name] - value).abs()
                 torch.testing.assert_close(moved, torch.full_like(value, 1e-2), rtol=1e-3, atol=0.0)
 
 
