@@ -120,3 +120,23 @@ def local_ray(_shared_ray: None) -> float:
 
     start_ray()
     return float(ray.cluster_resources()["CPU"])
+
+
+NEEDS_MLFLOW = pytest.mark.skipif("S2V_TEST_MLFLOW" not in os.environ, reason="S2V_TEST_MLFLOW")
+"""S2V_TEST_MLFLOW: the program mlflow of an installation with its server; the server's packages conflict with ours."""
+
+
+@pytest.fixture(params=["files", pytest.param("server", marks=NEEDS_MLFLOW)])
+def mlflow_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a store of MLflow: a folder, or a server with sqlite."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    if request.param == "files":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/store")
+        yield f"file://{tmp_path}/store"
+        return
+    from tests.helpers.mlflow_store import mlflow_server
+
+    with mlflow_server(os.environ["S2V_TEST_MLFLOW"], tmp_path) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        yield address

@@ -126,7 +126,11 @@ def load_recipe(name: str, overrides: Sequence[str] | None) -> config.Recipe:
 
 
 def bundle_of(uri: str) -> str:
-    """Return the bundle that ``uri`` names: itself, or the one of the run there."""
+    """Return the bundle that ``uri`` names: itself, the one of the run there, or that of a registered model."""
+    if uri.startswith("models:/"):
+        from s2v_ray.tracking.registry import open_model
+
+        return open_model(uri)
     uri = storage.absolute(uri)
     inner = storage.join(uri, "bundle")
     return inner if storage.exists(storage.join(inner, storage.MANIFEST)) else uri

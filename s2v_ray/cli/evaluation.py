@@ -39,11 +39,14 @@ def evaluate(
     """
     from s2v_ray.evaluation.evaluate import evaluate as run
     from s2v_ray.evaluation.report import format_table, write_report
+    from s2v_ray.publishing.tracked import describe_evaluation
+    from s2v_ray.tracking.entries import publish
 
     settings, target = load_recipe(recipe, overrides), storage.absolute(out)
     reference = bundle_of(reference_bundle) if reference_bundle else None
     results = run(storage.absolute(corpus), target, bundle_of(bundle), settings, reference_bundle=reference)
     artifacts = write_report(target, results)
+    publish(settings.log.loggers, describe_evaluation(target, results, artifacts, settings))
     print(format_table(results))
     for name, uri in artifacts.items():
         print(f"{name}: {uri}")

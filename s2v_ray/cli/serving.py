@@ -123,6 +123,10 @@ def export(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="URI", help="Bundle to write, with --best.")
     ] = None,
+    register_as: Annotated[
+        str | None,
+        typer.Option("--register", metavar="NAME[@ALIAS]", help="Add the bundle to the model registry of MLflow."),
+    ] = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     token_env: TokenEnv = None,
@@ -142,9 +146,14 @@ def export(
     s2v export --best SWEEP -o BUNDLE: first writes the bundle of a sweep's winner, whose card has its lineage. A
     student is not served.
 
+    The bundle also becomes an entry of the trackers that its recipe names in log.loggers. --register NAME@champion adds
+    it to MLflow's model registry as the next version of NAME, and makes it the one that models:/NAME@champion names:
+    every command that takes a bundle takes such an address.
+
     JSON result: serve (URI of the file), bundle; with --best also trial, scores and lineage (sweep, trial, values,
-    digests of recipe and corpus).
+    digests of recipe and corpus); with --register also model, version and address.
     """
+    from s2v_ray.models.bundle import read_card
     from s2v_ray.serving.deploy import write_serve_config
     from s2v_ray.serving.settings import parse_settings
 
@@ -158,11 +167,30 @@ def export(
         sweep = open_sweep(storage.absolute(best))
         winner = export_best(sweep, storage.absolute(output))
         logger.info("the bundle of trial %s is at %s", winner["trial"], winner["bundle"])
-        if sweep.space.task == "distill":
-            return Outcome({"bundle": winner["bundle"]}, winner)
     target = bundle_of(output or bundle or "")
+    registered = _track(target, register_as)
+    if (best or register_as) and read_card(target)["kind"] == "student":
+        return Outcome({"bundle": target}, {**winner, **registered, "bundle": target})
     options = EndpointOptions(token_env, device, detector, teacher, videos, study, reference, more, replicas)
     settings = parse_settings({"bundle": target} | options.settings())
     uri = write_serve_config(settings, host=host, port=port)
     logger.info("wrote %s: `serve deploy` takes it", uri)
-    return Outcome({"serve": uri, "bundle": target}, {**winner, "serve": uri, "bundle": target})
+    return Outcome({"serve": uri, "bundle": target}, {**winner, **registered, "serve": uri, "bundle": target})
+
+
+def _track(bundle: str, register_as: str | None) -> dict[str, str]:
+    """Write the model card if there is none, publish the bundle in the trackers, and register it."""
+    from s2v_ray.publishing.cards import FILE, bundle_files, write_card
+    from s2v_ray.publishing.tracked import describe_bundle, loggers_of
+    from s2v_ray.tracking.entries import publish
+    from s2v_ray.tracking.registry import register
+
+    if not storage.exists(storage.join(bundle, FILE)):
+        write_card(bundle)
+    entry = describe_bundle(bundle)
+    publish(loggers_of(bundle), entry)
+    if not register_as:
+        return {}
+    registered = register(entry, bundle_files(bundle), register_as)
+    logger.info("%s is version %s of the model %s", bundle, registered["version"], registered["model"])
+    return registered

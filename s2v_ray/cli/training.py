@@ -89,7 +89,9 @@ def tune(
 
     JSON result: sweep, trials (by state), reasons (why trials ended early), steps, pareto, winner, run, params, scores.
     """
+    from s2v_ray.tracking.entries import publish
     from s2v_ray.tuning.report import format_table, write_report
+    from s2v_ray.tuning.tracked import describe_sweep
     from s2v_ray.tuning.trials import open_sweep, summary
 
     settings, uri = load_recipe(recipe, overrides), storage.absolute(sweep)
@@ -104,6 +106,7 @@ def tune(
         )
     opened = open_sweep(uri)
     artifacts = {"sweep": uri, **write_report(opened)}
+    publish(opened.recipe.log.loggers, describe_sweep(opened, result, artifacts["report"]))
     print(format_table(opened))
     print(f"report: {artifacts['report']}")
     return Outcome(artifacts, result, settings, failed=result["winner"] is None)

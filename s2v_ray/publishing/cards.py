@@ -107,6 +107,12 @@ def write_card(uri: str, evaluation: str = "") -> str:
     return target
 
 
+def bundle_files(bundle: str) -> list[str]:
+    """Return the names of the files of a bundle, its card among them."""
+    manifest = storage.read_json(storage.join(bundle, storage.MANIFEST))
+    return [storage.MANIFEST, manifest["card"]["file"], read_card(bundle)["weights"]["file"], FILE]
+
+
 def _results_of(card: Mapping[str, Any], evaluation: str) -> Results:
     """Read the results of an evaluation, which must be of the bundle with this card."""
     manifest = storage.read_manifest(evaluation, "evaluation", EVALUATION_SCHEMA)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from s2v_ray import storage
 from s2v_ray.models.bundle import read_card
-from s2v_ray.publishing.cards import FILE, write_card
+from s2v_ray.publishing.cards import bundle_files, write_card
 
 SCHEME = "hf://"
 
@@ -42,8 +42,7 @@ def push_bundle(bundle: str, target: str, evaluation: str = "", *, public: bool 
         raise ValueError("`s2v push` needs huggingface_hub: pip install 's2v_ray[hub]'") from None
     card = read_card(bundle)
     write_card(bundle, evaluation)
-    manifest = storage.read_json(storage.join(bundle, storage.MANIFEST))
-    files = [storage.MANIFEST, manifest["card"]["file"], card["weights"]["file"], FILE]
+    files = bundle_files(bundle)
     with tempfile.TemporaryDirectory(prefix="s2v-push-") as folder:
         for file in files:
             (Path(folder) / file).write_bytes(storage.read_bytes(storage.join(bundle, file)))

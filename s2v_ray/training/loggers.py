@@ -6,6 +6,7 @@ recipe names in ``plugins``, and selects it by ``log.loggers``.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import tempfile
@@ -42,6 +43,20 @@ class Sample:
     frames: np.ndarray
     real: np.ndarray
     speech: np.ndarray
+
+    def file(self, step: int) -> str:
+        """Return the name of its video file."""
+        return f"step-{step:08d}-{self.id[:12]}.mp4"
+
+    @functools.cached_property
+    def video(self) -> bytes:
+        """An MP4 file, marked as synthetic: the real clip left, the generated one right."""
+        with tempfile.TemporaryDirectory(prefix="s2v-sample-") as folder:
+            file = Path(folder) / "sample.mp4"
+            pairs = np.concatenate([self.real, self.frames], axis=2)
+            metadata = {**SYNTHETIC, "title": "real and generated"}
+            write_mp4(str(file), iter(pairs), self.speech, metadata=metadata)
+            return file.read_bytes()
 
 
 class RunLogger(Protocol):
@@ -179,14 +194,9 @@ class RunLoggers:
 
 
 def write_samples(run: str, step: int, samples: Sequence[Sample]) -> None:
-    """Write samples as MP4 files, marked as synthetic, to RUN/samples."""
-    with tempfile.TemporaryDirectory(prefix="s2v-samples-") as scratch:
-        for sample in samples:
-            file = Path(scratch) / f"step-{step:08d}-{sample.id[:12]}.mp4"
-            pairs = np.concatenate([sample.real, sample.frames], axis=2)
-            metadata = {**SYNTHETIC, "title": f"step {step}: real and generated"}
-            write_mp4(str(file), iter(pairs), sample.speech, metadata=metadata)
-            storage.write_bytes(storage.join(run, "samples", file.name), file.read_bytes())
+    """Write the videos of samples to RUN/samples."""
+    for sample in samples:
+        storage.write_bytes(storage.join(run, "samples", sample.file(step)), sample.video)
 
 
 def picture_of(samples: Sequence[Sample]) -> np.ndarray:

@@ -44,6 +44,7 @@ class RunSpec:
         reference: whether the reference baseline is trained.
         begin_from: URI of another run's checkpoint from which a new run starts, at its step, possibly with other
             weights and schedules.
+        sweep: URI of the sweep that the run is a trial of, or "".
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class RunSpec:
     student: str | None = None
     reference: bool = False
     begin_from: str = ""
+    sweep: str = ""
 
     def absolute(self) -> RunSpec:
         """Return a copy with absolute URIs."""
@@ -83,6 +85,8 @@ def claim_run(spec: RunSpec) -> dict[str, Any]:
     }
     if spec.begin_from:
         mine["begin_from"] = spec.begin_from
+    if spec.sweep:
+        mine["sweep"] = spec.sweep
     if not storage.exists(storage.join(spec.run, storage.MANIFEST)):
         if spec.begin_from:
             folder = folder_of(spec.begin_from)

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from s2v_ray import storage
 from s2v_ray.cluster.runtime import nodes_for, run_config_storage, start_ray
 from s2v_ray.config import Recipe
+from s2v_ray.tracking.entries import publish
 from s2v_ray.training.launch import launch
 from s2v_ray.training.runs import RunSpec
 from s2v_ray.tuning.parameters import Params, SpaceError
@@ -30,6 +31,7 @@ from s2v_ray.tuning.placement import TRIAL_MEMORY, Slots, trial_slots
 from s2v_ray.tuning.schedulers import make_scheduler
 from s2v_ray.tuning.search import suggest
 from s2v_ray.tuning.space import Space, steps_of, trial_recipe
+from s2v_ray.tuning.tracked import describe_sweep
 from s2v_ray.tuning.trial_run import ENDED, Pointer, TrialRun
 from s2v_ray.tuning.trials import Sweep, Trial, claim_sweep, has_bundle, open_sweep, summary
 
@@ -71,6 +73,7 @@ def run_sweep(
     past = [t for t in table.trials.values() if t.state != "running"]
     if len(past) == space.trials:
         return summary(sweep, past)
+    publish(recipe.log.loggers, describe_sweep(sweep))  # before its trials, which are shown under it
     start_ray()
     slots = trial_slots([n["Resources"] for n in nodes_for("train")], recipe, space.max_concurrent)
     if space.scheduler == "pbt" and space.trials > slots.count:
@@ -80,7 +83,7 @@ def run_sweep(
         )
     if space.task == "gan" and student is None and not has_bundle(storage.join(uri, "student")):
         logger.info("sweep %s: distilling the student that all trials share", space.name)
-        launch(RunSpec("distill", recipe, corpus, storage.join(uri, "student")))
+        launch(RunSpec("distill", recipe, corpus, storage.join(uri, "student"), sweep=uri))
     to_go, interrupted = space.trials - len(past), len(table.trials) - len(past)
     logger.info(
         "sweep %s: %d of %d trials to go, %d of them interrupted; %d at a time",

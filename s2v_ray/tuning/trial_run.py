@@ -95,7 +95,13 @@ class TrialRun:
             try:
                 recipe = trial_recipe(sweep.space, sweep.recipe, current.params)
                 spec = RunSpec(
-                    sweep.space.task, recipe, sweep.corpus, self._run, student, begin_from=current.begin_from
+                    sweep.space.task,
+                    recipe,
+                    sweep.corpus,
+                    self._run,
+                    student,
+                    begin_from=current.begin_from,
+                    sweep=sweep.uri,
                 )
                 with logs.identified(trial=str(self.number)):
                     launch(spec, cluster=self.share, on_record=self._on_record)
