@@ -87,18 +87,53 @@ class IngestConfig(Section):
         "most 0.33 with the speech of another clip.",
     )
     min_face: Positive = Field(32, description="Smallest accepted side of the face crop, pixels of the source picture.")
+    min_sharpness: Weight = Field(
+        0.0,
+        description="Clips with a lower sharpness of the crop, as `s2v inspect` shows it, are rejected; 0: none.",
+    )
+    max_turn: float = Field(
+        90.0,
+        gt=0,
+        le=90,
+        description="Clips whose face is turned further to the side, degrees (median over the clip), are rejected; 90: "
+        "none. Needs a detector with landmarks of nose and mouth (YuNet).",
+    )
+    min_speech: Share = Field(
+        0.0,
+        description="Clips with speech in a smaller share of their time are rejected, as Silero VAD finds it; 0: none. "
+        "Needs the extra `vad`.",
+    )
+    min_sync: Weight = Field(
+        0.0,
+        description="Files whose audio-video offset was measured with a lower confidence (ingest.offsets), or was not "
+        "measured, are rejected; 0: none.",
+    )
     clips_per_shard: Positive = Field(32, description="Number of clips in a shard.")
     jpeg_quality: int = Field(98, ge=50, le=100, description="JPEG quality of the encoded frames.")
     jpeg_chroma: Literal["full", "half"] = Field(
         "full", description="Resolution of the colours of the encoded frames: full (4:4:4) or half (4:2:0)."
     )
-    max_reject_share: Share = Field(0.5, description="Ingest fails if a larger share of the files is rejected.")
+    max_reject_share: Share = Field(
+        0.5,
+        description="Ingest fails if a larger share of the files is rejected, apart from those that min_sharpness, "
+        "max_turn, min_speech and min_sync reject.",
+    )
 
     @model_validator(mode="after")
     def _offset_has_its_file(self) -> IngestConfig:
-        if (self.offset == "none") != (self.offsets == ""):
+        used = self.offset != "none" or self.min_sync > 0
+        if used != (self.offsets != ""):
             raise ValueError(
-                "ingest.offset (source, speaker or clip) and ingest.offsets (the file that `s2v offsets` wrote) go "
-                "together: give both or neither"
+                "ingest.offset (source, speaker or clip) or ingest.min_sync, and ingest.offsets (the file that "
+                "`s2v offsets` wrote) go together: give both or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pose_has_landmarks(self) -> IngestConfig:
+        if self.max_turn < 90 and self.detector == "haar":
+            raise ValueError(
+                "ingest.max_turn needs the landmarks of nose and mouth, which the detector haar does not find: set "
+                "ingest.detector to the URI of YuNet weights"
             )
         return self

@@ -11,7 +11,7 @@ from typing import Any
 from s2v_ray import config, shards, split_index, storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest.crop import file_of
-from s2v_ray.ingest.rejects import Reason
+from s2v_ray.ingest.rejects import QUALITY, Reason
 from s2v_ray.ingest.sources import SourceClip
 from s2v_ray.ingest.splits import Entry, assign_splits, order_key
 from s2v_ray.ingest.staging import ClipRecord, RejectRecord
@@ -81,7 +81,7 @@ def read_existing(corpus: str, recipe: Recipe) -> ExistingCorpus:
     if not storage.exists(storage.join(corpus, storage.MANIFEST)):
         return ExistingCorpus()
     manifest = shards.read_corpus_manifest(corpus)
-    previous = manifest.get("settings", {})
+    previous = settings(Recipe()) | manifest.get("settings", {})  # an older corpus lacks keys that were added
     differences = [
         f"{key} {previous.get(key)!r} there, {value!r} here"
         for key, value in settings(recipe).items()
@@ -145,19 +145,21 @@ def check_rejects(files: int, clips: Sequence[ClipRecord], rejects: Sequence[Rej
     Args:
         files: number of files of the corpus.
         clips: all clips of the corpus.
-        rejects: all rejects of the corpus.
+        rejects: all rejects of the corpus; those that the recipe's limits of quality ask for do not count.
         recipe: config with ``ingest.max_reject_share``.
 
     Raises:
         ArtifactError: no clip is left, or more files are rejected than ``ingest.max_reject_share`` allows.
     """
-    if clips and len(rejects) <= recipe.ingest.max_reject_share * files:
+    unusable = [reject for reject in rejects if reject.reason not in QUALITY]
+    if clips and len(unusable) <= recipe.ingest.max_reject_share * files:
         return
     counts = ", ".join(f"{reason} {n}" for reason, n in sorted(Counter(r.reason for r in rejects).items()))
     limit = f"more than ingest.max_reject_share={recipe.ingest.max_reject_share}" if clips else "none is left"
-    first = rejects[0]
+    first = (unusable or rejects)[0]
     raise storage.ArtifactError(
-        f"{len(rejects)} of {files} files were rejected ({counts}), {limit}; the first: {first.source}: {first.detail}"
+        f"{len(unusable) if clips else len(rejects)} of {files} files were rejected ({counts}), {limit}; "
+        f"the first: {first.source}: {first.detail}"
     )
 
 

@@ -23,6 +23,8 @@ import numpy as np
 from s2v_ray import shards, storage
 from s2v_ray.clip import Clip
 from s2v_ray.ingest.corpus import REJECTS
+from s2v_ray.ingest.crop import file_of
+from s2v_ray.ingest.filters import sharpness, turn_of
 from s2v_ray.media.timing import FPS
 from s2v_ray.media.video import iter_frames, write_mp4
 
@@ -48,6 +50,7 @@ class ClipQuality:
         clipped: share of samples at full scale.
         silent: share of frames whose sound is below -60 dB.
         sharpness: standard deviation of the Laplacian of the grey frames, mean over frames.
+        turn: by how much the face is turned to a side, median over frames, degrees; 0 with the detector haar.
         brightness: mean of the grey frames, 0 to 255.
         motion: root mean square distance of the landmarks from their mean over the clip, pixels of the crop.
     """
@@ -56,6 +59,7 @@ class ClipQuality:
     clipped: float
     silent: float
     sharpness: float
+    turn: float
     brightness: float
     motion: float
 
@@ -152,7 +156,8 @@ def measure(clip: Clip) -> ClipQuality:
         level_db=float(_level_db((clip.speech**2).mean())),
         clipped=float((np.abs(clip.speech) >= 0.999).mean()),
         silent=float((levels < SILENCE_DB).mean()),
-        sharpness=float(np.mean([cv2.Laplacian(image, cv2.CV_64F).std() for image in grey])),
+        sharpness=sharpness(clip.frames),
+        turn=turn_of(clip),
         brightness=float(np.mean(grey)),
         motion=float(np.sqrt((distance**2).sum(-1).mean())),
     )
@@ -226,7 +231,7 @@ def _rejected_files(corpus: str, source: str) -> list[RejectedFile]:
     for row in islice(rows, SHOWN_REJECTS):
         picture = b""
         if source and pictured[row["reason"]] < PICTURES_OF_A_REASON:
-            picture = _first_frame(storage.join(source, row["source"]))
+            picture = _first_frame(storage.join(source, file_of(row["source"])))
             pictured[row["reason"]] += 1
         found.append(RejectedFile(row["source"], row["reason"], row["detail"], picture))
     return found

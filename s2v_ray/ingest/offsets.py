@@ -237,25 +237,30 @@ def read_offsets(uri: str) -> dict[tuple[str, str], Offset]:
 
 
 def apply_offsets(clips: Sequence[SourceClip], settings: IngestConfig) -> list[SourceClip]:
-    """Sets ``audio_delay`` of each file as ``settings.offset`` demands; with "none" the files are returned unchanged.
+    """Sets ``audio_delay`` of each file as ``settings.offset`` demands, and its ``sync_confidence``.
 
-    The offset of the finest allowed level is used if its confidence is at least ``settings.offset_confidence``,
-    else that of the next coarser level. If none has this confidence, the file is not corrected.
+    Without ``settings.offsets`` the files are returned unchanged. The offset of the finest allowed level is used if its
+    confidence is at least ``settings.offset_confidence``, else that of the next coarser level. If none has this
+    confidence, the file is not corrected.
 
     Raises:
         ArtifactError: the offsets cannot be used.
     """
-    if settings.offset == "none":
+    if not settings.offsets:
         return list(clips)
     known = read_offsets(settings.offsets)
-    levels = LEVELS[LEVELS.index(settings.offset) :: -1]
+    levels = () if settings.offset == "none" else LEVELS[LEVELS.index(settings.offset) :: -1]
 
     def delay(clip: SourceClip) -> int:
         names = {"source": "", "speaker": clip.speaker, "clip": clip.name}
         found = (known.get((level, names[level])) for level in levels)
         return next((o.frames for o in found if o is not None and o.confidence >= settings.offset_confidence), 0)
 
-    return [replace(clip, audio_delay=delay(clip)) for clip in clips]
+    def confidence(clip: SourceClip) -> float | None:
+        own = known.get(("clip", clip.name))
+        return None if own is None else own.confidence
+
+    return [replace(clip, audio_delay=delay(clip), sync_confidence=confidence(clip)) for clip in clips]
 
 
 def describe_correction(clips: Sequence[SourceClip], settings: IngestConfig) -> dict[str, Any]:

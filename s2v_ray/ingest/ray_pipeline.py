@@ -34,6 +34,7 @@ from s2v_ray.ingest.corpus import Shard, ShardAssembly
 from s2v_ray.ingest.sources import SourceClip, list_clips
 from s2v_ray.ingest.staging import ClipRecord, RejectRecord, StagingResult, StagingTask
 from s2v_ray.logs import Progress, log_progress
+from s2v_ray.media import voice
 from s2v_ray.media.face import make_detector
 from s2v_ray.models import face_card, teachers
 
@@ -117,6 +118,8 @@ def _check_inputs(new: list[SourceClip], corpus_uri: str, recipe: Recipe) -> dic
     """Checks detector, storage and teachers before any work; returns the cards of the teachers to install, by role."""
     if not all(c.ground_truth for c in new):
         make_detector(recipe.ingest.detector)
+    if recipe.ingest.min_speech > 0:
+        voice.load_detector()
     storage.check_writable(corpus_uri)
     cards = {role: card for role in annotation.ROLES if (card := getattr(recipe.teachers, role))}
     for card in cards.values():

@@ -18,6 +18,14 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"
     OUT_OF_RANGE = "out_of_range"
     DUPLICATE = "duplicate"
+    BLURRED = "blurred"
+    TURNED = "turned"
+    LITTLE_SPEECH = "little_speech"
+    OUT_OF_SYNC = "out_of_sync"
+
+
+QUALITY = (Reason.BLURRED, Reason.TURNED, Reason.LITTLE_SPEECH, Reason.OUT_OF_SYNC)
+"""Reasons that the recipe asks for. They say nothing of the source being the wrong one or damaged."""
 
 
 class Reject(Exception):

@@ -52,6 +52,7 @@ class SourceClip:
         ground_truth: URI of a JSON file with the face's landmarks (``s2v_ray.puppets``), or "": a detector finds them.
         audio_delay: frames by which the audio comes after the video, as measured (``ingest.offset``). ``TemporalAlign``
             corrects it.
+        sync_confidence: confidence with which the offset of this file was measured (``ingest.min_sync``), or None.
     """
 
     uri: str
@@ -61,6 +62,7 @@ class SourceClip:
     sentence: str = ""
     ground_truth: str = ""
     audio_delay: int = 0
+    sync_confidence: float | None = None
 
 
 class SourceFile(NamedTuple):

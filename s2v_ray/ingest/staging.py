@@ -6,13 +6,14 @@ restarted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from s2v_ray import shards, storage
 from s2v_ray.config import Recipe
 from s2v_ray.ingest.crop import CroppedClip, Process
+from s2v_ray.ingest.filters import QualityFilter
 from s2v_ray.ingest.rejects import Reject
 from s2v_ray.ingest.sources import SourceClip
 
@@ -58,7 +59,7 @@ class RejectRecord:
 
 @dataclass(frozen=True, slots=True)
 class StagingResult:
-    """The outcome for one clip, or for a file that is rejected (then ``reason`` is not empty and there is no clip).
+    """The outcome for one clip, or for a file; if it is rejected, ``reason`` is not empty.
 
     It is flat, so that it can be a row of a Ray dataset.
 
@@ -152,40 +153,52 @@ def stage(task: StagingTask, recipe: Recipe, folder: str) -> list[StagingResult]
         folder: URI of the folder for staged shards.
 
     Returns:
-        one result per clip and per rejected file; those of an earlier call if the task was finished then.
+        one result per clip, used or rejected, and per rejected file; those of an earlier call if the task was finished
+        then.
     """
     staged = storage.join(folder, f"{task.first:09d}")
     if storage.exists(f"{staged}.json"):
         return [StagingResult(**row) for row in storage.read_json(f"{staged}.json")]
     results: list[StagingResult] = []
     rows: list[dict[str, Any]] = []
+    config, quality = recipe.ingest, QualityFilter(recipe.ingest)
     for index, source in enumerate(task.files, task.first):
         try:
+            quality.check_file(source)
             clips = Process(recipe).process(source)
         except Reject as e:
-            results.append(StagingResult(index, 0, source.name, source.speaker, reason=e.reason.value, detail=e.detail))
+            results.append(_rejected(index, 0, source.name, source.speaker, e))
             continue
-        results += _clip_results(index, clips, f"{staged}.parquet", len(rows))
-        config = recipe.ingest
-        rows += [shards.encode_clip(clip.clip, config.jpeg_quality, config.jpeg_chroma) for clip in clips]
+        for piece, cropped in enumerate(clips):
+            clip = cropped.clip
+            try:
+                quality.check_clip(clip)
+            except Reject as e:
+                results.append(_rejected(index, piece, clip.source, source.speaker, e))
+                continue
+            results.append(_accepted(index, piece, cropped, f"{staged}.parquet", len(rows)))
+            rows.append(shards.encode_clip(clip, config.jpeg_quality, config.jpeg_chroma))
     shards.write_shard(f"{staged}.parquet", rows, group=1)
     storage.write_json(f"{staged}.json", [asdict(r) for r in results])
     return results
 
 
-def _clip_results(index: int, clips: Sequence[CroppedClip], uri: str, row_group: int) -> Iterator[StagingResult]:
-    for piece, cropped in enumerate(clips):
-        clip = cropped.clip
-        yield StagingResult(
-            index,
-            piece,
-            clip.source,
-            clip.speaker,
-            clip.id,
-            clip.emotion,
-            clip.sentence,
-            len(clip.frames),
-            uri,
-            row_group + piece,
-            cropped.alignment,
-        )
+def _rejected(index: int, piece: int, source: str, speaker: str, why: Reject) -> StagingResult:
+    return StagingResult(index, piece, source, speaker, reason=why.reason.value, detail=why.detail)
+
+
+def _accepted(index: int, piece: int, cropped: CroppedClip, uri: str, row_group: int) -> StagingResult:
+    clip = cropped.clip
+    return StagingResult(
+        index,
+        piece,
+        clip.source,
+        clip.speaker,
+        clip.id,
+        clip.emotion,
+        clip.sentence,
+        len(clip.frames),
+        uri,
+        row_group,
+        cropped.alignment,
+    )

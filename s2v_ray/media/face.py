@@ -26,6 +26,8 @@ This is the ArcFace template (Deng et al. 2019), scaled to an eye distance of 0.
 and hair.
 """
 
+_DEPTH = np.array([0.0, 0.0, 0.75, 0.28, 0.28])
+"""Distance of the five landmarks from the eyes towards the camera, in eye distances, of an average adult face."""
 _BATCH = 16  # frames warped at once
 
 
@@ -158,6 +160,27 @@ class YuNetDetector:
                 Detection((x, y, x + w, y + h), row[4:14].reshape(5, 2).astype(np.float64) / scale, float(row[14]))
             )
         return sorted(faces, key=lambda f: -f.area)
+
+
+def yaw(landmarks: np.ndarray) -> np.ndarray:
+    """Estimates the angle by which an upright face, as in a crop, is turned about its vertical axis.
+
+    The landmarks are fitted by an average face under weak perspective, in the least-squares sense (the first step of
+    POS, DeMenthon and Davis 1995).
+
+    Args:
+        landmarks: float ``[T, 5, 2]``, pixels; the nose must be a landmark of its own, which ``HaarDetector`` has not.
+
+    Returns:
+        float64 ``[T]``, degrees in [-90, 90]; positive if the nose points to the right of the picture.
+    """
+    eye_distance = TEMPLATE[1, 0] - TEMPLATE[0, 0]
+    model = np.concatenate([TEMPLATE / eye_distance, _DEPTH[:, None]], axis=1)
+    points = landmarks.astype(np.float64) - landmarks.mean(1, keepdims=True)
+    fitted = np.linalg.pinv(model - model.mean(0)) @ points  # [T, 3, 2]: two rows of a rotation, times the scale
+    scale = np.sqrt(np.square(fitted).sum(1).mean(1))
+    angle: np.ndarray = np.degrees(np.arcsin(np.clip(fitted[:, 2, 0] / np.maximum(scale, 1e-12), -1.0, 1.0)))
+    return angle
 
 
 def smooth_landmarks(landmarks: np.ndarray, seconds: float) -> np.ndarray:

@@ -59,6 +59,17 @@ def test_no_corpus_yet(tmp_path: Path) -> None:
     assert corpora.read_existing(str(tmp_path), tiny_recipe()) == ExistingCorpus()
 
 
+def test_a_corpus_from_before_a_key_was_added_is_continued_with_its_default(tmp_path: Path) -> None:
+    corpus = str(tmp_path / "corpus")
+    ingest_locally(make_source(tmp_path / "src"), corpus)
+    manifest = storage.read_json(storage.join(corpus, "manifest.json"))
+    assert manifest["settings"].pop("ingest.min_sharpness") == 0.0
+    storage.write_json(storage.join(corpus, "manifest.json"), manifest)
+    assert corpora.read_existing(corpus, tiny_recipe()).files == manifest["files"]
+    with pytest.raises(storage.ArtifactError, match=r"ingest.min_sharpness 0.0 there, 9.0 here"):
+        corpora.read_existing(corpus, tiny_recipe(ingest={"min_sharpness": 9.0}))
+
+
 def test_other_settings_are_an_error_but_not_the_limit_of_rejects(tmp_path: Path) -> None:
     corpus = str(tmp_path / "corpus")
     ingest_locally(make_source(tmp_path / "src"), corpus, clips_per_shard=3)
@@ -91,6 +102,10 @@ def test_too_many_rejects_are_an_error() -> None:
         "2 of 7 files were rejected (no_face 1, no_sound 1), more than ingest.max_reject_share=0.25; "
         "the first: a.mp4: none"
     )
+    blurred = [RejectRecord(f"{i}.mp4", "blurred", "") for i in range(5)]
+    corpora.check_rejects(8, [record(0)], [*blurred, *rejects], recipe)  # the recipe asked for it
+    with pytest.raises(storage.ArtifactError, match=r"2 of 7 files .*\(blurred 5, no_face 1.*first: a.mp4"):
+        corpora.check_rejects(7, [record(0)], [*blurred, *rejects], recipe)
     with pytest.raises(storage.ArtifactError, match="none is left"):
         corpora.check_rejects(800, [], rejects, recipe)
 

@@ -197,6 +197,13 @@ def test_the_finest_level_with_enough_confidence_is_used(measured: str) -> None:
     source = settings("source", measured, min_confidence=confidence)
     assert [c.audio_delay for c in offset.apply_offsets(FILES, source)] == [everywhere] * len(FILES)
     assert {c.audio_delay for c in offset.apply_offsets(FILES, settings("clip", measured, min_confidence=1.9))} == {0}
+    only_sync = IngestConfig(min_sync=0.2, offsets=measured)
+    unmoved = offset.apply_offsets(FILES, only_sync)
+    assert {c.audio_delay for c in unmoved} == {0}
+    confidences = [c.sync_confidence for c in unmoved]
+    assert confidences[5] is not None and confidences[5] < 0.05, "the silent clip"
+    assert min(c for i, c in enumerate(confidences[:7]) if c is not None and i != 5) > 0.2
+    assert confidences[7:] == [None, None], "not measured"
     by_clip = settings("clip", measured)
     files = offset.describe_correction(offset.apply_offsets(FILES, by_clip), by_clip)["files"]
     assert files["3"] == 3 + (everywhere == 3) and sum(files.values()) == len(FILES)

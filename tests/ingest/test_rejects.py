@@ -15,6 +15,10 @@ def test_the_values_that_are_stored_in_corpora() -> None:
         "too_short",
         "out_of_range",
         "duplicate",
+        "blurred",
+        "turned",
+        "little_speech",
+        "out_of_sync",
     ]
 
 

@@ -21,7 +21,7 @@ def test_small_sources_have_small_tasks(files: int, size: int) -> None:
 
 
 def test_a_task_survives_the_way_to_a_worker() -> None:
-    task = StagingTask(3, (SourceClip("s3://b/a.mp4", "a.mp4", "anna", "happy", "hello", "s3://b/a.json", -2),))
+    task = StagingTask(3, (SourceClip("s3://b/a.mp4", "a.mp4", "anna", "happy", "hello", "s3://b/a.json", -2, 0.4),))
     assert StagingTask.from_row(task.to_row()) == task
 
 
@@ -62,6 +62,28 @@ def test_pieces_of_a_file_have_row_groups_of_their_own(tmp_path: Path) -> None:
     assert len(clips) == 3
     assert [c.row_group for c in clips] == [0, 1, 2]
     assert [shards.read_rows(c.staged_in, c.row_group)[0]["id"] for c in clips] == [c.id for c in clips]
+
+
+def test_single_pieces_of_a_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, files = list_clips(make_source(tmp_path / "src"))
+    recipe = tiny_recipe(ingest={"max_seconds": 0.5, "min_speech": 0.5})
+    shares = iter([0.9, 0.1, 0.6])
+    monkeypatch.setattr("s2v_ray.media.voice.speech_share", lambda speech: next(shares))
+    clips, rejects = split_results(stage(StagingTask(0, tuple(files[:1])), recipe, str(tmp_path / "work")))
+    assert [c.row_group for c in clips] == [0, 1]
+    assert [shards.read_rows(c.staged_in, c.row_group)[0]["id"] for c in clips] == [c.id for c in clips]
+    ((source, reason, detail),) = [(r.source, r.reason, r.detail) for r in rejects]
+    assert (source.partition("#")[0], reason) == (clips[0].source.partition("#")[0], "little_speech")
+    assert source not in {c.source for c in clips}
+    assert detail == "10% of it is speech, ingest.min_speech is 0.5"
+
+
+def test_a_file_out_of_sync_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "Process", lambda recipe: pytest.fail("the file was processed"))
+    file = SourceClip(str(tmp_path / "a.mp4"), "a.mp4", "anna", sync_confidence=0.1)
+    recipe = tiny_recipe(ingest={"min_sync": 0.3, "offsets": "offsets"})
+    (result,) = stage(StagingTask(0, (file,)), recipe, str(tmp_path / "work"))
+    assert (result.source, result.reason) == ("a.mp4", "out_of_sync")
 
 
 def test_results_are_in_the_order_of_the_source() -> None:

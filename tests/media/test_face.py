@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from s2v_ray.media import face, video
+from tests.helpers.faces import turned
 
 
 def test_similarity_recovers_turn_scale_and_shift() -> None:
@@ -122,3 +123,10 @@ def test_both_detectors_find_the_one_face_of_grid(name: str) -> None:
     assert len(faces) == 1
     eyes, nose = faces[0].landmarks[:2], faces[0].landmarks[2]
     assert eyes[0, 0] < nose[0] < eyes[1, 0] and eyes[:, 1].max() < nose[1] < faces[0].landmarks[3:, 1].min()
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_the_turn_of_a_face_is_found(scale: float) -> None:
+    angles = np.array([-60.0, -20.0, 0.0, 5.0, 45.0])
+    landmarks = np.stack([turned(angle) for angle in angles]) * scale + [100, -20]
+    assert np.allclose(face.yaw(landmarks), angles, atol=1e-6)
