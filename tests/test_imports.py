@@ -69,7 +69,6 @@ EDGES: dict[str, set[str]] = {
         "evaluation",
         "inference",
         "logs",
-        "media",
         "metrics",
         "models",
         "shards",

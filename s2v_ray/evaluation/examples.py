@@ -12,6 +12,7 @@ import numpy as np
 
 from s2v_ray import storage
 from s2v_ray.clip import Clip
+from s2v_ray.evaluation.player import label_of
 from s2v_ray.evaluation.rows import SHOWN_ROWS
 
 FILE = "examples.npz"
@@ -24,10 +25,12 @@ class ClipExample:
     Attributes:
         rows: row -> uint8 ``[T, H, W, 3]``.
         speech: float32 ``[T * 640]``.
+        label: its name (``player.label_of``).
     """
 
     rows: dict[str, np.ndarray]
     speech: np.ndarray
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,11 @@ def read_examples(out_uri: str) -> Examples:
     index = json.loads(str(arrays["index"]))
     return Examples(
         [
-            ClipExample({row: arrays[key] for row, key in clip["rows"].items()}, arrays[clip["speech"]])
+            ClipExample(
+                {row: arrays[key] for row, key in clip["rows"].items()},
+                arrays[clip["speech"]],
+                label_of(clip["speaker"], clip["emotion"], clip["sentence"]),
+            )
             for clip in index["clips"]
         ],
         [{emotion: arrays[key] for emotion, key in clip["rows"].items()} for clip in index["emotions"]],

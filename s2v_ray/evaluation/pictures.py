@@ -1,9 +1,8 @@
-"""Images of the report: contact sheets, side-by-side frames and small curves, with numpy and OpenCV."""
+"""Images of the report: contact sheets and side-by-side frames, with numpy and OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 
 import cv2
 import numpy as np
@@ -57,20 +56,6 @@ def to_png(image: np.ndarray) -> bytes:
     if not ok:
         raise ValueError(f"an image of shape {image.shape} cannot be encoded as PNG")
     return data.tobytes()
-
-
-def curve_svg(name: str, steps: Sequence[float], values: Sequence[float], width: int = 260, height: int = 120) -> str:
-    """Draws a small line chart as inline SVG, with its first and last value as its title."""
-    x, y = np.asarray(steps), np.asarray(values)
-    low, high = float(y.min()), float(y.max())
-    px = 4 + (x - x[0]) / max(float(x[-1] - x[0]), 1e-12) * (width - 8)
-    py = height - 4 - (y - low) / max(high - low, 1e-12) * (height - 26)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))
-    title = f"{escape(name)}: {y[0]:.4g} to {y[-1]:.4g} at step {x[-1]:.0f}"
-    return (
-        f'<svg width="{width}" height="{height}" role="img"><text x="4" y="13">{title}</text>'
-        f'<polyline points="{points}" fill="none" stroke="#2563a8" stroke-width="1.5"/></svg>'
-    )
 
 
 def _tile_size(frames: np.ndarray) -> int:

@@ -13,8 +13,9 @@ import jinja2
 import numpy as np
 
 from s2v_ray import storage
-from s2v_ray.evaluation import pictures
+from s2v_ray.evaluation import pictures, plots
 from s2v_ray.evaluation.examples import Examples, read_examples
+from s2v_ray.evaluation.player import PlayedClip, player
 from s2v_ray.evaluation.results import BarResult, DifferenceResult, IntervalResult, MetricResult, Results, check_schema
 from s2v_ray.evaluation.rows import REAL, ROWS, SHOWN_ROWS
 from s2v_ray.media.video import SYNTHETIC, write_mp4
@@ -23,6 +24,8 @@ from s2v_ray.metrics.clip_metrics import METRICS
 
 NOT_PLOTTED = {"step", "clips_per_second", "data_wait", "seconds_left"}
 """Keys of ``metrics.jsonl`` that are about the progress of a run."""
+PLAYED_CLIPS = 6
+"""Examples that can be played on the page. A row of three seconds at 96 pixels has about 50 KB."""
 VERDICTS = {True: "met", False: "missed", None: "does not apply"}
 
 
@@ -44,11 +47,11 @@ def write_report(out_uri: str, results: Results) -> dict[str, str]:
     examples = read_examples(out_uri)
     rows = shown_rows(examples)
     images = _images(examples, rows)
-    curves = [pictures.curve_svg(name, *curve) for name, curve in _training_curves(results["bundle"]).items()]
+    curves = [plots.training_curve(name, *curve) for name, curve in _training_curves(results["bundle"]).items()]
     first = examples.clips[0]
     files = {f"{name}.png": data for name, data in images.items()}
     files["sample.mp4"] = _video({label: first.rows[row] for label, row in rows.items()}, first.speech)
-    files["report.html"] = _page(results, images, curves).encode()
+    files["report.html"] = _page(results, images, curves, player(_played(examples, rows))).encode()
     found = {"results": storage.join(out_uri, "results.json")}
     for file, data in files.items():
         name = file.partition(".")[0]
@@ -191,7 +194,15 @@ def _align(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str]) -> str:
+def _played(examples: Examples, rows: Mapping[str, str]) -> list[PlayedClip]:
+    """The first ``PLAYED_CLIPS`` examples, as the page plays them."""
+    return [
+        PlayedClip(f"{number}: {clip.label}", {label: clip.rows[row] for label, row in rows.items()}, clip.speech)
+        for number, clip in enumerate(examples.clips[:PLAYED_CLIPS], 1)
+    ]
+
+
+def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str], played: str) -> str:
     source = resources.files("s2v_ray.evaluation") / "templates" / "report.html"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -207,6 +218,7 @@ def _page(results: Results, images: Mapping[str, bytes], curves: Sequence[str]) 
         bars=[_format_bar(bar) for bar in results["bars"]],
         images={name: base64.b64encode(data).decode() for name, data in images.items()},
         curves=curves,
+        player=played,
     )
 
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 
 from s2v_ray import storage
-from s2v_ray.evaluation import pictures
+from s2v_ray.evaluation import plots
+from s2v_ray.evaluation.player import PlayedClip, label_of, player
 from s2v_ray.evaluation.sample import read_sample
 from s2v_ray.inference.predictor import Predictor
 from s2v_ray.inference.request import GenerationRequest
-from s2v_ray.media.video import SYNTHETIC, write_mp4
 from s2v_ray.metrics import VALIDATION
 from s2v_ray.tuning.parameters import Choice, LogUniform, Params
 from s2v_ray.tuning.search import make_study
 from s2v_ray.tuning.space import better
-from s2v_ray.tuning.trials import Segment, Sweep, Trial, summary
+from s2v_ray.tuning.trials import Segment, Sweep, Trial, finished, summary
 from s2v_ray.tuning.winner import mean_ranks
 
 SHOWN_TRIALS = 3
 """Trials whose videos are shown."""
 SHOWN_CLIPS = 2
-SHOWN_FRAMES = 75
 MIN_TRIALS = 5
 """Smallest number of trials for importances."""
 
@@ -168,7 +163,8 @@ def _page(sweep: Sweep, trials: list[Trial]) -> str:
         ],
         parallel=_parallel(sweep, trials),
         importance=_importance(sweep, trials),
-        video=base64.b64encode(video).decode() if (video := _video(sweep, trials)) else "",
+        pareto=_pareto(sweep, trials),
+        player=player(_played(sweep, trials)),
         shown=_shown,
     )
 
@@ -177,25 +173,11 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure  # not pyplot, which looks for a display
-
-    with rc_context({"svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(width, height))
-        return figure, figure.add_subplot()
-
-
 def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
     """Plot one line for each run, with a dotted line from the checkpoint of another trial that it started from."""
     best = summary(sweep, trials)["winner"]
-    figure, axes = _figure(9, 3)
+    figure, axes = plots.figure(9, 3)
+    labels: list[tuple[float, float, str, str]] = []
     for trial in trials:
         style = (
             {"color": "#c60", "linewidth": 2.2, "zorder": 3}
@@ -208,9 +190,7 @@ def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
                 continue
             x, y = zip(*points, strict=True)
             axes.plot(x, y, marker=".", **style)
-            axes.annotate(
-                str(trial.number), (x[-1], y[-1]), xytext=(3, 0), textcoords="offset points", color=style["color"]
-            )
+            labels.append((x[-1], y[-1], str(trial.number), str(style["color"])))
             origin = [
                 p[metric]
                 for t in trials
@@ -222,16 +202,17 @@ def _curves(sweep: Sweep, trials: Sequence[Trial], metric: str) -> str:
                 axes.plot((segment.step, x[0]), (origin[-1], y[0]), linestyle=":", **style)
     axes.set_xlabel("step")
     axes.set_ylabel(f"{VALIDATION[metric].name} ({better(metric)} is better)")
-    return _svg(figure)
+    plots.label_points(figure, axes, labels)
+    return plots.svg(figure)
 
 
 def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
     """Plot a line for each trial through its values, darker if its primary metric is better."""
     metric, keys = sweep.space.primary_metric, list(sweep.space.parameters)
     shown = [(t, _params(sweep, t)) for t in trials if metric in t.scores()]
-    figure, axes = _figure(max(8.0, 1.3 * len(keys)), 3.6)
+    figure, axes = plots.figure(max(8.0, 1.3 * len(keys)), 3.6)
     if not shown:
-        return _svg(figure)
+        return plots.svg(figure)
     from matplotlib import colormaps
 
     columns = [*keys, metric]
@@ -254,15 +235,15 @@ def _parallel(sweep: Sweep, trials: Sequence[Trial]) -> str:
     axes.set_xticks(
         range(len(columns)),
         [c.removeprefix("gan.").removeprefix("discriminators.").replace(".", ".\n") for c in columns],
-        rotation=30,
-        ha="right",
     )
     axes.set_yticks([])
+    axes.set_ylim(-0.12, 1.12)
+    axes.spines[:].set_visible(False)
     for i, (low, high) in enumerate(low_high):
-        axes.axvline(i, color="#ccc", linewidth=0.8, zorder=0)
-        for height, value in ((-0.06, low), (1.03, high)):
+        axes.plot((i, i), (0, 1), color="#ccc", linewidth=0.8, zorder=0)
+        for height, value in ((-0.08, low), (1.04, high)):
             axes.text(i, height, _shown(value), ha="center", fontsize=7)
-    return _svg(figure)
+    return plots.svg(figure)
 
 
 def _bounds(sweep: Sweep, key: str) -> tuple[Any, Any]:
@@ -300,33 +281,46 @@ def _importance(sweep: Sweep, trials: Sequence[Trial]) -> str:
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: scores[t.number])
     if not found:
         return ""
-    figure, axes = _figure(8, 0.6 + 0.25 * len(found))
+    figure, axes = plots.figure(8, 0.6 + 0.25 * len(found))
     axes.barh(list(found)[::-1], list(found.values())[::-1], color="#2563a8")
-    return _svg(figure)
+    return plots.svg(figure)
 
 
-def _video(sweep: Sweep, trials: Sequence[Trial]) -> bytes:
-    """Return an MP4 of the best trials beside the real clips, with sound; b"" if there is none."""
-    scores = {
-        t.number: t.scores()
-        for t in trials
-        if t.state == "finished" and all(m in t.scores() for m in sweep.space.objectives)
-    }
+def _played(sweep: Sweep, trials: Sequence[Trial]) -> list[PlayedClip]:
+    """Return clips of the validation split: real, and drawn from their speech by the best trials."""
+    scores = finished(sweep.space, trials)
     if sweep.space.task != "gan" or not scores:
-        return b""
+        return []
     best = summary(sweep, trials)["winner"]
     weights = getattr(sweep.space.winner, "weights", {})
     means = mean_ranks(scores, sweep.space.objectives, weights)
     chosen = sorted(scores, key=lambda n: (n != best, means[n], n))[:SHOWN_TRIALS]
-    clips = read_sample(sweep.corpus, "val", SHOWN_CLIPS, seed=0)
-    speech = [c.speech[: SHOWN_FRAMES * (len(c.speech) // len(c.frames))] for c in clips]
-    rows = {"real": np.concatenate([c.frames[:SHOWN_FRAMES] for c in clips])}
-    for number in chosen:
-        predictor = Predictor(storage.join(sweep.run_of(number, sweep.segments(number)[-1]), "bundle"))
-        rows[f"trial {number}"] = np.concatenate(
-            [chunk for sound in speech for chunk in predictor.generate(GenerationRequest(sound))]
-        )
-    with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
-        path = Path(folder) / "best.mp4"
-        write_mp4(str(path), pictures.side_by_side(rows), np.concatenate(speech), metadata=SYNTHETIC)
-        return path.read_bytes()
+    runs = {n: sweep.run_of(n, sweep.segments(n)[-1]) for n in chosen}
+    predictors = {f"trial {n}": Predictor(storage.join(run, "bundle")) for n, run in runs.items()}
+    shown = []
+    for clip in read_sample(sweep.corpus, "val", SHOWN_CLIPS, seed=0):
+        rows = {"real": clip.frames}
+        for label, predictor in predictors.items():
+            rows[label] = np.concatenate([*predictor.generate(GenerationRequest(clip.speech))])
+        shown.append(PlayedClip(label_of(clip.speaker, clip.emotion, clip.sentence), rows, clip.speech))
+    return shown
+
+
+def _pareto(sweep: Sweep, trials: Sequence[Trial]) -> str:
+    """Plot the finished trials by the first two objectives, and their Pareto front; "" with one objective."""
+    objectives = list(sweep.space.objectives)[:2]
+    scores, result = finished(sweep.space, trials), summary(sweep, trials)
+    if len(objectives) < 2 or not scores:
+        return ""
+    figure, axes = plots.figure(6, 4)
+    x, y = ([found[m] for found in scores.values()] for m in objectives)
+    axes.scatter(x, y, color="#999", s=18)
+    if len(sweep.space.objectives) == 2:
+        front = sorted((scores[n][objectives[0]], scores[n][objectives[1]]) for n in result["pareto"])
+        axes.plot(*zip(*front, strict=True), color=plots.INK, marker="o", linewidth=1)
+    for label, metric in zip((axes.set_xlabel, axes.set_ylabel), objectives, strict=True):
+        label(f"{VALIDATION[metric].name} ({better(metric)} is better)")
+    colors = {number: "#c60" if number == result["winner"] else "#333" for number in scores}
+    points = zip(x, y, scores, strict=True)
+    plots.label_points(figure, axes, [(px, py, str(number), colors[number]) for px, py, number in points])
+    return plots.svg(figure)

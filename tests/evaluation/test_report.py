@@ -31,7 +31,10 @@ def test_the_report_is_complete(corpus: str, tmp_path: Path) -> None:
 
     page = storage.read_bytes(paths["report"]).decode()
     assert "t&lt;e&gt;st" in page
-    assert "loss/x: 3 to 1.5" in page
+    assert ">loss/x</text>" in page and "sample.mp4" not in page
+    shown = len(shown_rows(read_examples(out)))
+    played = len(read_examples(out).clips)
+    assert page.count("data:video/mp4;base64,") == shown * min(played, 6) > 6
     assert page.count("data:image/png;base64,") == 2
     with_values = [m for m, found in results["rows"]["speech only"]["values"].items() if found["mean"] is not None]
     assert len(with_values) > 10
