@@ -70,6 +70,8 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
     from s2v_ray.evaluation.report import format_table, write_report
     from s2v_ray.evaluation.results import Results
     from s2v_ray.publishing.cards import write_card
+    from s2v_ray.publishing.tracked import describe_evaluation
+    from s2v_ray.tracking.entries import publish
 
     history = History(out, recipe)
     steps = _steps(out, recipe, reference)
@@ -82,6 +84,7 @@ def run_demo(out: str, recipe: Recipe, *, reference: bool = False) -> tuple[dict
     report = write_report(storage.join(out, "evaluation"), evaluated)
     artifacts = {**report, "video": storage.join(out, "video.mp4"), "bundle": storage.join(out, "generator/bundle")}
     artifacts["card"] = write_card(artifacts["bundle"], storage.join(out, "evaluation"))
+    publish(recipe.log.loggers, describe_evaluation(storage.join(out, "evaluation"), evaluated, report, recipe))
     print(format_table(evaluated))
     for name, path in artifacts.items():
         print(f"{name:>8}: {path}")

@@ -89,6 +89,7 @@ EDGES: dict[str, set[str]] = {
         "puppets",
         "storage",
         "teach",
+        "tracking",
         "training",
     },
     "cli": {
