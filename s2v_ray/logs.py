@@ -66,7 +66,7 @@ def progress_of(record: logging.LogRecord) -> Progress | None:
 
 @contextmanager
 def identified(**ids: str) -> Iterator[None]:
-    """Within the context, records of this thread or task carry these ids (run, trial, job, request); "" for none."""
+    """Within the context, records of this thread or task carry these ids (run, job, request, ...); "" for none."""
     before = _ids.set({**_ids.get(), **{name: value for name, value in ids.items() if value}})
     try:
         yield

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from s2v_ray.serving.context import ApiContext
 from s2v_ray.serving.errors import OTHER_ERRORS, ApiError
 from s2v_ray.serving.forms import SHOWN_CHARACTERS
-from s2v_ray.serving.guard import ERROR_CODE, Guard
+from s2v_ray.serving.guard import ERROR_CODE, UNLIMITED_PATHS, Guard
 from s2v_ray.serving.request_log import RequestLog
 from s2v_ray.serving.routes import include_routes
 from s2v_ray.serving.service import Service
@@ -31,6 +32,14 @@ HTTP_ERRORS = {
     413: ("upload_too_large", None),
 }
 """Status of Starlette's own errors -> code, and message if it is not that of the error."""
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": True,
+    "metrics": False,  # those of the endpoint are Prometheus's
+    "logs": False,
+    "operation_spans": False,
+    "exclude": lambda scope: scope["path"] in UNLIMITED_PATHS,
+}
+"""Spans of all requests but those of probes; see ``traces``."""
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -63,6 +72,7 @@ def make_api(context: ApiContext) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        telemetry=TELEMETRY,
         description=DESCRIPTION,
         responses=OTHER_ERRORS,
         generate_unique_id_function=lambda route: route.name,  # links between operations refer to these names

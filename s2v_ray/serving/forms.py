@@ -21,6 +21,7 @@ from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError, not_ready
 from s2v_ray.serving.service import Service, VideoRequest
 from s2v_ray.serving.settings import DEFAULT, Limits, ServeSettings
+from s2v_ray.serving.traces import span
 
 SIZE = re.compile(r"([0-9]{2,4})x\1")
 MIN_SIDE = 16
@@ -237,7 +238,8 @@ class FormReader:
         return Appearance(identity, emotion, face if predictor.reference else None, take)
 
     async def _speech(self, field: str, upload: UploadFile, max_seconds: float) -> np.ndarray:
-        return await run_in_thread(uploads.read_speech, field, upload.file, max_seconds, self.limits.decode_seconds)
+        with span("decode speech", field=field):
+            return await run_in_thread(uploads.read_speech, field, upload.file, max_seconds, self.limits.decode_seconds)
 
     async def _optional_speech(self, field: str, upload: UploadFile | None) -> np.ndarray | None:
         return await self._speech(field, upload, self.limits.other_seconds) if upload else None
@@ -248,6 +250,7 @@ class FormReader:
         if not upload:
             return None
         detector = None if aligned else self.service.detector
-        return await run_in_thread(
-            uploads.read_face, field, upload.file, predictor.size, detector, self.limits.picture_pixels
-        )
+        with span("decode picture", field=field):
+            return await run_in_thread(
+                uploads.read_face, field, upload.file, predictor.size, detector, self.limits.picture_pixels
+            )

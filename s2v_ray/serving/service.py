@@ -28,6 +28,7 @@ from s2v_ray.serving.errors import ApiError
 from s2v_ray.serving.live_capacity import measure_capacity
 from s2v_ray.serving.metrics import Metrics
 from s2v_ray.serving.settings import ServeSettings
+from s2v_ray.serving.traces import span
 
 STREAM_CODE_FRAMES = seconds_to_frames(4.0)
 """Number of frames from which a stream predicts identity and emotion: longer than a clip of distillation."""
@@ -112,8 +113,9 @@ class Service:
 
     async def encode_speech(self, model: str, speech: np.ndarray) -> SpeechCodes:
         """Codes that a bundle predicts from speech."""
-        batcher = await self.bundles.load(model)
-        return await batcher.run(lambda: batcher.predictor.encode_speech(speech))
+        with span("encode speech", model=model):
+            batcher = await self.bundles.load(model)
+            return await batcher.run(lambda: batcher.predictor.encode_speech(speech))
 
     async def image_identity(self, model: str, face: np.ndarray) -> Tensor:
         """The teacher's identity code ``[D]`` of an aligned crop, uint8 ``[S, S, 3]``.
@@ -135,13 +137,15 @@ class Service:
         metrics, model, seconds = self.metrics, request.model, 0.0
         try:
             batcher = await self.bundles.load(model)
-            async with aclosing(batcher.generate(request.generation)) as parts:
-                began = time.monotonic()
-                async for part in parts:
-                    seconds += time.monotonic() - began  # without the time that the receiver takes
-                    metrics.frames.labels(model).inc(len(part))
-                    yield part if request.size == part.shape[1] else await run_in_thread(_resize, part, request.size)
+            with span("generate", model=model, frames=request.frames, size=request.size):
+                async with aclosing(batcher.generate(request.generation)) as parts:
                     began = time.monotonic()
+                    async for part in parts:
+                        seconds += time.monotonic() - began  # without the time that the receiver takes
+                        metrics.frames.labels(model).inc(len(part))
+                        same = request.size == part.shape[1]
+                        yield part if same else await run_in_thread(_resize, part, request.size)
+                        began = time.monotonic()
         except Exception:
             metrics.failed.labels(model).inc()
             raise

@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from s2v_ray import storage
+from s2v_ray.logs import identified
 from s2v_ray.media.timing import FPS
 from s2v_ray.serving.concurrency import run_in_thread
 from s2v_ray.serving.errors import ApiError
@@ -284,7 +285,8 @@ class Videos:
             video = await self._queue.get()
             if video not in self.held:
                 continue  # deleted while it was queued
-            task = self._running[video] = asyncio.create_task(self._run(self.held[video]))
+            with identified(video=video):
+                task = self._running[video] = asyncio.create_task(self._run(self.held[video]))
             await asyncio.wait([task])
             self._running.pop(video, None)
 
