@@ -2,7 +2,7 @@
 
     python -m tests.faults.damaged_videos [--videos 200] [--seed 0]
 
-Exit status 0 if every file is accounted for.
+Exit status 0 if every file is accounted for, and the page of `s2v inspect` has every reject with its reason.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from markupsafe import escape
 
 from s2v_ray import shards, storage
+from s2v_ray.ingest.inspection import inspect_corpus, write_page
 from s2v_ray.media import face
 from tests.helpers.recipes import tiny_recipe
 from tests.helpers.videos import make_video
@@ -115,7 +117,9 @@ def main() -> int:
         kinds = make(Path(folder) / "videos", args.videos, args.seed)
         corpus = f"{folder}/corpus"
         manifest = pipeline.ingest(f"{folder}/videos", corpus, RECIPE)
-        rejects = {r["source"]: r["reason"] for r in shards.read_shard(storage.join(corpus, "rejects.parquet"))}
+        rows = shards.read_shard(storage.join(corpus, "rejects.parquet"))
+        rejects = {r["source"]: r["reason"] for r in rows}
+        page = Path(write_page(inspect_corpus(corpus), f"{folder}/page.html")).read_text()
         used = Counter(
             r["source"]
             for s in shards.SPLITS
@@ -131,12 +135,19 @@ def main() -> int:
     wrong = [
         name for name, kind in kinds.items() if (kind in ("zero length", "no sound", "not a video")) and name in used
     ]
-    ok = not lost and not wrong and manifest["files"] == len(kinds) == sum(map(bool, used.values())) + len(rejects)
+    unseen = [r["source"] for r in rows if not all(escape(r[key]) in page for key in ("source", "reason", "detail"))]
+    ok = (
+        not lost
+        and not wrong
+        and not unseen
+        and manifest["files"] == len(kinds) == sum(map(bool, used.values())) + len(rejects)
+    )
     print(
         f"{len(kinds)} files: {len(used)} used, {len(rejects)} rejected, {len(lost)} lost or duplicated, "
         f"{len(wrong)} used although they are empty"
     )
-    print("OK" if ok else f"FAILED: {lost + wrong}")
+    print(f"{len(rows) - len(unseen)} of {len(rows)} rejects are on the page of `s2v inspect` with their reasons")
+    print("OK" if ok else f"FAILED: {lost + wrong + unseen}")
     return 0 if ok else 1
 
 
