@@ -137,16 +137,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def batch_of(recipe: Recipe, device: torch.device) -> ClipBatch:
     config, size, rng = recipe.gan, recipe.media.size, torch.Generator().manual_seed(0)
-    b, t, heard = config.batch, config.frames, config.speech_frames
+    b, t, length = config.batch, config.frames, config.speech_frames
     return ClipBatch(
         frames=torch.randint(0, 256, (b, t, size, size, 3), dtype=torch.uint8, generator=rng),
-        speech=0.1 * torch.randn(b, heard * 640, generator=rng),
+        speech=0.1 * torch.randn(b, length * 640, generator=rng),
         index=torch.arange(t).expand(b, -1),
         consecutive=torch.arange(b) % 3 == 0,
-        speech_mask=torch.ones(b, heard, dtype=torch.bool),
+        speech_mask=torch.ones(b, length, dtype=torch.bool),
         references=torch.randint(0, 256, (b, REFERENCES, size, size, 3), dtype=torch.uint8, generator=rng),
         identity=F.normalize(torch.randn(b, IDENTITY, generator=rng), dim=-1),
-        emotion=torch.randn(b, heard, len(EMOTIONS), generator=rng),
+        emotion=torch.randn(b, length, len(EMOTIONS), generator=rng),
     ).to(device)
 
 
