@@ -15,6 +15,8 @@ EYE_ROWS = (0.36, 0.47)
 """Top and bottom of the eyes, from the crease of the upper lid to below the lower one; shares of the crop's side."""
 EYE_COLUMNS = ((0.27, 0.45), (0.55, 0.73))
 """Left and right of each eye, shares of the crop's side."""
+UPPER_ROWS = 0.56
+"""Bottom of the upper part of the crop, which ends at the tip of the nose; share of the crop's side."""
 SOFTNESS = 0.015
 """Width of the transition at the border of a mask, share of the crop's side."""
 
@@ -29,6 +31,14 @@ def mouth_box(size: int) -> tuple[int, int, int, int]:
 def mouth_mask(size: int) -> Tensor:
     """Returns float32 ``[size, size]`` in [0, 1]: about 1 in the mouth region, 0.5 on its border, 0 far outside."""
     return _soft_box(size, *mouth_box(size))
+
+
+@functools.cache
+def upper_mask(size: int) -> Tensor:
+    """Returns float32 ``[size, size]`` in [0, 1]: about 1 from the top of the crop to the tip of the nose, 0 below."""
+    return torch.sigmoid((round(UPPER_ROWS * size) - torch.arange(size) - 0.5) / (SOFTNESS * size))[:, None].expand(
+        size, size
+    )
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from s2v_ray.models.speech2video import Speech2Video
 from s2v_ray.models.student import Student
 from s2v_ray.storage import ArtifactError
 
-BUNDLE_SCHEMA = 3
+BUNDLE_SCHEMA = 4
 
 Kind = Literal["student", "speech2video"]
 

@@ -17,8 +17,8 @@ from s2v_ray.models.generator import ClipCodes, Generator
 from s2v_ray.models.student import Student
 from s2v_ray.models.take import (
     KnownTake,
+    MotionEncoder,
     MotionPrior,
-    Posterior,
     TakeEncoder,
     TakePrior,
     kl_to_standard_normal,
@@ -101,7 +101,8 @@ class Speech2Video(nn.Module):
         super().__init__()
         config, student = recipe.gan.generator, recipe.student
         self.student = Student(student, identity_dim, emotions)
-        self.encoder = TakeEncoder(config, recipe.media.size)
+        self.take_encoder = TakeEncoder(config, recipe.media.size)
+        self.motion_encoder = MotionEncoder(config, recipe.media.size)
         self.take_prior = TakePrior(identity_dim, student.emotion_dim, config, recipe.media.size)
         self.motion_prior = MotionPrior(config)
         self.generator = Generator(config, recipe.media.size, identity_dim, student.emotion_dim, student.content_dim)
@@ -117,11 +118,15 @@ class Speech2Video(nn.Module):
         codes = self.student(inputs.speech, inputs.speech_mask)
         content = codes.content_at(inputs.index)
         p = inputs.references.shape[1]
-        found = self.encoder(torch.cat([inputs.references, inputs.frames], dim=1))
-        mean, log_variance = found.take_mean[:, :p].mean(1), found.take_log_variance[:, :p].mean(1)
-        relative = found.motion_mean[:, p:] - found.motion_mean[:, :p].mean(1, keepdim=True)
+        found = self.take_encoder(inputs.references)
+        mean, log_variance = found.mean.mean(1), found.log_variance.mean(1)
+        moved = self.motion_encoder(torch.cat([inputs.references, inputs.frames], dim=1))
+        relative, motion_log_variance = (
+            moved.mean[:, p:] - moved.mean[:, :p].mean(1, keepdim=True),
+            moved.log_variance[:, p:],
+        )
         own = reparametrise(mean, log_variance, inputs.white_take)
-        motion = reparametrise(relative, found.motion_log_variance[:, p:], inputs.white_motion)
+        motion = reparametrise(relative, motion_log_variance, inputs.white_motion)
         take = torch.where(inputs.sampled[:, None], own.detach().roll(1, 0), own)
         motion = torch.where(inputs.sampled[:, None, None], motion.detach().roll(1, 0), motion)
         still = inputs.references[:, 0] if self.reference else None
@@ -134,20 +139,20 @@ class Speech2Video(nn.Module):
             take=take,
             take_error=self._take_error(versions[1], take, inputs.sampled),
             kl_take=kl_to_standard_normal(mean, log_variance),
-            kl_motion=kl_to_standard_normal(relative, found.motion_log_variance[:, p:]),
+            kl_motion=kl_to_standard_normal(relative, motion_log_variance),
         )
 
     def _take_error(self, frames: Tensor, take: Tensor, sampled: Tensor) -> Tensor:
         if self.reference or not sampled.any():
             return frames.new_zeros(())
-        found: Posterior = self.encoder(frames[sampled][:, :RECOGNISED_FRAMES])
-        return (found.take_mean.mean(1) - take[sampled].detach()).square().mean()
+        mean: Tensor = self.take_encoder(frames[sampled][:, :RECOGNISED_FRAMES]).mean
+        return (mean.mean(1) - take[sampled].detach()).square().mean()
 
     @torch.no_grad()
     def take_of(self, pictures: Tensor) -> Tensor:
         """Takes of pictures: ``[B, 3, S, S]`` in [-1, 1] -> ``[B, Z]``, the posterior's mean."""
-        found: Posterior = self.encoder(pictures[:, None])
-        return found.take_mean[:, 0]
+        mean: Tensor = self.take_encoder(pictures[:, None]).mean
+        return mean[:, 0]
 
     @torch.no_grad()
     def known_take(self, pictures: Tensor, speech: Tensor, identity: Tensor) -> KnownTake:
@@ -159,16 +164,16 @@ class Speech2Video(nn.Module):
             identity: ``[D]``, code of the identity teacher for the clip's face. The student's code of the speech would
                 not do: it is the same for speakers that the student cannot distinguish by voice.
         """
-        found: Posterior = self.encoder(pictures[None])
-        mean, log_variance = found.take_mean[0].mean(0), found.take_log_variance[0].mean(0)
+        found = self.take_encoder(pictures[None])
+        mean, log_variance = found.mean[0].mean(0), found.log_variance[0].mean(0)
         emotion = self.student(speech[None]).emotion[0].float()
         return KnownTake(functional.normalize(identity, dim=0), emotion, mean, log_variance)
 
     @torch.no_grad()
     def motion_of(self, frames: Tensor) -> Tensor:
         """Motion codes of one clip: ``[T, 3, S, S]`` in [-1, 1] -> ``[T, M]``, relative to their mean."""
-        found: Posterior = self.encoder(frames[None])
-        return found.motion_mean[0] - found.motion_mean[0].mean(0)
+        mean: Tensor = self.motion_encoder(frames[None]).mean
+        return mean[0] - mean[0].mean(0)
 
     def distilled(self) -> list[nn.Parameter]:
         """Returns the parameters that distillation trains and that the GAN does not change."""

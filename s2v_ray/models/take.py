@@ -2,8 +2,8 @@
 
 A take is one recording of a person: head pose, hair, clothes, light and camera as they were then. The take latent is
 constant over a clip, the motion code changes from frame to frame (blinks, sway). Both are learnt as a conditional
-variational autoencoder (Kingma and Welling 2014; Sohn et al. 2015): ``TakeEncoder`` is the posterior, ``TakePrior`` and
-``MotionPrior`` replace it where only speech is known.
+variational autoencoder (Kingma and Welling 2014; Sohn et al. 2015): ``TakeEncoder`` and ``MotionEncoder`` are the
+posteriors, ``TakePrior`` and ``MotionPrior`` replace them where only speech is known.
 
 Shapes: B clips, N frames, T frames of a sequence, D identity, E emotion, Z take latent, M motion code, S side.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2v_ray.config import GeneratorConfig
-from s2v_ray.media.regions import mouth_mask
+from s2v_ray.media.regions import mouth_mask, upper_mask
 
 LOG_VARIANCE_RANGE = (-8.0, 4.0)
 INITIAL_LOG_VARIANCE = -4.0
@@ -36,24 +36,20 @@ CROSSFADE_FRAMES = 8
 class Posterior(NamedTuple):
     """Diagonal Gaussian posteriors of single frames, float32.
 
-    A tuple, in which ZeRO-3 finds the tensors: the encoder is called again on generated frames, and the hook after its
+    A tuple, in which ZeRO-3 finds the tensors: an encoder is called again on generated frames, and the hook after its
     backward needs that before it.
 
     Attributes:
-        take_mean: ``[B, N, Z]``.
-        take_log_variance: ``[B, N, Z]``.
-        motion_mean: ``[B, N, M]``, not yet relative to the reference frames.
-        motion_log_variance: ``[B, N, M]``.
+        mean: ``[B, N, Z]`` or ``[B, N, M]``; of motion, not yet relative to the reference frames.
+        log_variance: of the same shape.
     """
 
-    take_mean: Tensor
-    take_log_variance: Tensor
-    motion_mean: Tensor
-    motion_log_variance: Tensor
+    mean: Tensor
+    log_variance: Tensor
 
 
 class TakeEncoder(nn.Module):
-    """Posterior of take latent and motion code, from frames with the mouth blanked.
+    """Posterior of the take latent, from frames with the mouth blanked.
 
     The mouth is blanked so that its shape can reach the generator through the content only.
 
@@ -67,39 +63,48 @@ class TakeEncoder(nn.Module):
     def __init__(self, config: GeneratorConfig, size: int) -> None:
         super().__init__()
         width = config.take_width
-        widths = (3, width, 2 * width, 4 * width, 4 * width)
-        self.features = nn.Sequential(
-            *(
-                layer
-                for a, b in zip(widths[:-1], widths[1:], strict=True)
-                for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False), nn.GroupNorm(4, b), nn.GELU())
-            )
-        )
-        self.dims = (config.take_dim, config.take_dim, config.motion_dim, config.motion_dim)
+        self.features = _convolutions(width)
+        self.head = _head(width, size, config.take_dim)
         # From the features of the third and second convolution, as far as there are maps.
         self.maps = nn.ModuleList(
             _map_head(a, c) for a, c in zip((4 * width, 2 * width), config.take_maps, strict=False)
         )
-        self.head = nn.Linear(4 * width * (size // 16) ** 2, sum(self.dims))
-        with torch.no_grad():
-            _, take, _, motion = self.head.bias.split(self.dims)
-            take.fill_(INITIAL_LOG_VARIANCE)
-            motion.fill_(INITIAL_LOG_VARIANCE)
         self.register_buffer("mask", mouth_mask(size).clone(), persistent=False)
 
     def forward(self, frames: Tensor) -> Posterior:
         """``[B, N, 3, S, S]`` in [-1, 1] -> posterior of each frame."""
-        shown = frames.flatten(0, 1) * (1.0 - self.mask)
-        quarter = self.features[:6](shown)
-        eighth = self.features[6:9](quarter)
-        found = self.head(self.features[9:](eighth).flatten(1)).float()
-        take_mean, take_log_variance, *motion = found.split(self.dims, dim=-1)
-        maps = [conv(x).float().chunk(2, dim=1) for conv, x in zip(self.maps, (eighth, quarter), strict=False)]
-        means = torch.cat([take_mean, *(mean.flatten(1) for mean, _ in maps)], dim=1)
-        log_variances = torch.cat([take_log_variance, *(variance.flatten(1) for _, variance in maps)], dim=1)
-        parts = [x.unflatten(0, frames.shape[:2]) for x in (means, log_variances, *motion)]
-        low, high = LOG_VARIANCE_RANGE
-        return Posterior(parts[0], parts[1].clamp(low, high), parts[2], parts[3].clamp(low, high))
+        quarter = self.features[:2](frames.flatten(0, 1) * (1.0 - self.mask))
+        eighth = self.features[2](quarter)
+        found = [self.head(self.features[3](eighth).flatten(1))]
+        found += [conv(x) for conv, x in zip(self.maps, (eighth, quarter), strict=False)]
+        halves = [x.float().chunk(2, dim=1) for x in found]
+        mean, log_variance = (torch.cat([x.flatten(1) for x in half], dim=1) for half in zip(*halves, strict=True))
+        return _posterior(mean, log_variance, frames)
+
+
+class MotionEncoder(nn.Module):
+    """Posterior of the motion code, from the upper part of frames: down to the tip of the nose.
+
+    The jaw shows how far the mouth is open. A motion code that contains it moves the mouth where motion is drawn from
+    the prior, whatever is said.
+
+    Args:
+        config: of the generator.
+        size: S.
+    """
+
+    mask: Tensor
+
+    def __init__(self, config: GeneratorConfig, size: int) -> None:
+        super().__init__()
+        self.features = _convolutions(config.take_width)
+        self.head = _head(config.take_width, size, config.motion_dim)
+        self.register_buffer("mask", upper_mask(size).clone(), persistent=False)
+
+    def forward(self, frames: Tensor) -> Posterior:
+        """``[B, N, 3, S, S]`` in [-1, 1] -> posterior of each frame."""
+        found = self.head(self.features(frames.flatten(0, 1) * self.mask).flatten(1))
+        return _posterior(*found.float().chunk(2, dim=1), frames)
 
 
 @dataclass
@@ -271,6 +276,25 @@ def _join(first: Tensor, second: Tensor) -> Tensor:
     return joined if len(joined) > len(first) else torch.cat([first, second])
 
 
+def _convolutions(width: int) -> nn.Sequential:
+    """Four convolutions, each to half of the side."""
+    widths = (3, width, 2 * width, 4 * width, 4 * width)
+    return nn.Sequential(
+        *(
+            nn.Sequential(nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False), nn.GroupNorm(4, b), nn.GELU())
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+    )
+
+
+def _head(width: int, size: int, dim: int) -> nn.Linear:
+    """From the last features of ``_convolutions`` to mean and log variance."""
+    head = nn.Linear(4 * width * (size // 16) ** 2, 2 * dim)
+    with torch.no_grad():
+        head.bias[dim:].fill_(INITIAL_LOG_VARIANCE)
+    return head
+
+
 def _map_head(features: int, channels: int) -> nn.Conv2d:
     """From features to mean and log variance of a map."""
     conv = nn.Conv2d(features, 2 * channels, 1)
@@ -278,6 +302,12 @@ def _map_head(features: int, channels: int) -> nn.Conv2d:
     with torch.no_grad():
         conv.bias[channels:].fill_(INITIAL_LOG_VARIANCE)
     return conv
+
+
+def _posterior(mean: Tensor, log_variance: Tensor, frames: Tensor) -> Posterior:
+    """The posteriors of frames ``[B, N, ...]`` from rows ``[B * N, ...]``."""
+    shape = frames.shape[:2]
+    return Posterior(mean.unflatten(0, shape), log_variance.clamp(*LOG_VARIANCE_RANGE).unflatten(0, shape))
 
 
 def reparametrise(mean: Tensor, log_variance: Tensor, white: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 import pytest
 
 from s2v_ray.media.face import TEMPLATE
-from s2v_ray.media.regions import eye_mask, mouth_box, mouth_mask
+from s2v_ray.media.regions import eye_mask, mouth_box, mouth_mask, upper_mask
 
 
 def test_mouth_box_and_mask_agree() -> None:
@@ -20,3 +20,10 @@ def test_the_eyes_are_two_regions_around_those_of_the_template() -> None:
     assert mask[40, 48] < 0.1 and mask[20, 35] < 1e-3  # the bridge of the nose, the forehead
     assert mask.equal(mask.flip(1)) and not (mask * mouth_mask(96) > 1e-3).any()
     assert float(mask.sum()) == pytest.approx(2 * 10 * 17, rel=0.1)
+
+
+def test_the_upper_part_ends_above_the_mouth_and_has_the_eyes() -> None:
+    upper = upper_mask(96)
+    assert upper.shape == (96, 96) and upper[:50].min() > 0.95 and upper[58:].max() < 0.05
+    y0, *_ = mouth_box(96)
+    assert upper[y0].max() < 0.02 and (eye_mask(96) * (1 - upper)).max() < 0.01

@@ -130,7 +130,7 @@ def edit(path: Path, **fields: Any) -> None:
         (lambda b: (b / "manifest.json").unlink(), "there is no bundle at"),
         (lambda b: (b / "manifest.json").write_text('{"kind": '), "manifest.json is damaged"),
         (lambda b: edit(b / "manifest.json", kind="corpus"), "is a corpus, not a bundle"),
-        (lambda b: edit(b / "manifest.json", schema=99), "schema 99 of bundle, this version reads 3"),
+        (lambda b: edit(b / "manifest.json", schema=99), "schema 99 of bundle, this version reads 4"),
         (lambda b: edit(b / "manifest.json", card="card.json"), "the manifest or card of the bundle .* is damaged"),
     ],
     ids=lambda x: "" if callable(x) else x[:40],

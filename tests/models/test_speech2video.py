@@ -41,11 +41,12 @@ def test_frames_are_those_of_the_generator_at_the_given_positions(recipe: Recipe
     with torch.no_grad():
         made = model(inputs)
         codes = model.student(inputs.speech)
-        found = model.encoder(torch.cat([inputs.references, inputs.frames], 1))
-        centre = found.motion_mean[:, :P].mean(1, keepdim=True)
-        motion = found.motion_mean[:, P:] - centre + (found.motion_log_variance[:, P:] / 2).exp() * inputs.white_motion
+        moved = model.motion_encoder(torch.cat([inputs.references, inputs.frames], 1))
+        centre = moved.mean[:, :P].mean(1, keepdim=True)
+        motion = moved.mean[:, P:] - centre + (moved.log_variance[:, P:] / 2).exp() * inputs.white_motion
+        found = model.take_encoder(inputs.references)
         content = codes.content[1:2, [0, 9, 11, 29]]
-        own = found.take_mean[1, :P].mean(0) + (found.take_log_variance[1, :P].mean(0) / 2).exp() * inputs.white_take[1]
+        own = found.mean[1].mean(0) + (found.log_variance[1].mean(0) / 2).exp() * inputs.white_take[1]
         expected = model.generator(
             ClipCodes(codes.identity[1:2], codes.emotion[1:2], own[None]), content, motion[1:2], inputs.noise[1:2]
         )
@@ -72,9 +73,9 @@ def test_the_known_take_of_a_clip(recipe: Recipe) -> None:
     model, inputs = Speech2Video(recipe, 8, ("sad", "glad")).eval(), make_inputs([False, False, False])
     identity = torch.tensor([3.0, 0, 0, 0, 0, 0, 0, -4.0])
     known, codes = model.known_take(inputs.frames[1], inputs.speech[1], identity), model.student(inputs.speech[1:2])
-    found = model.encoder(inputs.frames[1:2])
-    torch.testing.assert_close(known.mean, found.take_mean[0].mean(0))
-    torch.testing.assert_close(known.log_variance, found.take_log_variance[0].mean(0))
+    found = model.take_encoder(inputs.frames[1:2])
+    torch.testing.assert_close(known.mean, found.mean[0].mean(0))
+    torch.testing.assert_close(known.log_variance, found.log_variance[0].mean(0))
     torch.testing.assert_close(known.identity, identity / 5.0)
     torch.testing.assert_close(known.emotion, codes.emotion[0])
 

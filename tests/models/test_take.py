@@ -11,6 +11,7 @@ from s2v_ray.models.take import (
     CROSSFADE_FRAMES,
     INITIAL_LOG_VARIANCE,
     KnownTake,
+    MotionEncoder,
     MotionPrior,
     MotionSequence,
     NoiseSequence,
@@ -31,16 +32,28 @@ def filled_prior() -> MotionPrior:
     return prior
 
 
-def test_the_encoder_does_not_see_the_mouth() -> None:
+def test_the_take_encoder_does_not_see_the_mouth() -> None:
     torch.manual_seed(0)
     encoder, frames = TakeEncoder(CONFIG, 32), torch.rand(1, 2, 3, 32, 32)
     y0, y1, x0, x1 = mouth_box(32)
     other = frames.clone()
     other[..., y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] = -1.0
     a, b = encoder(frames), encoder(other)
-    assert a.take_mean.shape == (1, 2, 3) and a.motion_log_variance.shape == (1, 2, 2)
-    of_mouth, of_face = ((a.take_mean - other.take_mean).abs().max().item() for other in (b, encoder(frames.flip(-1))))
+    assert a.mean.shape == a.log_variance.shape == (1, 2, 3)
+    of_mouth, of_face = ((a.mean - other.mean).abs().max().item() for other in (b, encoder(frames.flip(-1))))
     assert of_mouth < 0.03 * of_face, "the mask has soft edges"
+
+
+def test_the_motion_encoder_sees_nothing_below_the_nose() -> None:
+    torch.manual_seed(0)
+    encoder, frames = MotionEncoder(CONFIG, 32), torch.rand(1, 2, 3, 32, 32)
+    below, above = frames.clone(), frames.clone()
+    below[..., 21:, :] = -1.0  # the tip of the nose is at row 18
+    above[..., :15, :] = -1.0
+    found = encoder(frames)
+    assert found.mean.shape == found.log_variance.shape == (1, 2, 2)
+    of_jaw, of_eyes = ((found.mean - encoder(other).mean).abs().max().item() for other in (below, above))
+    assert of_jaw < 0.03 * of_eyes, "the mask has soft edges"
 
 
 def test_maps_of_the_take_are_encoded_from_their_place_in_the_picture() -> None:
@@ -48,12 +61,12 @@ def test_maps_of_the_take_are_encoded_from_their_place_in_the_picture() -> None:
     config = CONFIG.model_copy(update={"take_maps": (2, 1)})
     encoder, frames = TakeEncoder(config, 32), torch.rand(1, 1, 3, 32, 32, requires_grad=True)
     found = encoder(frames)
-    assert found.take_mean.shape == found.take_log_variance.shape == (1, 1, 3 + 2 * 4 * 4 + 1 * 8 * 8)
-    assert config.take_size(32) == found.take_mean.shape[2]
-    assert found.take_log_variance.mean().item() == pytest.approx(INITIAL_LOG_VARIANCE, abs=1.0)
+    assert found.mean.shape == found.log_variance.shape == (1, 1, 3 + 2 * 4 * 4 + 1 * 8 * 8)
+    assert config.take_size(32) == found.mean.shape[2]
+    assert found.log_variance.mean().item() == pytest.approx(INITIAL_LOG_VARIANCE, abs=1.0)
     # The centre of mass of an entry's gradient: at its place, although the receptive fields are larger than an entry.
     for entry, row, column in ((3, 0, 0), (3 + 16 + 4 * 2 + 1, 2, 1), (3 + 32 + 8 * 6 + 3, 3, 1.5)):
-        (gradient,) = torch.autograd.grad(found.take_mean[0, 0, entry], frames, retain_graph=True)
+        (gradient,) = torch.autograd.grad(found.mean[0, 0, entry], frames, retain_graph=True)
         strength, places = gradient[0, 0].square().sum(0), torch.arange(32) + 0.5
         centre = [float((strength.sum(1 - axis) * places).sum() / strength.sum()) for axis in (0, 1)]
         assert centre == pytest.approx([8 * (row + 0.5), 8 * (column + 0.5)], abs=5), entry
