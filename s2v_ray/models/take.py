@@ -104,7 +104,8 @@ class MotionEncoder(nn.Module):
     def forward(self, frames: Tensor) -> Posterior:
         """``[B, N, 3, S, S]`` in [-1, 1] -> posterior of each frame."""
         found = self.head(self.features(frames.flatten(0, 1) * self.mask).flatten(1))
-        return _posterior(*found.float().chunk(2, dim=1), frames)
+        mean, log_variance = found.float().chunk(2, dim=1)
+        return _posterior(mean, log_variance, frames)
 
 
 @dataclass
