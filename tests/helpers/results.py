@@ -32,7 +32,7 @@ def write_result(uri: str | os.PathLike[str], figures: Any, argv: Sequence[str] 
     result = {
         "title": title[0].rstrip(".") if title else Path(argv[0]).stem,
         "command": command_of(argv),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "columns": columns,
@@ -69,7 +69,8 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {gpu}"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The current commit, abbreviated."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
