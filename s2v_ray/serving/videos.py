@@ -179,8 +179,8 @@ class Videos:
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return VideoList(data=data, first_id=first, last_id=last, has_more=len(ids) > limit)
 
-    async def content(self, video: str) -> tuple[str | None, bytes]:
-        """The content of a video: a presigned URL and no bytes, or None and the MP4.
+    async def content(self, video: str, *, redirect: bool = True) -> tuple[str | None, bytes]:
+        """The content of a video: a presigned URL and no bytes, or None and the MP4; without ``redirect`` the MP4.
 
         Raises:
             ApiError: unknown_video, video_not_completed.
@@ -189,7 +189,7 @@ class Videos:
         if state.status != "completed":
             outlook = "ask again later" if state.open else "it has no content"
             raise ApiError("video_not_completed", f"the video is {state.status}: {outlook}", retry_after=2)
-        url = await run_in_thread(self.store.content_url, video)
+        url = await run_in_thread(self.store.content_url, video) if redirect else None
         return (url, b"") if url else (None, await run_in_thread(self.store.read_content, video))
 
     async def delete(self, video: str) -> DeletedVideo:

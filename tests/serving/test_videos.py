@@ -262,14 +262,14 @@ def test_a_failed_video_has_an_error(
 
 
 def test_videos_on_s3_are_fetched_by_a_presigned_url(make_replica: Callable[..., Videos], bucket: str) -> None:
-    async def run() -> tuple[str | None, bytes]:
+    async def run() -> list[tuple[str | None, bytes]]:
         async with running(make_replica(f"{bucket}/videos")) as videos:
             video = (await videos.create(make_request(0.2))).id
             await wait_for(videos, video, "completed")
-            return await videos.content(video)
+            return [await videos.content(video), await videos.content(video, redirect=False)]
 
-    url, data = asyncio.run(run())
-    assert url is not None
-    assert data == b""
+    (url, nothing), (no_url, data) = asyncio.run(run())
+    assert url is not None and nothing == b""
+    assert no_url is None and data[4:8] == b"ftyp"
     with urllib.request.urlopen(url) as response:
-        assert response.read()[4:8] == b"ftyp"
+        assert response.read() == data

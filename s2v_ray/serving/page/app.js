@@ -284,7 +284,7 @@ async function createVideo(form, signal) {
     video = await (await call(path, { signal })).json();
   }
   if (video.status !== "completed") throw new Error(video.error.message);
-  return call(`${path}/content`, { signal });
+  return call(`${path}/content?redirect=false`, { signal });
 }
 
 function stop() {

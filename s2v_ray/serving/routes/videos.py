@@ -56,6 +56,10 @@ register_url_convertor("video", VideoIdConvertor())
 PageSize = Annotated[int, Query(ge=1, le=100, description="Largest number of videos of the page.")]
 After = Annotated[str | None, Query(pattern=ID_PATTERN, description="Id of the last video of the page before.")]
 Order = Annotated[Literal["asc", "desc"], Query(description="By time of creation; desc: the newest video first.")]
+Redirect = Annotated[
+    bool,
+    Query(description="Whether to answer with a redirection to S3 if the content is there. Web pages cannot follow."),
+]
 Variant = Annotated[Literal["video"], Query(description="What to get of the video.")]
 
 
@@ -99,9 +103,13 @@ def make_router(context: ApiContext) -> APIRouter:
             **describe_errors(400, 401, 404, 409),
         },
     )
-    async def get_video_content(video_id: str, variant: Variant = "video") -> Response:  # noqa: ARG001  # only checked
+    async def get_video_content(
+        video_id: str,
+        variant: Variant = "video",  # noqa: ARG001  # only checked
+        redirect: Redirect = True,
+    ) -> Response:
         """Get the MP4 of a video that is completed."""
-        url, data = await context.videos.content(video_id)
+        url, data = await context.videos.content(video_id, redirect=redirect)
         return RedirectResponse(url, 307) if url else Response(data, media_type="video/mp4", headers=SYNTHETIC_HEADER)
 
     @router.delete("/v1/videos/{video_id:video}", responses=describe_errors(401, 403, 404))
