@@ -6,6 +6,7 @@ onnxruntime; and ``conv``, a small network that ``training.teach`` trains, with 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from s2v_ray import storage
 from s2v_ray.models.face_card import CARD, Card, built_in_cards, read_card, write_card
 from s2v_ray.models.face_input import postprocess, preprocess
+
+logger = logging.getLogger(__name__)
 
 BATCH_FACES = 64
 """Faces that are processed at once; limits the memory for any number of frames."""
@@ -62,7 +65,7 @@ class FaceNetwork:
     Args:
         card: its description.
         run: input of the network -> output of the network.
-        device: device of conv networks and of preprocessing; onnxruntime chooses its own.
+        device: on which preprocessing and the network run.
     """
 
     def __init__(self, card: Card, run: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> None:
@@ -136,7 +139,7 @@ def build(card: Card, weights: bytes, device: torch.device | str = "cpu") -> Fac
             f"weights {card.weights} are not those of the card: "
             f"SHA-256 {found[:16]}..., the card says {card.sha256[:16]}..."
         )
-    run = _build_onnx(card, weights) if card.kind == "onnx" else _build_conv(card, weights, device)
+    run = _build_onnx(card, weights, device) if card.kind == "onnx" else _build_conv(card, weights, device)
     return FaceNetwork(card, run, device)
 
 
@@ -211,7 +214,7 @@ def _is_absolute(uri: str) -> bool:
     return "://" in uri or uri.startswith("/")
 
 
-def _build_onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
+def _build_onnx(card: Card, weights: bytes, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     import onnxruntime  # takes long to import
 
     options = onnxruntime.SessionOptions()
@@ -219,10 +222,8 @@ def _build_onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
     options.log_severity_level = 3
     # Threads that spin while they wait would take CPU time from other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    available = onnxruntime.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
     try:
-        session = onnxruntime.InferenceSession(weights, options, providers=providers)
+        session = onnxruntime.InferenceSession(weights, options, providers=_providers(device))
     except Exception as e:  # the errors of onnxruntime have no common base class
         raise storage.ArtifactError(f"{card.weights} cannot be read as an ONNX network: {e}") from e
     inputs, outputs = {i.name: i.shape for i in session.get_inputs()}, {o.name: o.shape for o in session.get_outputs()}
@@ -237,6 +238,21 @@ def _build_onnx(card: Card, weights: bytes) -> Callable[[Tensor], Tensor]:
         return torch.from_numpy(session.run([card.output], {card.input: faces.cpu().numpy()})[0]).flatten(1)
 
     return run
+
+
+def _providers(device: torch.device | str) -> list[str]:
+    """What onnxruntime may run a network on, best first."""
+    import onnxruntime
+
+    if torch.device(device).type != "cuda":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        logger.warning(
+            "ONNX networks run on the CPU although there is a GPU: install the build of onnxruntime for CUDA, which "
+            "replaces it: pip install --no-deps onnxruntime-gpu"
+        )
+        return ["CPUExecutionProvider"]
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def _size(shape: Sequence[int | str | None]) -> int | None:

@@ -143,3 +143,29 @@ def test_other_inputs_than_crops_are_refused(bad: np.ndarray, tmp_path: Path) ->
     network = teachers.save_conv(str(tmp_path), ConvFace(4, 5), **FIELDS)
     with pytest.raises(ValueError, match="uint8"):
         network(bad)
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "expected", "warned"),
+    [
+        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], ["CPUExecutionProvider"], False),
+        (
+            "cuda",
+            ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            False,
+        ),
+        ("cuda:1", ["CPUExecutionProvider"], ["CPUExecutionProvider"], True),
+    ],
+)
+def test_an_onnx_network_runs_on_the_device_that_is_asked_for(
+    device: str,
+    available: list[str],
+    expected: list[str],
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
+    assert teachers._providers(device) == expected
+    assert ("pip install --no-deps onnxruntime-gpu" in caplog.text) == warned
