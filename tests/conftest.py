@@ -15,7 +15,6 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")  # where a GPU is present, the te
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")  # a busy machine starts workers slowly
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")  # the end of a run is noticed within this time
-os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process in each run, which imports Ray Train
 PLUGINS = str(Path(__file__).parent / "plugins")
 """Modules outside the package that recipes name. Ray's workers find them too, like everything on PYTHONPATH."""
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))

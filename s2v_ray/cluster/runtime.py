@@ -27,8 +27,13 @@ def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
         local: starts one on this machine even if ``RAY_ADDRESS`` is set.
         num_cpus: CPUs of a cluster on this machine; None for all.
     """
+    if ray.is_initialized():
+        _quiet_data()
+        return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if local or not os.environ.get("RAY_ADDRESS"):
+        # Ray Train's watcher for machines that are taken away is a process that imports Ray Train; this machine is not.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # No dashboard: its processes take about 2% of a CPU, and the command line shows the run's progress.
         quiet |= {
             "address": "local",
@@ -37,14 +42,17 @@ def start_ray(*, local: bool = False, num_cpus: int | None = None) -> None:
             "num_cpus": num_cpus,
         }
     for left in reversed(range(START_ATTEMPTS)):
-        if ray.is_initialized():
-            break
         try:
             ray.init(**quiet)
+            break
         except Exception as e:  # Ray raises a bare Exception here
             ray.shutdown()
             if not left or "timed out during startup" not in str(e):
                 raise
+    _quiet_data()
+
+
+def _quiet_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
