@@ -105,7 +105,7 @@ def test_the_whole_plan_of_the_recipe_full(tmp_path: Path, capsys: pytest.Captur
     assert [r["workers"] for r in result["rows"]] == [8, 1024] and [r["nodes"] for r in result["rows"]] == [2, 256]
     here = {"states_on_cpu": False, "weights_on_cpu": False}
     assert result["engines"]["generator"] == {
-        "trained": 13_210_987,
+        "trained": 14_172_811,
         "frozen": 4_402_038,
         "stage": 2,
         "averaged": True,
